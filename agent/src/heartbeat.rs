@@ -59,6 +59,8 @@ pub struct Facts {
     pub mesh_address: SocketAddr,
     /// Where it takes requests from outside of the cluster.
     pub gateway_port: u16,
+    /// Ranges of addresses that it has for Services and Gateways, apart by commas.
+    pub service_addresses: Option<String>,
     pub node_port: u16,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
@@ -362,8 +364,15 @@ fn node_object(facts: &Facts) -> Node {
                     (annotation::MESH_ADDRESS, facts.mesh_address.to_string()),
                     (annotation::GATEWAY_PORT, facts.gateway_port.to_string()),
                 ]
+                .into_iter()
+                .chain(
+                    facts
+                        .service_addresses
+                        .iter()
+                        .map(|ranges| (annotation::SERVICE_ADDRESSES, ranges.clone())),
+                )
                 .map(|(key, value)| (key.to_owned(), value))
-                .into(),
+                .collect(),
             ),
             ..ObjectMeta::default()
         },

@@ -19,7 +19,8 @@ use weft_call::{Body, Failure, FailureKind};
 use weft_runtime::Network;
 use weft_runtime::network::Via;
 
-use crate::sockets::{NODE, spoken};
+use crate::sockets::NODE;
+use weft_mesh::speak;
 
 /// An answer to a health check is a few bytes.
 const HEALTH_BYTES_MAX: usize = 16 << 10;
@@ -37,7 +38,7 @@ pub(crate) async fn ask(
         Failure::new(FailureKind::Unreachable, told)
     })?;
     if !is_tls {
-        return spoken(stream, request).await;
+        return speak(stream, request).await;
     }
     let failed = |error: &dyn std::fmt::Display| {
         let told = format!("remote error: tls: {error}");
@@ -46,7 +47,7 @@ pub(crate) async fn ask(
     let connector = TlsConnector::from(Arc::new(anybody().map_err(|error| failed(&error))?));
     let connecting = connector.connect(ServerName::from(address.ip()), stream);
     let stream = connecting.await.map_err(|error| failed(&error))?;
-    spoken(stream, request).await
+    speak(stream, request).await
 }
 
 /// The question whether `service` is served (`grpc.health.v1.Health/Check`).

@@ -35,7 +35,7 @@ use weft_mesh::{CallerInfo, LocalWorkload, Outbound, PodAddress, WorkloadInfo};
 use weft_runtime::Network;
 use weft_runtime::network::{Beyond, Stream, Via, pair};
 
-pub(crate) use spoken::{heard, spoken};
+pub(crate) use spoken::heard;
 
 /// Connections that may be open to one port of a pod. The network has a bound for all of them together.
 const CONNECTIONS_MAX: usize = 1024;

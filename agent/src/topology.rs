@@ -7,6 +7,7 @@
 //! Invariants: generations only grow; after a relist there is exactly what was listed; while the server is away the last
 //! table stays in force.
 
+mod certificates;
 mod cluster;
 mod slice;
 
@@ -103,6 +104,8 @@ struct List<K> {
 pub struct Topology {
     seen: Arc<Mutex<Seen>>,
     changed: Arc<Notify>,
+    /// What certificates are referred to may be otherwise.
+    referred: Arc<Notify>,
     known: watch::Sender<bool>,
     node: String,
 }
@@ -122,6 +125,7 @@ impl Topology {
                 arrived: BTreeSet::new(),
             })),
             changed: Arc::new(Notify::new()),
+            referred: Arc::new(Notify::new()),
             known: watch::Sender::new(false),
             node: node.into(),
         }
@@ -156,6 +160,10 @@ impl Topology {
                 self.follow(&link, GATEWAYS, all_of("Gateway", GATEWAYS.name)),
                 self.follow(&link, ROUTES, all_of("HTTPRoute", ROUTES.name)),
                 self.follow(&link, GRANTS, all_of("ReferenceGrant", GRANTS.name)),
+                self.follow(&link, GRPC_ROUTES, all_of("GRPCRoute", GRPC_ROUTES.name)),
+                self.follow(&link, SETS, all_of("ListenerSet", SETS.name)),
+                self.follow(&link, POLICIES, all_of("BackendTLSPolicy", POLICIES.name)),
+                self.certificates(&link),
                 self.publish(&mesh),
             )
         };
@@ -181,6 +189,9 @@ impl Topology {
                 }
                 seen.cluster.take_change()
             };
+            if change.has_routes() {
+                self.referred.notify_one();
+            }
             // Before the table: who is told that a node is there is not led to it from outside.
             if let Some(own) = change.take_own() {
                 mesh.set_own_addresses(own);
@@ -381,6 +392,29 @@ const ROUTES: List<DynamicObject> = List {
     names: |cluster| cluster.names(Kind::HttpRoute),
     apply: |cluster, route| cluster.apply_gateway_api(Kind::HttpRoute, &route, Object::HttpRoute),
     delete: |cluster, name| cluster.forget_object(Kind::HttpRoute, name),
+};
+
+const GRPC_ROUTES: List<DynamicObject> = List {
+    name: "grpcroutes",
+    names: |cluster| cluster.names(Kind::GrpcRoute),
+    apply: |cluster, route| cluster.apply_gateway_api(Kind::GrpcRoute, &route, Object::GrpcRoute),
+    delete: |cluster, name| cluster.forget_object(Kind::GrpcRoute, name),
+};
+
+const SETS: List<DynamicObject> = List {
+    name: "listenersets",
+    names: |cluster| cluster.names(Kind::ListenerSet),
+    apply: |cluster, set| cluster.apply_gateway_api(Kind::ListenerSet, &set, Object::ListenerSet),
+    delete: |cluster, name| cluster.forget_object(Kind::ListenerSet, name),
+};
+
+const POLICIES: List<DynamicObject> = List {
+    name: "backendtlspolicies",
+    names: |cluster| cluster.names(Kind::BackendTlsPolicy),
+    apply: |cluster, policy| {
+        cluster.apply_gateway_api(Kind::BackendTlsPolicy, &policy, Object::BackendTlsPolicy);
+    },
+    delete: |cluster, name| cluster.forget_object(Kind::BackendTlsPolicy, name),
 };
 
 const GRANTS: List<DynamicObject> = List {

@@ -382,7 +382,16 @@ pub fn needs_reference(asked: &Authorized) -> Option<&str> {
     (mounted && !asked.caller().in_group(GROUP_MASTERS)).then_some(node)
 }
 
-/// Judges the read of a Secret or ConfigMap by the pods on the node that reads, and by the grants of their namespace.
+/// Kinds of the Gateway API by which a node may have to read a certificate, and the one that lets those of other namespaces.
+pub const TRAFFIC_KINDS: [&str; 4] = [
+    "Gateway",
+    "ListenerSet",
+    "BackendTLSPolicy",
+    "ReferenceGrant",
+];
+
+/// Judges the read of a Secret or ConfigMap by the pods on the node that reads, and by the grants of their namespace; else by `traffic`, all
+/// objects of [`TRAFFIC_KINDS`]: each node shows their certificates.
 ///
 /// # Errors
 /// 403 when none of them refers to it.
@@ -390,6 +399,7 @@ pub fn admit_reference(
     asked: &Authorized,
     pods: &[Arc<Value>],
     grants: &[Value],
+    traffic: impl FnOnce() -> Vec<Value>,
 ) -> Result<(), StatusError> {
     let (Some(_), Some(access)) = (needs_reference(asked), asked.access()) else {
         return Ok(());
@@ -399,10 +409,83 @@ pub fn admit_reference(
     if pods.any(|pod| is_referred_by(caller, &access, pod, grants)) {
         return Ok(());
     }
+    if serves_traffic(&access, &traffic()) {
+        return Ok(());
+    }
     Err(access.forbidden(
         caller,
         "no pod on the node refers to it, nor does a grant to one",
     ))
+}
+
+/// Whether a Gateway, a ListenerSet or a policy refers to the Secret or ConfigMap that is asked for, and may.
+fn serves_traffic(access: &Access<'_>, traffic: &[Value]) -> bool {
+    let (Some(namespace), Some(name)) = (access.namespace, access.name) else {
+        return false;
+    };
+    let wanted = match access.resource {
+        "secrets" => "Secret",
+        _ => "ConfigMap",
+    };
+    let is_it = |own: &str, reference: &Value, usual: &str| {
+        let or = |pointer: &str, usual: &str| match text(reference, pointer) {
+            "" => usual.to_owned(),
+            said => said.to_owned(),
+        };
+        or("/group", "") == ""
+            && or("/kind", usual) == wanted
+            && text(reference, "/name") == name
+            && or("/namespace", own) == namespace
+    };
+    traffic.iter().any(|object| {
+        let kind = text(object, "/kind");
+        let own = text(object, "/metadata/namespace");
+        let listeners = items(object, "/spec/listeners").iter();
+        let mut certificates =
+            listeners.flat_map(|listener| items(listener, "/tls/certificateRefs"));
+        let frontend = object.pointer("/spec/tls/frontend");
+        let ports = frontend.map_or(&[][..], |frontend| items(frontend, "/perPort"));
+        let configs = ports.iter().filter_map(|port| port.pointer("/tls"));
+        let configs = configs.chain(frontend.and_then(|frontend| frontend.pointer("/default")));
+        let mut authorities =
+            configs.flat_map(|config| items(config, "/validation/caCertificateRefs"));
+        let mut of_policy = items(object, "/spec/validation/caCertificateRefs").iter();
+        let client = object.pointer("/spec/tls/backend/clientCertificateRef");
+        let refers = match kind {
+            "Gateway" | "ListenerSet" => {
+                certificates.any(|reference| is_it(own, reference, "Secret"))
+                    || client.is_some_and(|reference| is_it(own, reference, "Secret"))
+                    || authorities.any(|reference| is_it(own, reference, "ConfigMap"))
+            }
+            "BackendTLSPolicy" => of_policy.any(|reference| is_it(own, reference, "ConfigMap")),
+            _ => false,
+        };
+        refers && (own == namespace || is_granted(traffic, kind, own, wanted, namespace, name))
+    })
+}
+
+/// Whether a ReferenceGrant lets objects of `kind` in `own` refer to it.
+fn is_granted(
+    traffic: &[Value],
+    kind: &str,
+    own: &str,
+    wanted: &str,
+    namespace: &str,
+    name: &str,
+) -> bool {
+    let mut grants = traffic.iter().filter(|object| {
+        text(object, "/kind") == "ReferenceGrant"
+            && text(object, "/metadata/namespace") == namespace
+    });
+    grants.any(|grant| {
+        let mut from = items(grant, "/spec/from").iter();
+        let mut to = items(grant, "/spec/to").iter();
+        from.any(|from| text(from, "/kind") == kind && text(from, "/namespace") == own)
+            && to.any(|to| {
+                let named = text(to, "/name");
+                text(to, "/kind") == wanted && (named.is_empty() || named == name)
+            })
+    })
 }
 
 /// Whether `pod` is bound to the calling node and refers to the Secret or ConfigMap that is asked for, itself or by a grant.
@@ -708,6 +791,44 @@ mod tests {
         }
         let elsewhere = Access::of("get", "secrets", Some("y"), Some("s1"));
         assert!(!is_referred_by(&node(), &elsewhere, &pod, &[]));
+    }
+
+    #[test]
+    fn nodes_read_what_gateways_show_and_trust() {
+        let traffic = [
+            json!({
+                "kind": "Gateway", "metadata": { "namespace": "x", "name": "g" },
+                "spec": {
+                    "listeners": [{ "tls": { "certificateRefs": [{ "name": "own" }, { "name": "far", "namespace": "y" }, { "name": "lent", "namespace": "y" }] } }],
+                    "tls": { "frontend": { "default": { "validation": { "caCertificateRefs": [{ "kind": "ConfigMap", "name": "ca" }] } } } },
+                },
+            }),
+            json!({
+                "kind": "BackendTLSPolicy", "metadata": { "namespace": "x", "name": "p" },
+                "spec": { "validation": { "caCertificateRefs": [{ "group": "", "kind": "ConfigMap", "name": "roots" }] } },
+            }),
+            json!({
+                "kind": "ReferenceGrant", "metadata": { "namespace": "y", "name": "r" },
+                "spec": {
+                    "from": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "x" }],
+                    "to": [{ "group": "", "kind": "Secret", "name": "lent" }],
+                },
+            }),
+        ];
+        for (what, namespace, name, expected) in [
+            ("secrets", "x", "own", true),
+            ("secrets", "x", "other", false),
+            ("secrets", "y", "far", false),
+            ("secrets", "y", "lent", true),
+            ("secrets", "x", "ca", false),
+            ("configmaps", "x", "ca", true),
+            ("configmaps", "x", "roots", true),
+            ("configmaps", "x", "own", false),
+        ] {
+            let access = Access::of("get", what, Some(namespace), Some(name));
+            let got = serves_traffic(&access, &traffic);
+            assert_eq!(got, expected, "{what} {namespace}/{name}");
+        }
     }
 
     #[test]

@@ -9,10 +9,14 @@
 //! The kinds are custom kinds: whoever takes a definition away takes its objects away, and what came of them; the class of this cluster comes
 //! back with the definition.
 //!
+//! Of Secrets only those are read that hold a certificate, and of those not the key (`certificates.rs`).
+//!
 //! A parent that is not there gets no status, as the standard has it: nobody knows whose it would be. The route gets an event.
 //!
 //! Left to others: what is decided (`weft_gateway`), routing (`weft_mesh`).
 
+mod certificates;
+mod routes;
 mod version;
 
 use std::collections::BTreeMap;
@@ -23,10 +27,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_api::object::{Object, ObjectError};
 use weft_api::view::{Namespace, Node, ObjectMeta};
-use weft_gateway::{Compiled, NamespacedName, Objects, api};
+use weft_gateway::{Compiled, ListenerStatus, NamespacedName, Objects, api};
 use weft_kinds::{
-    CUSTOM_RESOURCE_DEFINITION, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, NAMESPACE, NODE,
-    REFERENCE_GRANT, SERVICE,
+    BACKEND_TLS_POLICY, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE,
+    HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE,
 };
 
 use crate::conditions::Condition;
@@ -34,8 +38,9 @@ use crate::indexer::{Cached, Lens};
 use crate::lens::Service;
 use crate::metadata::Key;
 use crate::view::{Touched, Track, View};
-use crate::write::{Note, Write, object};
+use crate::write::{Write, object};
 use crate::{Context, Controller, Outcome};
+use certificates::{Authorities, KeyPair};
 use version::Definition;
 
 pub const CONTROLLER: Controller = Controller {
@@ -45,7 +50,12 @@ pub const CONTROLLER: Controller = Controller {
             .kind::<GatewayClass>()
             .kind::<Gateway>()
             .kind::<HttpRoute>()
+            .kind::<GrpcRoute>()
+            .kind::<ListenerSet>()
+            .kind::<BackendTlsPolicy>()
             .kind::<ReferenceGrant>()
+            .kind::<KeyPair>()
+            .kind::<Authorities>()
             .kind::<Definition>()
             .kind::<Namespace>()
             .kind::<Node>()
@@ -58,12 +68,14 @@ pub const CONTROLLER: Controller = Controller {
         let mut keys = classes(view);
         keys.extend(all::<Gateway>(view));
         keys.extend(all::<HttpRoute>(view));
+        keys.extend(all::<GrpcRoute>(view));
+        keys.extend(all::<ListenerSet>(view));
+        keys.extend(all::<BackendTlsPolicy>(view));
         keys
     },
     subject: |view, key| {
         let (kind, name) = key.name.split_once('/')?;
-        let kinds = [&GATEWAY_CLASS, &GATEWAY, &HTTP_ROUTE];
-        let kind = kinds.into_iter().find(|known| known.resource == kind)?;
+        let kind = told_kinds().find(|known| known.resource == kind)?;
         Some(view.object_of(kind, &key.sibling(name))?.reference())
     },
     reconcile,
@@ -72,7 +84,20 @@ pub const CONTROLLER: Controller = Controller {
 /// The class that always exists.
 const CLASS: &str = "weft";
 
-/// Three kinds share one queue, so the key's name carries the kind: `gateways/web`.
+/// Kinds whose statuses are told here.
+fn told_kinds() -> impl Iterator<Item = &'static Arc<Kind>> {
+    let kinds: [&'static Arc<Kind>; 6] = [
+        &GATEWAY_CLASS,
+        &GATEWAY,
+        &HTTP_ROUTE,
+        &GRPC_ROUTE,
+        &LISTENER_SET,
+        &BACKEND_TLS_POLICY,
+    ];
+    kinds.into_iter()
+}
+
+/// They share one queue, so the key's name carries the kind: `gateways/web`.
 fn key_of(kind: &Kind, key: &Key) -> Key {
     key.sibling(&format!("{}/{}", kind.resource, key.name))
 }
@@ -103,6 +128,9 @@ macro_rules! lens {
 lens!(GatewayClass, GATEWAY_CLASS);
 lens!(Gateway, GATEWAY);
 lens!(HttpRoute, HTTP_ROUTE);
+lens!(GrpcRoute, GRPC_ROUTE);
+lens!(ListenerSet, LISTENER_SET);
+lens!(BackendTlsPolicy, BACKEND_TLS_POLICY);
 lens!(ReferenceGrant, REFERENCE_GRANT);
 
 /// What the compiler takes, and what came of it.
@@ -140,6 +168,30 @@ impl Track for GatewayApi {
                 Kind::ReferenceGrant,
                 |row: &Cached<ReferenceGrant>| Object::ReferenceGrant(row.body.0.clone()),
             )
+        } else if is_of(&GRPC_ROUTE) {
+            self.take(touched, Kind::GrpcRoute, |row: &Cached<GrpcRoute>| {
+                Object::GrpcRoute(row.body.0.clone())
+            })
+        } else if is_of(&LISTENER_SET) {
+            self.take(touched, Kind::ListenerSet, |row: &Cached<ListenerSet>| {
+                Object::ListenerSet(row.body.0.clone())
+            })
+        } else if is_of(&BACKEND_TLS_POLICY) {
+            self.take(
+                touched,
+                Kind::BackendTlsPolicy,
+                |row: &Cached<BackendTlsPolicy>| Object::BackendTlsPolicy(row.body.0.clone()),
+            )
+        } else if is_of(&SECRET) {
+            self.take(touched, Kind::Secret, |row: &Cached<KeyPair>| {
+                let secret = row.body.0.clone();
+                secret.map(|secret| Object::Secret(name_of(&touched.key), secret))
+            })
+        } else if is_of(&CONFIG_MAP) {
+            self.take(touched, Kind::ConfigMap, |row: &Cached<Authorities>| {
+                let bundle = row.body.0.clone();
+                bundle.map(|bundle| Object::ConfigMap(name_of(&touched.key), bundle))
+            })
         } else if is_of(&SERVICE) {
             self.take(touched, Kind::Service, |row: &Cached<Service>| {
                 let service: &weft_api::view::Service = &row.body;
@@ -167,14 +219,17 @@ impl Track for GatewayApi {
 
 impl GatewayApi {
     /// Whether anything could come of the change.
-    fn take<K: Lens>(
+    fn take<K: Lens, O: Into<Option<weft_gateway::Object>>>(
         &mut self,
         touched: &Touched,
         kind: weft_gateway::Kind,
-        object: impl FnOnce(&Cached<K>) -> weft_gateway::Object,
+        object: impl FnOnce(&Cached<K>) -> O,
     ) -> bool {
         match (touched.before::<K>(), touched.after::<K>()) {
-            (_, Some(row)) => self.objects.apply(object(row)),
+            (_, Some(row)) => match object(row).into() {
+                Some(object) => self.objects.apply(object),
+                None => self.objects.delete(kind, &name_of(&touched.key)),
+            },
             (Some(_), None) => self.objects.delete(kind, &name_of(&touched.key)),
             // It was never read, or a namesake has taken its place.
             (None, None) => false,
@@ -195,7 +250,11 @@ impl GatewayApi {
         let classes = differences(&GATEWAY_CLASS, &before.classes, &now.classes);
         let gateways = differences(&GATEWAY, &before.gateways, &now.gateways);
         let routes = differences(&HTTP_ROUTE, &before.routes, &now.routes);
-        classes.chain(gateways).chain(routes).collect()
+        let grpc = differences(&GRPC_ROUTE, &before.grpc_routes, &now.grpc_routes);
+        let sets = differences(&LISTENER_SET, &before.listener_sets, &now.listener_sets);
+        let policies = differences(&BACKEND_TLS_POLICY, &before.policies, &now.policies);
+        let keys = classes.chain(gateways).chain(routes);
+        keys.chain(grpc).chain(sets).chain(policies).collect()
     }
 }
 
@@ -237,8 +296,7 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
         };
     }
     let mut keys = view.tracked::<GatewayApi>().news();
-    let ours = [&GATEWAY_CLASS, &GATEWAY, &HTTP_ROUTE];
-    if ours.into_iter().any(|kind| touched.is_of(kind)) {
+    if told_kinds().any(|kind| touched.is_of(kind)) {
         keys.push(key_of(&touched.kind, &touched.key));
     }
     keys
@@ -253,7 +311,10 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     let writes = match kind {
         "gatewayclasses" => class(view, &key, compiled, cx).into_iter().collect(),
         "gateways" => gateway(view, &key, compiled, cx).into_iter().collect(),
-        "httproutes" => route(view, &key, compiled, cx),
+        "listenersets" => listener_set(view, &key, compiled, cx).into_iter().collect(),
+        "httproutes" => routes::told::<HttpRoute>(view, &key, &compiled.routes, cx),
+        "grpcroutes" => routes::told::<GrpcRoute>(view, &key, &compiled.grpc_routes, cx),
+        "backendtlspolicies" => policy(view, &key, compiled, cx).into_iter().collect(),
         _ => Vec::new(),
     };
     Outcome::from_writes(writes)
@@ -329,7 +390,23 @@ fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Opt
     let now = compiled.gateways.get(&name_of(key))?;
     let before = status_of(row);
     let generation = row.meta.generation;
-    let listeners = now.listeners.iter().map(|listener| {
+    let addresses = now.addresses.iter();
+    let mut after = before.clone();
+    after["conditions"] = conditions(&before["conditions"], &now.conditions, generation, cx);
+    after["addresses"] = addresses
+        .map(|address| json!({"type": "IPAddress", "value": address}))
+        .collect();
+    after["listeners"] = listeners(before, &now.listeners, generation, cx);
+    // Definitions of before ListenerSets have no such field.
+    if now.attached_sets > 0 || !before["attachedListenerSets"].is_null() {
+        after["attachedListenerSets"] = now.attached_sets.into();
+    }
+    Write::status(row, before, &after)
+}
+
+/// The statuses of listeners as JSON; `before` is the whole status as it is now.
+fn listeners(before: &Value, now: &[ListenerStatus], generation: i64, cx: &Context<'_>) -> Value {
+    let listeners = now.iter().map(|listener| {
         let mut old = list(before, "listeners").iter();
         let old = old.find(|old| old["name"] == *listener.name);
         let old = old.map_or(&Value::Null, |old| &old["conditions"]);
@@ -342,51 +419,49 @@ fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Opt
             "conditions": conditions(old, &listener.conditions, generation, cx),
         })
     });
-    let listeners = listeners.collect();
-    let addresses = now.addresses.iter();
+    Value::Array(listeners.collect())
+}
+
+fn listener_set(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Option<Write> {
+    let row = view.get::<ListenerSet>(key)?;
+    let now = compiled.listener_sets.get(&name_of(key))?;
+    let before = status_of(row);
+    let generation = row.meta.generation;
     let mut after = before.clone();
     after["conditions"] = conditions(&before["conditions"], &now.conditions, generation, cx);
-    after["addresses"] = addresses
-        .map(|address| json!({"type": "IPAddress", "value": address}))
-        .collect();
-    after["listeners"] = Value::Array(listeners);
+    after["listeners"] = listeners(before, &now.listeners, generation, cx);
     Write::status(row, before, &after)
 }
 
-fn route(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Vec<Write> {
-    let name = name_of(key);
-    let (Some(row), Some(now)) = (view.get::<HttpRoute>(key), compiled.routes.get(&name)) else {
-        return Vec::new();
-    };
+fn policy(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Option<Write> {
+    let row = view.get::<BackendTlsPolicy>(key)?;
+    let now = compiled.policies.get(&name_of(key))?;
     let before = status_of(row);
-    let old = list(before, "parents");
+    let old = list(before, "ancestors");
     let is_ours = |entry: &Value| entry["controllerName"] == api::CONTROLLER_NAME;
     let others = old.iter().filter(|entry| !is_ours(entry)).cloned();
-    let ours = now.parents.iter().map(|parent| {
-        let reference = json!(parent.parent);
+    let ours = now.iter().map(|ancestor| {
+        let reference = json!({
+            "group": api::GROUP,
+            "kind": GATEWAY.kind,
+            "namespace": ancestor.gateway.namespace,
+            "name": ancestor.gateway.name,
+        });
         let previous = old
             .iter()
-            .find(|entry| is_ours(entry) && entry["parentRef"] == reference)
+            .find(|entry| is_ours(entry) && entry["ancestorRef"] == reference)
             .map_or(&Value::Null, |entry| &entry["conditions"]);
         json!({
-            "parentRef": reference,
+            "ancestorRef": reference,
             "controllerName": api::CONTROLLER_NAME,
-            "conditions": conditions(previous, &parent.conditions, row.meta.generation, cx),
+            "conditions": conditions(previous, &ancestor.conditions, row.meta.generation, cx),
         })
     });
-    let parents: Vec<Value> = others.chain(ours).collect();
-    let missing = now.missing.iter().map(|gateway| {
-        let message = format!(
-            "parentRefs names Gateway {gateway}, which does not exist: the route has no effect there until it does"
-        );
-        Write::Event(Note::warning(row.reference(), "GatewayNotFound", message))
-    });
-    let mut writes = Vec::new();
-    if parents.as_slice() != old {
-        let mut after = before.clone();
-        after["parents"] = Value::Array(parents);
-        writes.extend(Write::status(row, before, &after));
+    let ancestors: Vec<Value> = others.chain(ours).collect();
+    if ancestors.as_slice() == old {
+        return None;
     }
-    writes.extend(missing);
-    writes
+    let mut after = before.clone();
+    after["ancestors"] = Value::Array(ancestors);
+    Write::status(row, before, &after)
 }

@@ -5,14 +5,25 @@
 //! Invariants: what is absent and what is `null` is the same; a field of another type makes the object unreadable, never one
 //! that means something else.
 
-use std::collections::BTreeMap;
+mod grpc;
+mod tls;
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use weft_api::view;
 
 use crate::name::NamespacedName;
+
+pub use grpc::{GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
+pub use tls::{
+    AuthorityRef, BackendTlsPolicySpec, BackendValidation, Bundle, FrontendValidation, GatewayTls,
+    KeyPair, ListenerTls, ObjectReference, PolicyTarget, Secret, SubjectAltName,
+};
 
 /// The API group of everything here.
 pub const GROUP: &str = "gateway.networking.k8s.io";
@@ -37,6 +48,9 @@ pub struct Object<S> {
 pub type GatewayClass = Object<GatewayClassSpec>;
 pub type Gateway = Object<GatewaySpec>;
 pub type HttpRoute = Object<HttpRouteSpec>;
+pub type GrpcRoute = Object<GrpcRouteSpec>;
+pub type ListenerSet = Object<ListenerSetSpec>;
+pub type BackendTlsPolicy = Object<BackendTlsPolicySpec>;
 pub type ReferenceGrant = Object<ReferenceGrantSpec>;
 
 impl<S: DeserializeOwned + Default> Object<S> {
@@ -85,6 +99,24 @@ pub struct GatewaySpec {
     #[serde(deserialize_with = "or_default")]
     pub addresses: Vec<GatewayAddress>,
     pub infrastructure: Option<Infrastructure>,
+    /// Whose ListenerSets may add to it; nobody's when not given.
+    pub allowed_listeners: Option<AllowedListeners>,
+    pub tls: Option<GatewayTls>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AllowedListeners {
+    pub namespaces: Option<RouteNamespaces>,
+}
+
+/// Listeners that somebody adds to a Gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListenerSetSpec {
+    pub parent_ref: ParentReference,
+    #[serde(deserialize_with = "or_default")]
+    pub listeners: Vec<Listener>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -113,6 +145,7 @@ pub struct Listener {
     pub port: u16,
     pub protocol: String,
     pub allowed_routes: Option<AllowedRoutes>,
+    pub tls: Option<ListenerTls>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -180,10 +213,38 @@ pub struct HttpRouteRule {
     #[serde(deserialize_with = "or_default")]
     pub backend_refs: Vec<HttpBackendRef>,
     pub timeouts: Option<HttpRouteTimeouts>,
-    /// Not served; said in the status.
-    pub retry: Option<Value>,
-    /// Not served; said in the status.
-    pub session_persistence: Option<Value>,
+    pub retry: Option<HttpRouteRetry>,
+    pub session_persistence: Option<SessionPersistence>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpRouteRetry {
+    /// Statuses that are tried again.
+    #[serde(deserialize_with = "or_default")]
+    pub codes: Vec<u16>,
+    /// Further tries; what the data plane thinks right when not given.
+    pub attempts: Option<u32>,
+    pub backoff: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionPersistence {
+    pub session_name: Option<String>,
+    pub absolute_timeout: Option<String>,
+    pub idle_timeout: Option<String>,
+    /// `Cookie` when not given, or `Header`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub cookie_config: Option<CookieConfig>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CookieConfig {
+    /// `Session` when not given, or `Permanent`.
+    pub lifetime_type: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -227,6 +288,41 @@ pub struct HttpRouteFilter {
     pub response_header_modifier: Option<HeaderModifier>,
     pub request_redirect: Option<RequestRedirect>,
     pub url_rewrite: Option<UrlRewrite>,
+    pub request_mirror: Option<RequestMirror>,
+    pub cors: Option<CorsFilter>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestMirror {
+    pub backend_ref: HttpBackendRef,
+    pub percent: Option<u32>,
+    pub fraction: Option<Fraction>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Fraction {
+    pub numerator: u32,
+    /// 100 when not given.
+    pub denominator: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CorsFilter {
+    #[serde(deserialize_with = "or_default")]
+    pub allow_origins: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub allow_credentials: bool,
+    #[serde(deserialize_with = "or_default")]
+    pub allow_methods: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub allow_headers: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub expose_headers: Vec<String>,
+    /// Seconds; 5 when not given.
+    pub max_age: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -325,10 +421,14 @@ pub struct GrantTo {
 pub struct Service {
     /// Name and number, in the order of the spec.
     pub ports: Vec<(Option<String>, u16)>,
+    /// `appProtocol` by number, where it is given.
+    pub app_protocols: BTreeMap<u16, String>,
     /// It has no address of its own: who calls it, calls its pods.
     pub is_headless: bool,
     /// Where it points to, if it is of type ExternalName.
     pub external_name: Option<String>,
+    /// Addresses that it has outside of the cluster.
+    pub outside: Vec<IpAddr>,
 }
 
 impl Service {
@@ -336,6 +436,14 @@ impl Service {
     #[must_use]
     pub fn has_port(&self, number: u16) -> bool {
         self.ports.iter().any(|(_, known)| *known == number)
+    }
+
+    /// The name of the port of this number.
+    #[must_use]
+    pub fn port_name(&self, number: u16) -> Option<&str> {
+        let mut ports = self.ports.iter();
+        let (name, _) = ports.find(|(_, known)| *known == number)?;
+        name.as_deref()
     }
 
     /// `80, 443`, or `none`.
@@ -359,9 +467,21 @@ impl From<&view::Service> for Service {
             let number = u16::try_from(port.port).ok().filter(|port| *port > 0)?;
             Some((port.name.clone(), number))
         });
+        let app_protocols = spec.ports.iter().flatten().filter_map(|port| {
+            let number = u16::try_from(port.port).ok()?;
+            Some((number, port.app_protocol.clone()?))
+        });
+        let status = service.status.as_ref();
+        let balancer = status.and_then(|status| status.load_balancer.as_ref());
+        let ingress = balancer
+            .into_iter()
+            .flat_map(|told| told.ingress.iter().flatten());
+        let outside = ingress.filter_map(|told| told.ip.as_ref()?.parse().ok());
         let is_external = spec.type_.as_deref() == Some("ExternalName");
         Self {
             ports: ports.collect(),
+            app_protocols: app_protocols.collect(),
+            outside: outside.collect(),
             is_headless: spec.cluster_ip.as_deref() == Some("None"),
             external_name: is_external.then(|| spec.external_name.clone().unwrap_or_default()),
         }
@@ -375,6 +495,8 @@ pub struct Node {
     pub ready_address: Option<String>,
     /// Where it listens for requests from outside, if it says so.
     pub gateway_port: Option<u16>,
+    /// Ranges of addresses beside its own that it can answer at, of which each Gateway has one.
+    pub ranges: Vec<IpNet>,
 }
 
 impl Node {
@@ -388,11 +510,16 @@ impl Node {
         let mut addresses = addresses.into_iter().flatten();
         let internal = addresses.find(|address| address.type_ == "InternalIP");
         let port = annotations.get(weft_api::annotation::GATEWAY_PORT);
+        let ranges = annotations.get(weft_api::annotation::SERVICE_ADDRESSES);
+        let ranges = ranges.iter().flat_map(|ranges| ranges.split(','));
         Self {
             ready_address: internal
                 .filter(|_| is_ready)
                 .map(|internal| internal.address.clone()),
             gateway_port: port.and_then(|port| port.parse().ok()),
+            ranges: ranges
+                .filter_map(|range| range.trim().parse().ok())
+                .collect(),
         }
     }
 }

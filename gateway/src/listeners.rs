@@ -1,16 +1,26 @@
 //! Which listeners of a Gateway the nodes answer for, and why not the others. Pure.
 //!
-//! A node has one port for requests from outside, which all HTTP listeners of all Gateways share; their hostnames tell them apart.
-//! So of listeners that differ by their port alone only one is served: that of the real port, else the first. The others are
+//! Where a Gateway has addresses of its own, each of its listeners is served at its port there. Besides, a node has one port for requests
+//! from outside, which the HTTP listeners of all Gateways share; their hostnames tell them apart. So of listeners that differ by their
+//! port alone only one is served there: that of the real port, else the first. Where there are no other addresses, the others are
 //! refused as `PortUnavailable`, as two are never merged into one.
+//!
+//! Listeners of ListenerSets come after those of their Gateway, and lose what conflicts with one that came before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use weft_api::selector::LabelSelector;
 
-use crate::api::{GROUP, Listener, RouteGroupKind};
+use crate::addresses::Pool;
+use crate::api::{GROUP, GatewayTls, Listener, RouteGroupKind, RouteNamespaces};
+use crate::certificates::{self, Referrer, is_own_group};
 use crate::hostname::HostPattern;
+use crate::name::NamespacedName;
 use crate::objects::Objects;
+use crate::route::RouteKind;
+use crate::served::{ClientValidation, FrontTls};
 use crate::status::{Condition, Refusal};
 
 /// Most addresses that a Gateway's status may have.
@@ -23,6 +33,8 @@ pub(crate) struct Nodes {
     pub(crate) addresses: Vec<String>,
     /// Where they listen; empty while none says so.
     pub(crate) ports: BTreeSet<u16>,
+    /// Of which Gateways have addresses of their own.
+    pub(crate) pool: Pool,
 }
 
 impl Nodes {
@@ -38,6 +50,13 @@ impl Nodes {
             count: ready().count(),
             addresses: addresses.into_iter().take(ADDRESSES_MAX).cloned().collect(),
             ports: ready().filter_map(|node| node.gateway_port).collect(),
+            pool: Pool::new(
+                ready().flat_map(|node| node.ranges.iter().copied()),
+                objects
+                    .services
+                    .values()
+                    .flat_map(|service| service.outside.iter().copied()),
+            ),
         }
     }
 
@@ -68,42 +87,62 @@ pub(crate) enum FromNamespaces {
     Nobody,
 }
 
+/// Whose a listener is: the Gateway's own, or a ListenerSet's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Owner<'o> {
+    /// Its place in the order of precedence; the Gateway is 0.
+    pub(crate) rank: usize,
+    pub(crate) name: &'o NamespacedName,
+}
+
+impl<'o> Owner<'o> {
+    fn refers(self) -> Referrer<'o> {
+        Referrer {
+            kind: match self.rank {
+                0 => "Gateway",
+                _ => "ListenerSet",
+            },
+            namespace: &self.name.namespace,
+        }
+    }
+}
+
 /// A listener of a Gateway of ours, judged.
 pub(crate) struct Judged<'o> {
     pub(crate) listener: &'o Listener,
+    pub(crate) owner: Owner<'o>,
     pub(crate) hostname: HostPattern,
     pub(crate) from: FromNamespaces,
     pub(crate) supported_kinds: Vec<RouteGroupKind>,
     /// Why the nodes do not answer for it.
     pub(crate) refusal: Option<Refusal>,
+    /// Of HTTPS, if it is served.
+    pub(crate) tls: Option<Arc<FrontTls>>,
+    /// It answers at the port that all Gateways share.
+    pub(crate) is_shared: bool,
     accepted: Result<(), Refusal>,
     conflict: Option<Refusal>,
     resolved: Result<(), Refusal>,
 }
 
 impl Judged<'_> {
-    pub(crate) fn takes_http_routes(&self) -> bool {
-        !self.supported_kinds.is_empty()
+    pub(crate) fn takes(&self, kind: RouteKind) -> bool {
+        self.supported_kinds
+            .iter()
+            .any(|known| known.kind == kind.name())
     }
 
-    /// Whether routes of the namespace may attach to the listener of a Gateway in `own`.
-    pub(crate) fn admits(&self, objects: &Objects, own: &str, namespace: &str) -> bool {
-        match &self.from {
-            FromNamespaces::Same => own == namespace,
-            FromNamespaces::All => true,
-            FromNamespaces::Nobody => false,
-            FromNamespaces::Selected(selector) => {
-                let name = crate::name::NamespacedName::cluster(namespace);
-                let labels = objects.namespaces.get(&name);
-                labels.is_some_and(|labels| selector.matches(labels))
-            }
-        }
+    /// Whether routes of the namespace may attach to the listener.
+    pub(crate) fn admits(&self, objects: &Objects, namespace: &str) -> bool {
+        self.from
+            .admits(objects, &self.owner.name.namespace, namespace)
     }
 
-    /// `gateway_refused`: why nothing of its Gateway is served.
+    /// `gateway_refused`: why nothing of its Gateway is served. `own`: the addresses that its Gateway has for itself.
     pub(crate) fn conditions(
         &self,
         nodes: &Nodes,
+        own: &[IpAddr],
         gateway_refused: Option<&Refusal>,
     ) -> Vec<Condition> {
         let accepted = match &self.accepted {
@@ -122,18 +161,30 @@ impl Judged<'_> {
         };
         let programmed = if let Some(refusal) = gateway_refused.or(self.refusal.as_ref()) {
             let message = format!("The listener is not served: {}", refusal.message);
-            Condition::fails("Programmed", "Invalid", message)
+            let is_told = |conflict: &&Refusal| {
+                gateway_refused.is_none() && self.refusal.as_ref() == Some(*conflict)
+            };
+            let conflict = self.conflict.as_ref().filter(is_told);
+            let reason = conflict.map_or("Invalid", |conflict| conflict.reason);
+            Condition::fails("Programmed", reason, message)
         } else if nodes.count == 0 {
             Condition::fails("Programmed", "Pending", "No node is ready to listen.")
         } else {
-            Condition::holds("Programmed", "Programmed", self.shown_place(nodes))
+            Condition::holds("Programmed", "Programmed", self.shown_place(nodes, own))
         };
         vec![accepted, conflicted, resolved, programmed]
     }
 
     /// Where requests for it really arrive.
-    fn shown_place(&self, nodes: &Nodes) -> String {
+    fn shown_place(&self, nodes: &Nodes, own: &[IpAddr]) -> String {
         let wanted = self.listener.port;
+        if !own.is_empty() {
+            let places: Vec<String> = own
+                .iter()
+                .map(|address| std::net::SocketAddr::new(*address, wanted).to_string())
+                .collect();
+            return format!("The nodes listen at {}.", places.join(", "));
+        }
         match nodes.shown_ports() {
             None => "The nodes listen.".to_owned(),
             Some(ports) if nodes.ports.contains(&wanted) => format!("The nodes listen at {ports}."),
@@ -145,19 +196,40 @@ impl Judged<'_> {
     }
 }
 
-/// Judges the listeners of one Gateway, in their order.
-pub(crate) fn judge<'o>(listeners: &'o [Listener], nodes: &Nodes) -> Vec<Judged<'o>> {
+/// What listeners of one Gateway are judged by.
+pub(crate) struct Judging<'o> {
+    pub(crate) objects: &'o Objects,
+    pub(crate) nodes: &'o Nodes,
+    pub(crate) tls: Option<&'o GatewayTls>,
+    /// Of the Gateway, for references to authorities.
+    pub(crate) gateway: &'o NamespacedName,
+    /// Whether the Gateway has addresses of its own.
+    pub(crate) has_own: bool,
+}
+
+/// Judges all listeners of one Gateway, in their order.
+pub(crate) fn judge<'o>(
+    listeners: &[(Owner<'o>, &'o Listener)],
+    judging: &Judging<'_>,
+) -> Vec<Judged<'o>> {
+    let mut standing: Vec<Option<Refusal>> = Vec::with_capacity(listeners.len());
+    for index in 0..listeners.len() {
+        let conflict = conflict(index, listeners, &standing);
+        standing.push(conflict);
+    }
     let mut judged: Vec<Judged<'o>> = listeners
         .iter()
-        .enumerate()
-        .map(|(index, listener)| judge_one(index, listener, listeners))
+        .zip(standing)
+        .map(|((owner, listener), conflict)| judge_one(*owner, listener, conflict, judging))
         .collect();
+    let nodes = judging.nodes;
     let mut by_hostname: BTreeMap<&HostPattern, Vec<usize>> = BTreeMap::new();
     for (index, one) in judged.iter().enumerate() {
-        if one.refusal.is_none() {
+        if one.refusal.is_none() && one.listener.protocol == "HTTP" {
             by_hostname.entry(&one.hostname).or_default().push(index);
         }
     }
+    let mut shared: Vec<usize> = Vec::new();
     let mut unavailable: Vec<(usize, Refusal)> = Vec::new();
     for candidates in by_hostname.values() {
         let is_real = |index: &&usize| nodes.ports.contains(&judged[**index].listener.port);
@@ -165,6 +237,7 @@ pub(crate) fn judge<'o>(listeners: &'o [Listener], nodes: &Nodes) -> Vec<Judged<
         let Some(served) = served.copied() else {
             continue;
         };
+        shared.push(served);
         let winner = judged[served].listener;
         for index in candidates.iter().copied().filter(|index| *index != served) {
             let message = format!(
@@ -175,40 +248,80 @@ pub(crate) fn judge<'o>(listeners: &'o [Listener], nodes: &Nodes) -> Vec<Judged<
             unavailable.push((index, Refusal::new("PortUnavailable", message)));
         }
     }
+    for index in shared {
+        judged[index].is_shared = true;
+    }
     for (index, refusal) in unavailable {
-        judged[index].accepted = Err(refusal.clone());
-        judged[index].refusal = Some(refusal);
+        if !judging.has_own {
+            judged[index].accepted = Err(refusal.clone());
+            judged[index].refusal = Some(refusal);
+        }
     }
     judged
 }
 
-fn judge_one<'o>(index: usize, listener: &'o Listener, all: &'o [Listener]) -> Judged<'o> {
+/// What can be attached to a listener of a protocol; nothing of one that is not served.
+fn kinds_of(protocol: &str, has_own: bool) -> &'static [&'static str] {
+    match protocol {
+        "HTTP" => &["HTTPRoute", "GRPCRoute"],
+        "HTTPS" if has_own => &["HTTPRoute", "GRPCRoute"],
+        _ => &[],
+    }
+}
+
+fn judge_one<'o>(
+    owner: Owner<'o>,
+    listener: &'o Listener,
+    conflict: Option<Refusal>,
+    judging: &Judging<'_>,
+) -> Judged<'o> {
     let protocol = &listener.protocol;
-    let is_supported = protocol == "HTTP";
-    let (from, from_refused) = read_from(listener);
-    let kinds = listener
+    let known = kinds_of(protocol, judging.has_own);
+    let (from, from_refused) = FromNamespaces::of_routes(listener);
+    let asked = listener
         .allowed_routes
         .as_ref()
         .map(|allowed| &allowed.kinds);
-    let kinds = kinds.map(Vec::as_slice).unwrap_or_default();
-    let takes_http_routes = is_supported && (kinds.is_empty() || kinds.iter().any(is_http_route));
-    let supported_kinds = takes_http_routes.then(|| RouteGroupKind {
-        group: Some(GROUP.to_owned()),
-        kind: "HTTPRoute".to_owned(),
-    });
-    let resolved = match kinds.iter().find(|kind| !is_http_route(kind)) {
+    let asked = asked.map(Vec::as_slice).unwrap_or_default();
+    let is_known = |kind: &RouteGroupKind| {
+        is_own_group(kind.group.as_deref()) && known.contains(&kind.kind.as_str())
+    };
+    let supported_kinds: Vec<RouteGroupKind> = known
+        .iter()
+        .filter(|kind| {
+            let mut asked_known = asked.iter().filter(|asked| is_known(asked));
+            asked.is_empty() || asked_known.any(|asked| asked.kind == **kind)
+        })
+        .map(|kind| RouteGroupKind {
+            group: Some(GROUP.to_owned()),
+            kind: (*kind).to_owned(),
+        })
+        .collect();
+    let mut resolved = match asked.iter().find(|kind| !is_known(kind)) {
         None => Ok(()),
         Some(kind) => Err(Refusal::new(
             "InvalidRouteKinds",
             format!(
-                "Routes of kind {} cannot attach; HTTPRoutes can.",
-                kind.kind
+                "Routes of kind {} cannot attach; {} can.",
+                kind.kind,
+                match known {
+                    [] => "none".to_owned(),
+                    known => known
+                        .iter()
+                        .map(|kind| format!("{kind}s"))
+                        .collect::<Vec<_>>()
+                        .join(" and "),
+                }
             ),
         )),
     };
-    let conflict = conflict(index, listener, all);
-    let accepted = if !is_supported {
-        let message = format!("Protocol {protocol} is not supported; HTTP is.");
+    let mut accepted = if known.is_empty() {
+        let others = if judging.has_own {
+            "HTTP and HTTPS are"
+        } else {
+            "HTTP is"
+        };
+        let message = format!("Protocol {protocol} is not supported; {others}.");
         Err(Refusal::new("UnsupportedProtocol", message))
     } else {
         match (from_refused, &conflict) {
@@ -217,61 +330,169 @@ fn judge_one<'o>(index: usize, listener: &'o Listener, all: &'o [Listener]) -> J
             (None, None) => Ok(()),
         }
     };
+    let mut tls = None;
+    if protocol == "HTTPS" && !known.is_empty() {
+        let front = front_tls(owner, listener, judging);
+        if let Some(refusal) = front.unresolved {
+            resolved = resolved.and(Err(refusal));
+        }
+        if let Some(refusal) = front.refused {
+            accepted = accepted.and(Err(refusal));
+        }
+        tls = front.tls;
+    }
+    let lacks_tls = protocol == "HTTPS" && tls.is_none();
     let refusal = accepted.clone().err().or_else(|| {
-        let lacks_kinds = resolved.clone().err();
-        lacks_kinds.filter(|_| !takes_http_routes)
+        let unresolved = resolved.clone().err();
+        unresolved.filter(|_| supported_kinds.is_empty() || lacks_tls)
     });
     Judged {
         listener,
+        owner,
         hostname: HostPattern::parse(listener.hostname.as_deref().unwrap_or_default()),
         from,
-        supported_kinds: supported_kinds.into_iter().collect(),
+        supported_kinds,
         refusal,
+        tls,
+        is_shared: false,
         accepted,
         conflict,
         resolved,
     }
 }
 
-fn is_http_route(kind: &RouteGroupKind) -> bool {
-    kind.group.as_deref().unwrap_or(GROUP) == GROUP && kind.kind == "HTTPRoute"
+/// What came of what a listener says of TLS.
+#[derive(Default)]
+struct Front {
+    tls: Option<Arc<FrontTls>>,
+    /// A reference that does not hold.
+    unresolved: Option<Refusal>,
+    /// Why it cannot be served at all.
+    refused: Option<Refusal>,
 }
 
-fn read_from(listener: &Listener) -> (FromNamespaces, Option<Refusal>) {
-    let allowed = listener.allowed_routes.as_ref();
-    let Some(namespaces) = allowed.and_then(|allowed| allowed.namespaces.as_ref()) else {
-        return (FromNamespaces::Same, None);
-    };
-    let unsupported = |why: String| {
-        let message = format!("allowedRoutes.namespaces {why}; no route can attach.");
-        (
-            FromNamespaces::Nobody,
-            Some(Refusal::new("UnsupportedValue", message)),
-        )
-    };
-    match namespaces.from.as_deref().unwrap_or("Same") {
-        "Same" => (FromNamespaces::Same, None),
-        "All" => (FromNamespaces::All, None),
-        "Selector" => {
-            let selector = namespaces.selector.clone().unwrap_or_default();
-            match LabelSelector::from_object(&selector) {
-                Ok(selector) => (FromNamespaces::Selected(selector), None),
-                Err(error) => unsupported(format!("has a selector that cannot be read ({error})")),
+fn front_tls(owner: Owner<'_>, listener: &Listener, judging: &Judging<'_>) -> Front {
+    let mut front = Front::default();
+    let tls = listener.tls.clone().unwrap_or_default();
+    if tls.mode.as_deref().unwrap_or("Terminate") != "Terminate" {
+        let message = "HTTPS cannot be passed through; a TLS listener can.";
+        front.refused = Some(Refusal::new("UnsupportedValue", message));
+        return front;
+    }
+    let mut certificates = Vec::new();
+    for reference in &tls.certificate_refs {
+        let found = certificates::key_pair(
+            owner.refers(),
+            reference,
+            "InvalidCertificateRef",
+            judging.objects,
+        );
+        match found {
+            Ok(pair) => certificates.push(pair),
+            Err(refusal) => {
+                front.unresolved.get_or_insert(refusal);
             }
         }
-        other => unsupported(format!("is from {other}, which is not known")),
+    }
+    if tls.certificate_refs.is_empty() {
+        let message = "An HTTPS listener needs a certificate, and tls.certificateRefs names none.";
+        front.unresolved = Some(Refusal::new("InvalidCertificateRef", message));
+    }
+    let validation = judging.tls.and_then(|tls| tls.validation(listener.port));
+    let clients = validation.map(|validation| {
+        let gateway = Referrer {
+            kind: "Gateway",
+            namespace: &judging.gateway.namespace,
+        };
+        let (roots, wrong) = certificates::client_roots(gateway, validation, judging.objects);
+        if let Some(wrong) = wrong {
+            if roots.is_empty() {
+                let message = format!("No authority of clients is to be had: {}", wrong.message);
+                front.refused = Some(Refusal::new("NoValidCACertificate", message));
+            }
+            front.unresolved = Some(wrong);
+        }
+        ClientValidation {
+            roots,
+            falls_back: validation.falls_back(),
+        }
+    });
+    if !certificates.is_empty() && front.refused.is_none() {
+        front.tls = Some(Arc::new(FrontTls {
+            certificates,
+            clients,
+        }));
+    }
+    front
+}
+
+impl FromNamespaces {
+    fn of_routes(listener: &Listener) -> (Self, Option<Refusal>) {
+        let allowed = listener.allowed_routes.as_ref();
+        let namespaces = allowed.and_then(|allowed| allowed.namespaces.as_ref());
+        match namespaces.map(|namespaces| Self::read(namespaces, "Same")) {
+            None => (Self::Same, None),
+            Some(Ok(from)) => (from, None),
+            Some(Err(why)) => {
+                let message = format!("allowedRoutes.namespaces {why}; no route can attach.");
+                (
+                    Self::Nobody,
+                    Some(Refusal::new("UnsupportedValue", message)),
+                )
+            }
+        }
+    }
+
+    /// `usual` is what counts where nothing is said. The error is the end of a sentence.
+    pub(crate) fn read(namespaces: &RouteNamespaces, usual: &str) -> Result<Self, String> {
+        match namespaces.from.as_deref().unwrap_or(usual) {
+            "Same" => Ok(Self::Same),
+            "All" => Ok(Self::All),
+            "None" => Ok(Self::Nobody),
+            "Selector" => {
+                let selector = namespaces.selector.clone().unwrap_or_default();
+                let selector = LabelSelector::from_object(&selector);
+                let bad = |error| format!("has a selector that cannot be read ({error})");
+                selector.map(Self::Selected).map_err(bad)
+            }
+            other => Err(format!("is from {other}, which is not known")),
+        }
+    }
+
+    /// Whether they are `namespace`, where `own` is that of who admits.
+    pub(crate) fn admits(&self, objects: &Objects, own: &str, namespace: &str) -> bool {
+        match self {
+            FromNamespaces::Same => own == namespace,
+            FromNamespaces::All => true,
+            FromNamespaces::Nobody => false,
+            FromNamespaces::Selected(selector) => {
+                let name = NamespacedName::cluster(namespace);
+                let labels = objects.namespaces.get(&name);
+                labels.is_some_and(|labels| selector.matches(labels))
+            }
+        }
     }
 }
 
-/// Of listeners in conflict none is served.
-fn conflict(index: usize, listener: &Listener, all: &[Listener]) -> Option<Refusal> {
+/// Of listeners of one owner that are in conflict none is served; else the one that came before is. `standing` says what came of those
+/// before.
+fn conflict(
+    index: usize,
+    all: &[(Owner<'_>, &Listener)],
+    standing: &[Option<Refusal>],
+) -> Option<Refusal> {
+    let (owner, listener) = all.get(index)?;
     let others = || {
-        let others = all
-            .iter()
-            .enumerate()
-            .filter(move |(other, _)| *other != index);
+        let others = all.iter().enumerate();
+        let others = others.filter(move |(other, (whose, _))| {
+            let is_before = whose.rank < owner.rank
+                && standing
+                    .get(*other)
+                    .is_some_and(|refused| refused.is_none());
+            *other != index && (whose.rank == owner.rank || is_before)
+        });
         others
-            .map(|(_, other)| other)
+            .map(|(_, (_, other))| *other)
             .filter(move |other| other.port == listener.port)
     };
     // What can be told apart on one port: TLS by its names, datagrams from connections.

@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::api::{Gateway, GatewayClass, HttpRoute, Node, ReferenceGrant, Service};
+use crate::api::{
+    BackendTlsPolicy, Bundle, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet, Node,
+    ReferenceGrant, Secret, Service,
+};
 use crate::name::NamespacedName;
-use crate::route::Route;
+use crate::route::{Route, RouteKind};
 
 /// Kinds of objects that are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,8 +21,13 @@ pub enum Kind {
     GatewayClass,
     Gateway,
     HttpRoute,
+    GrpcRoute,
+    ListenerSet,
+    BackendTlsPolicy,
     ReferenceGrant,
     Service,
+    Secret,
+    ConfigMap,
     Namespace,
     Node,
 }
@@ -30,8 +38,14 @@ pub enum Object {
     GatewayClass(GatewayClass),
     Gateway(Gateway),
     HttpRoute(HttpRoute),
+    GrpcRoute(GrpcRoute),
+    ListenerSet(ListenerSet),
+    BackendTlsPolicy(BackendTlsPolicy),
     ReferenceGrant(ReferenceGrant),
     Service(NamespacedName, Service),
+    Secret(NamespacedName, Secret),
+    /// With the authorities in it.
+    ConfigMap(NamespacedName, Bundle),
     /// With its labels.
     Namespace(String, BTreeMap<String, String>),
     Node(String, Node),
@@ -42,7 +56,11 @@ pub enum Object {
 pub struct Objects {
     pub(crate) classes: OrdMap<NamespacedName, Arc<GatewayClass>>,
     pub(crate) gateways: OrdMap<NamespacedName, Arc<Gateway>>,
-    pub(crate) routes: OrdMap<NamespacedName, Arc<Route>>,
+    pub(crate) routes: OrdMap<(RouteKind, NamespacedName), Arc<Route>>,
+    pub(crate) listener_sets: OrdMap<NamespacedName, Arc<ListenerSet>>,
+    pub(crate) policies: OrdMap<NamespacedName, Arc<BackendTlsPolicy>>,
+    pub(crate) secrets: OrdMap<NamespacedName, Arc<Secret>>,
+    pub(crate) bundles: OrdMap<NamespacedName, Arc<Bundle>>,
     pub(crate) grants: OrdMap<NamespacedName, Arc<ReferenceGrant>>,
     pub(crate) services: OrdMap<NamespacedName, Arc<Service>>,
     pub(crate) namespaces: OrdMap<NamespacedName, Arc<BTreeMap<String, String>>>,
@@ -55,15 +73,16 @@ impl Objects {
         match object {
             Object::GatewayClass(new) => put(&mut self.classes, new.metadata.name.clone(), new),
             Object::Gateway(new) => put(&mut self.gateways, new.metadata.name.clone(), new),
-            Object::HttpRoute(new) => {
-                let known = self.routes.get(&new.metadata.name);
-                if known.is_some_and(|known| known.object == new) {
-                    return false;
-                }
-                let name = new.metadata.name.clone();
-                self.routes.insert(name, Arc::new(Route::new(new)));
-                true
+            Object::HttpRoute(new) => self.put_route(Route::http(new)),
+            Object::GrpcRoute(new) => self.put_route(Route::grpc(new)),
+            Object::ListenerSet(new) => {
+                put(&mut self.listener_sets, new.metadata.name.clone(), new)
             }
+            Object::BackendTlsPolicy(new) => {
+                put(&mut self.policies, new.metadata.name.clone(), new)
+            }
+            Object::Secret(name, new) => put(&mut self.secrets, name, new),
+            Object::ConfigMap(name, new) => put(&mut self.bundles, name, new),
             Object::ReferenceGrant(new) => put(&mut self.grants, new.metadata.name.clone(), new),
             Object::Service(name, new) => put(&mut self.services, name, new),
             Object::Namespace(name, labels) => {
@@ -73,17 +92,40 @@ impl Objects {
         }
     }
 
+    fn put_route(&mut self, route: Route) -> bool {
+        let key = (route.kind, route.metadata.name.clone());
+        if self.routes.get(&key).is_some_and(|known| **known == route) {
+            return false;
+        }
+        self.routes.insert(key, Arc::new(route));
+        true
+    }
+
     /// Forgets an object; returns whether it was there.
     pub fn delete(&mut self, kind: Kind, name: &NamespacedName) -> bool {
         match kind {
             Kind::GatewayClass => self.classes.remove(name).is_some(),
             Kind::Gateway => self.gateways.remove(name).is_some(),
-            Kind::HttpRoute => self.routes.remove(name).is_some(),
+            Kind::HttpRoute => self.delete_route(RouteKind::Http, name),
+            Kind::GrpcRoute => self.delete_route(RouteKind::Grpc, name),
+            Kind::ListenerSet => self.listener_sets.remove(name).is_some(),
+            Kind::BackendTlsPolicy => self.policies.remove(name).is_some(),
+            Kind::Secret => self.secrets.remove(name).is_some(),
+            Kind::ConfigMap => self.bundles.remove(name).is_some(),
             Kind::ReferenceGrant => self.grants.remove(name).is_some(),
             Kind::Service => self.services.remove(name).is_some(),
             Kind::Namespace => self.namespaces.remove(name).is_some(),
             Kind::Node => self.nodes.remove(name).is_some(),
         }
+    }
+
+    fn delete_route(&mut self, kind: RouteKind, name: &NamespacedName) -> bool {
+        self.routes.remove(&(kind, name.clone())).is_some()
+    }
+
+    fn route_names(&self, kind: RouteKind) -> Vec<NamespacedName> {
+        let all = self.routes.keys().filter(|(of, _)| *of == kind);
+        all.map(|(_, name)| name.clone()).collect()
     }
 
     /// Forgets all objects of a kind but these, after a new list of them; returns whether there were any.
@@ -102,7 +144,12 @@ impl Objects {
         match kind {
             Kind::GatewayClass => self.classes.keys().cloned().collect(),
             Kind::Gateway => self.gateways.keys().cloned().collect(),
-            Kind::HttpRoute => self.routes.keys().cloned().collect(),
+            Kind::HttpRoute => self.route_names(RouteKind::Http),
+            Kind::GrpcRoute => self.route_names(RouteKind::Grpc),
+            Kind::ListenerSet => self.listener_sets.keys().cloned().collect(),
+            Kind::BackendTlsPolicy => self.policies.keys().cloned().collect(),
+            Kind::Secret => self.secrets.keys().cloned().collect(),
+            Kind::ConfigMap => self.bundles.keys().cloned().collect(),
             Kind::ReferenceGrant => self.grants.keys().cloned().collect(),
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::Namespace => self.namespaces.keys().cloned().collect(),
@@ -110,22 +157,22 @@ impl Objects {
         }
     }
 
-    /// Whether a grant lets HTTPRoutes of `from` refer to the service.
-    pub(crate) fn grants_service(&self, from: &str, service: &NamespacedName) -> bool {
-        let first = NamespacedName::new(service.namespace.as_str(), "");
+    /// Whether a grant lets objects of a kind of the Gateway API in the namespace `from` refer to a core object of kind `what`.
+    pub(crate) fn grants(&self, kind: &str, from: &str, what: &str, name: &NamespacedName) -> bool {
+        let first = NamespacedName::new(name.namespace.as_str(), "");
         let mut grants = self
             .grants
             .range(first..)
-            .take_while(|(name, _)| name.namespace == service.namespace);
+            .take_while(|(grant, _)| grant.namespace == name.namespace);
         grants.any(|(_, grant)| {
             let from_here = grant.spec.from.iter().any(|who| {
-                who.group == crate::api::GROUP && who.kind == "HTTPRoute" && who.namespace == from
+                who.group == crate::api::GROUP && who.kind == kind && who.namespace == from
             });
-            let to_it = grant.spec.to.iter().any(|what| {
-                let named = what.name.as_deref().filter(|name| !name.is_empty());
-                matches!(&*what.group, "" | "core")
-                    && what.kind == "Service"
-                    && named.is_none_or(|name| name == service.name)
+            let to_it = grant.spec.to.iter().any(|to| {
+                let named = to.name.as_deref().filter(|name| !name.is_empty());
+                matches!(&*to.group, "" | "core")
+                    && to.kind == what
+                    && named.is_none_or(|named| named == name.name)
             });
             from_here && to_it
         })

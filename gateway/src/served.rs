@@ -3,18 +3,48 @@
 //! Equal values are equal routing: lists are in order of the routes' names, precedence is the data plane's to find.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::api::KeyPair;
 use crate::hostname::HostPattern;
 use crate::name::NamespacedName;
+use crate::route::RouteKind;
 use crate::rule::Rule;
 
 /// All routes that have effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Served {
-    /// By the hostname of a listener; one without routes answers 404 for its hosts.
+    /// At the one port that each node has for all Gateways, by the hostname of a listener; one without routes answers 404 for its hosts.
     pub listeners: BTreeMap<HostPattern, HostRoutes>,
+    /// At addresses that Gateways have for themselves, by address and port.
+    pub fronts: BTreeMap<SocketAddr, Front>,
     pub services: BTreeMap<NamespacedName, ServiceRoutes>,
+}
+
+/// The listeners of one address and port, by hostname.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Front {
+    pub listeners: BTreeMap<HostPattern, HostRoutes>,
+    /// Of HTTPS: what listeners show and ask for. Empty: it is plain HTTP.
+    pub tls: BTreeMap<HostPattern, Arc<FrontTls>>,
+}
+
+/// What a listener shows its clients, and what it asks them for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FrontTls {
+    /// At least one; the first that is for the name that is asked for, else the first.
+    pub certificates: Vec<Arc<KeyPair>>,
+    pub clients: Option<ClientValidation>,
+}
+
+/// Who may be a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientValidation {
+    /// In DER.
+    pub roots: Vec<Vec<u8>>,
+    /// Clients without a certificate, and with one of others, are let in.
+    pub falls_back: bool,
 }
 
 /// Routes of a listener, by the hosts that they and the listener have in common.
@@ -30,8 +60,9 @@ pub struct ServiceRoutes {
 }
 
 /// A route at one of its parents.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AttachedRoute {
+    pub kind: RouteKind,
     /// `namespace/name`.
     pub route: String,
     /// Seconds since the epoch; the older route wins a tie, then the smaller name.

@@ -66,6 +66,23 @@ pub struct GatewayStatus {
     pub conditions: Vec<Condition>,
     /// In the order of the spec.
     pub listeners: Vec<ListenerStatus>,
+    /// ListenerSets that are accepted.
+    pub attached_sets: usize,
+}
+
+/// Status of a ListenerSet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListenerSetStatus {
+    pub conditions: Vec<Condition>,
+    /// In the order of the spec.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// What became of a policy at one Gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AncestorStatus {
+    pub gateway: NamespacedName,
+    pub conditions: Vec<Condition>,
 }
 
 /// Status of a listener.

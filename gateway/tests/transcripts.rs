@@ -35,12 +35,12 @@ fn two_listeners_of_a_gateway_do_not_mix() {
     gateway shop/public at 127.0.0.1
       Accepted=True ListenersNotValid: 1 of 2 listeners are not valid: alt.
       Programmed=True Programmed: 1 node answers at port 9080.
-      listener http takes HTTPRoute, 1 attached
+      listener http takes HTTPRoute, GRPCRoute, 1 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
         Programmed=True Programmed: The nodes answer for it at port 9080, not at 80: a node has one port for its gateway, which its flag --gateway-port sets.
-      listener alt takes HTTPRoute, 1 attached
+      listener alt takes HTTPRoute, GRPCRoute, 1 attached
         Accepted=False PortUnavailable: Port 8080 is not available: all listeners answer at the one port that a node's gateway has, and listener http (port 80) answers there for the same hosts; only another hostname tells them apart.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -199,7 +199,7 @@ fn a_gateway_says_where_the_nodes_really_listen() {
     gateway shop/public at 127.0.0.1
       Accepted=True Accepted: The gateway is accepted.
       Programmed=True Programmed: 1 node answers at port 9080.
-      listener http takes HTTPRoute, 0 attached
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -212,7 +212,7 @@ fn a_gateway_says_where_the_nodes_really_listen() {
     gateway shop/public at 127.0.0.1, 192.0.2.2
       Accepted=True Accepted: The gateway is accepted.
       Programmed=True Programmed: 3 nodes answer at ports 80 and 9080.
-      listener http takes HTTPRoute, 0 attached
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -225,7 +225,7 @@ fn a_gateway_says_where_the_nodes_really_listen() {
     gateway shop/public at 192.0.2.2
       Accepted=True Accepted: The gateway is accepted.
       Programmed=True Programmed: 1 node answers.
-      listener http takes HTTPRoute, 0 attached
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -236,7 +236,7 @@ fn a_gateway_says_where_the_nodes_really_listen() {
     gateway shop/public at nowhere
       Accepted=True Accepted: The gateway is accepted.
       Programmed=False AddressNotAssigned: No node is ready to listen.
-      listener http takes HTTPRoute, 0 attached
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -362,7 +362,7 @@ fn a_parent_that_does_not_take_the_route_says_why() {
     gateway shop/public at 127.0.0.1
       Accepted=True ListenersNotValid: 1 of 2 listeners are not valid: tls.
       Programmed=True Programmed: 1 node answers at port 9080.
-      listener http takes HTTPRoute, 0 attached
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -422,9 +422,9 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
     - matches: [{path: {value: /admin}}]
       filters: [{type: ExtensionRef, extensionRef: {group: x.dev, kind: Login, name: l}}]
       backendRefs: [{name: web, port: 80}]
-    - matches: [{path: {type: RegularExpression, value: '/v[0-9]'}}, {path: {type: Exact, value: /both}}]
+    - matches: [{path: {type: RegularExpression, value: '/v[0-9'}}, {path: {type: Exact, value: /both}}]
       backendRefs: [{name: web, port: 80}]
-    - matches: [{path: {type: RegularExpression, value: '/only.*'}}]
+    - matches: [{path: {type: Glob, value: '/only.*'}}]
       backendRefs: [{name: web, port: 80}]
 - kind: HTTPRoute
   metadata: {name: all, namespace: shop}
@@ -432,7 +432,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
     parentRefs: [{name: public}]
     hostnames: [all.test]
     rules:
-    - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}, {type: CORS}]
+    - filters: [{type: ExternalAuth}, {type: CORS}]
       backendRefs: [{name: web, port: 80}]
 - kind: HTTPRoute
   metadata: {name: header, namespace: shop}
@@ -440,7 +440,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
     parentRefs: [{name: public}]
     hostnames: [header.test]
     rules:
-    - matches: [{headers: [{type: RegularExpression, name: x, value: .*}], queryParams: [{name: q, value: v}]}]
+    - matches: [{headers: [{type: Glob, name: x, value: .*}], queryParams: [{name: q, value: v}]}]
       backendRefs: [{name: web, port: 80}]
 - kind: HTTPRoute
   metadata: {name: exclusive, namespace: shop}
@@ -459,16 +459,17 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
     rules:
     - backendRefs: [{name: web, port: 80}]
       retry: {attempts: 3, codes: [503]}
+      sessionPersistence: {type: Cookie}
 ",
     );
-    insta::assert_snapshot!(cluster.told(), @r"
+    insta::assert_snapshot!(cluster.told(), @r#"
     class weft
       Accepted=True Accepted: Gateways of this class are served on every node.
 
     gateway shop/public at 127.0.0.1
       Accepted=True Accepted: The gateway is accepted.
       Programmed=True Programmed: 1 node answers at port 9080.
-      listener http takes HTTPRoute, 5 attached
+      listener http takes HTTPRoute, GRPCRoute, 5 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -476,7 +477,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
 
     route shop/all
       at Gateway public
-        Accepted=False UnsupportedValue: spec.rules[0]: filter RequestMirror is not supported; filter CORS is not supported. What the route matches is answered with 500.
+        Accepted=False UnsupportedValue: spec.rules[0]: filter ExternalAuth is not supported; filter CORS lacks its settings. What the route matches is answered with 500.
         ResolvedRefs=True ResolvedRefs: All references hold.
 
     route shop/exclusive
@@ -486,24 +487,24 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
 
     route shop/header
       at Gateway public
-        Accepted=False UnsupportedValue: spec.rules[0]: a header match of type RegularExpression is not supported. What the route matches is answered with 500.
+        Accepted=False UnsupportedValue: spec.rules[0]: a header match of type Glob is not supported. What the route matches is answered with 500.
         ResolvedRefs=True ResolvedRefs: All references hold.
 
     route shop/ignored
       at Gateway public
-        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].retry.
+        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].sessionPersistence.
         ResolvedRefs=True ResolvedRefs: All references hold.
 
     route shop/partly
       at Gateway public
         Accepted=True Accepted: The route is accepted.
         ResolvedRefs=True ResolvedRefs: All references hold.
-        PartiallyInvalid=True UnsupportedValue: Dropped Rule spec.rules[1]: filter ExtensionRef is not supported; spec.rules[2]: a path match of type RegularExpression is not supported; spec.rules[3]: a path match of type RegularExpression is not supported. What it matches is answered with 500.
+        PartiallyInvalid=True UnsupportedValue: Dropped Rule spec.rules[1]: filter ExtensionRef is not supported; spec.rules[2]: "/v[0-9" is no regular expression; spec.rules[3]: a path match of type Glob is not supported. What it matches is answered with 500.
 
     served
       listener *
         all.test: shop/all, port 9080
-          everything → 500 filter RequestMirror is not supported; filter CORS is not supported
+          everything → 500 filter ExternalAuth is not supported; filter CORS lacks its settings
         exclusive.test: shop/exclusive, port 9080
           everything → 500 RequestRedirect and URLRewrite exclude each other
         ignored.test: shop/ignored, port 9080
@@ -511,8 +512,8 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
         partly.test: shop/partly, port 9080
           everything → web.shop:80
           prefix /admin → 500 filter ExtensionRef is not supported
-          exact /both → 500 a path match of type RegularExpression is not supported
-    ");
+          exact /both → 500 "/v[0-9" is no regular expression
+    "#);
 }
 
 /// Of listeners in conflict none is served; the others are.
@@ -539,7 +540,7 @@ fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
       port: 9080
       protocol: HTTP
       hostname: grpc.test
-      allowedRoutes: {kinds: [{kind: GRPCRoute}]}
+      allowedRoutes: {kinds: [{kind: UDPRoute}]}
     - name: selector
       port: 9080
       protocol: HTTP
@@ -560,26 +561,26 @@ fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
     gateway shop/public at 127.0.0.1
       Accepted=True ListenersNotValid: 6 of 8 listeners are not valid: one, two, clear, tls, grpc, selector.
       Programmed=True Programmed: 1 node answers at port 9080.
-      listener good takes HTTPRoute, 1 attached
+      listener good takes HTTPRoute, GRPCRoute, 1 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
         Programmed=True Programmed: The nodes listen at port 9080.
-      listener one takes HTTPRoute, 1 attached
+      listener one takes HTTPRoute, GRPCRoute, 1 attached
         Accepted=False HostnameConflict: Listener two has the same port, protocol and hostname.
         Conflicted=True HostnameConflict: Listener two has the same port, protocol and hostname.
         ResolvedRefs=True ResolvedRefs: All references hold.
-        Programmed=False Invalid: The listener is not served: Listener two has the same port, protocol and hostname.
-      listener two takes HTTPRoute, 2 attached
+        Programmed=False HostnameConflict: The listener is not served: Listener two has the same port, protocol and hostname.
+      listener two takes HTTPRoute, GRPCRoute, 2 attached
         Accepted=False HostnameConflict: Listener one has the same port, protocol and hostname.
         Conflicted=True HostnameConflict: Listener one has the same port, protocol and hostname.
         ResolvedRefs=True ResolvedRefs: All references hold.
-        Programmed=False Invalid: The listener is not served: Listener one has the same port, protocol and hostname.
-      listener clear takes HTTPRoute, 1 attached
+        Programmed=False HostnameConflict: The listener is not served: Listener one has the same port, protocol and hostname.
+      listener clear takes HTTPRoute, GRPCRoute, 1 attached
         Accepted=False ProtocolConflict: Listener tls has the same port for protocol HTTPS.
         Conflicted=True ProtocolConflict: Listener tls has the same port for protocol HTTPS.
         ResolvedRefs=True ResolvedRefs: All references hold.
-        Programmed=False Invalid: The listener is not served: Listener tls has the same port for protocol HTTPS.
+        Programmed=False ProtocolConflict: The listener is not served: Listener tls has the same port for protocol HTTPS.
       listener tls takes nothing, 0 attached
         Accepted=False UnsupportedProtocol: Protocol HTTPS is not supported; HTTP is.
         Conflicted=True ProtocolConflict: Listener clear has the same port for protocol HTTP.
@@ -588,14 +589,14 @@ fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
       listener kinds takes HTTPRoute, 1 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
-        ResolvedRefs=False InvalidRouteKinds: Routes of kind TCPRoute cannot attach; HTTPRoutes can.
+        ResolvedRefs=False InvalidRouteKinds: Routes of kind TCPRoute cannot attach; HTTPRoutes and GRPCRoutes can.
         Programmed=True Programmed: The nodes listen at port 9080.
       listener grpc takes nothing, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
-        ResolvedRefs=False InvalidRouteKinds: Routes of kind GRPCRoute cannot attach; HTTPRoutes can.
-        Programmed=False Invalid: The listener is not served: Routes of kind GRPCRoute cannot attach; HTTPRoutes can.
-      listener selector takes HTTPRoute, 0 attached
+        ResolvedRefs=False InvalidRouteKinds: Routes of kind UDPRoute cannot attach; HTTPRoutes and GRPCRoutes can.
+        Programmed=False Invalid: The listener is not served: Routes of kind UDPRoute cannot attach; HTTPRoutes and GRPCRoutes can.
+      listener selector takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=False UnsupportedValue: allowedRoutes.namespaces has a selector that cannot be read (matchExpressions[0].operator: Invalid value: "Near": not a valid selector operator); no route can attach.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -738,7 +739,7 @@ fn classes_and_gateways_that_ask_for_what_there_is_not_are_refused() {
     gateway shop/elsewhere at 127.0.0.1
       Accepted=True Accepted: The gateway is accepted.
       Programmed=False AddressNotUsable: No node has the address 192.0.2.9.
-      listener http takes HTTPRoute, 0 attached
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -747,7 +748,7 @@ fn classes_and_gateways_that_ask_for_what_there_is_not_are_refused() {
     gateway shop/good at 127.0.0.1
       Accepted=True Accepted: The gateway is accepted.
       Programmed=True Programmed: 1 node answers at port 9080.
-      listener http takes HTTPRoute, 1 attached
+      listener http takes HTTPRoute, GRPCRoute, 1 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -756,7 +757,7 @@ fn classes_and_gateways_that_ask_for_what_there_is_not_are_refused() {
     gateway shop/named at 127.0.0.1
       Accepted=False UnsupportedAddress: Addresses of type Hostname are not supported; IPAddress is.
       Programmed=False Invalid: Addresses of type Hostname are not supported; IPAddress is.
-      listener http takes HTTPRoute, 0 attached
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -765,7 +766,7 @@ fn classes_and_gateways_that_ask_for_what_there_is_not_are_refused() {
     gateway shop/parameters at 127.0.0.1
       Accepted=False InvalidParameters: infrastructure.parametersRef is not supported; leave it out.
       Programmed=False Invalid: infrastructure.parametersRef is not supported; leave it out.
-      listener http takes HTTPRoute, 0 attached
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -774,7 +775,7 @@ fn classes_and_gateways_that_ask_for_what_there_is_not_are_refused() {
     gateway shop/tuned at 127.0.0.1
       Accepted=False Pending: GatewayClass tuned is not accepted.
       Programmed=False Invalid: GatewayClass tuned is not accepted.
-      listener http takes HTTPRoute, 1 attached
+      listener http takes HTTPRoute, GRPCRoute, 1 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=True ResolvedRefs: All references hold.
@@ -839,6 +840,8 @@ fn rules_keep_what_they_mean() {
                 ),
                 headers: [],
                 query: [],
+                header_patterns: [],
+                query_patterns: [],
             },
             Match {
                 path: Prefix(
@@ -857,6 +860,8 @@ fn rules_keep_what_they_mean() {
                         "1",
                     ),
                 ],
+                header_patterns: [],
+                query_patterns: [],
             },
         ],
         filters: [
@@ -913,6 +918,8 @@ fn rules_keep_what_they_mean() {
                     port: 80,
                 },
                 filters: [],
+                protocol: AsAsked,
+                tls: None,
             },
             Backend {
                 weight: 1,
@@ -922,6 +929,8 @@ fn rules_keep_what_they_mean() {
                     port: 80,
                 },
                 filters: [],
+                protocol: AsAsked,
+                tls: None,
             },
         ],
         request_timeout: Some(
@@ -930,6 +939,7 @@ fn rules_keep_what_they_mean() {
         backend_timeout: Some(
             500ms,
         ),
+        retry: None,
     }
     Rule {
         route: "shop/r",
@@ -941,6 +951,8 @@ fn rules_keep_what_they_mean() {
                 method: None,
                 headers: [],
                 query: [],
+                header_patterns: [],
+                query_patterns: [],
             },
         ],
         filters: [
@@ -967,6 +979,7 @@ fn rules_keep_what_they_mean() {
             1800000000s,
         ),
         backend_timeout: None,
+        retry: None,
     }
     "#);
 }
@@ -992,4 +1005,126 @@ fn the_order_in_which_objects_come_means_nothing() {
     assert_ne!(forward.compiled(), before);
     forward.delete_node("z");
     assert_eq!(forward.compiled(), before);
+}
+
+/// Addresses of Gateways' own, certificates that are not there, and who may add listeners: status and service alike.
+#[test]
+fn a_gateway_with_an_address_of_its_own_serves_each_listener_at_its_port() {
+    let mut cluster = Cluster::of(
+        r"
+- kind: Node
+  metadata: {name: a, annotations: {weft.dev/gateway-port: '9080', weft.dev/service-addresses: 192.0.2.0/24}}
+  status: {addresses: [{type: InternalIP, address: 127.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    addresses: [{value: 192.0.2.9}]
+    allowedListeners: {namespaces: {from: Same}}
+    listeners:
+    - {name: http, port: 80, protocol: HTTP}
+    - {name: alt, port: 8080, protocol: HTTP}
+    - {name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: gone}]}}
+- kind: ListenerSet
+  metadata: {name: more, namespace: shop}
+  spec:
+    parentRef: {name: public}
+    listeners: [{name: good, port: 80, protocol: HTTP, hostname: more.test}, {name: bad, port: 80, protocol: HTTP}]
+- kind: ListenerSet
+  metadata: {name: stranger, namespace: other}
+  spec: {parentRef: {name: public, namespace: shop}, listeners: [{name: x, port: 81, protocol: HTTP}]}
+- kind: HTTPRoute
+  metadata: {name: web, namespace: shop}
+  spec:
+    parentRefs: [{name: public, sectionName: alt}, {name: more, kind: ListenerSet}, {name: public, sectionName: good}]
+    rules: [{backendRefs: [{name: web, port: 80}]}]
+",
+    );
+    insta::assert_snapshot!(cluster.told_without(&["class"]), @r"
+    gateway shop/public at 192.0.2.9
+      Accepted=True ListenersNotValid: 1 of 3 listeners are not valid: https.
+      Programmed=True Programmed: 1 node answers at 192.0.2.9.
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:80.
+      listener alt takes HTTPRoute, GRPCRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:8080.
+      listener https takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidCertificateRef: There is no Secret shop/gone.
+        Programmed=False Invalid: The listener is not served: There is no Secret shop/gone.
+
+    set other/stranger
+      Accepted=False NotAllowed: Gateway shop/public allows no ListenerSets of other.
+      Programmed=False NotAllowed: Gateway shop/public allows no ListenerSets of other.
+
+    set shop/more
+      Accepted=True ListenersNotValid: 1 of 2 listeners are not valid: bad.
+      Programmed=True Programmed: The nodes listen.
+      listener good, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:80.
+      listener bad, 1 attached
+        Accepted=False HostnameConflict: Listener http has the same port, protocol and hostname.
+        Conflicted=True HostnameConflict: Listener http has the same port, protocol and hostname.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False HostnameConflict: The listener is not served: Listener http has the same port, protocol and hostname.
+
+    route shop/web
+      at Gateway public alt
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at ListenerSet more
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Gateway public good
+        Accepted=False NoMatchingParent: The gateway has no such listener; it has http, alt, https.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener *
+      listener more.test
+        more.test: shop/web
+          everything → web.shop:80
+      192.0.2.9:80 listener *
+      192.0.2.9:80 listener more.test
+        more.test: HTTPRoute shop/web
+          everything → web.shop:80
+      192.0.2.9:8080 listener *
+        *: HTTPRoute shop/web
+          everything → web.shop:80
+    ");
+    cluster.apply(
+        r#"
+- kind: BackendTLSPolicy
+  metadata: {name: proof, namespace: shop}
+  spec: {targetRefs: [{group: "", kind: Service, name: web}], validation: {hostname: web.test, caCertificateRefs: [{group: "", kind: ConfigMap, name: gone}]}}
+"#,
+    );
+    insta::assert_snapshot!(cluster.told_of("policy shop/proof", true), @r"
+    policy shop/proof at shop/public
+      Accepted=False NoValidCACertificate: There is no ConfigMap shop/gone.
+      ResolvedRefs=False InvalidCACertificateRef: There is no ConfigMap shop/gone.
+
+    served
+      listener *
+      listener more.test
+        more.test: shop/web
+          everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
+      192.0.2.9:80 listener *
+      192.0.2.9:80 listener more.test
+        more.test: HTTPRoute shop/web
+          everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
+      192.0.2.9:8080 listener *
+        *: HTTPRoute shop/web
+          everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
+    ");
 }

@@ -80,7 +80,10 @@ pub use columns::{Column, Row};
 pub use coordination::LEASE;
 pub use discovery::ENDPOINT_SLICE;
 pub use flowcontrol::{FLOW_SCHEMA, PRIORITY_LEVEL_CONFIGURATION};
-pub use gateway_api::{GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, REFERENCE_GRANT};
+pub use gateway_api::{
+    BACKEND_TLS_POLICY, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE, HTTP_ROUTE, LISTENER_SET,
+    REFERENCE_GRANT,
+};
 pub use kind::{
     AnyVersion, Kind, Name, NameRule, Selectable, Served, Spelling, StatusMetadata, Subresource,
 };

@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, Inner, Raw,
+    Blame, Body, CallContext, Inner, Raw, SpeaksH2,
     call::{Call, Head, earlier},
     deliver, failure,
     health::Fault,
@@ -295,6 +295,9 @@ impl Call {
         wire::encode_request(&to, &context, Instant::now(), &mut parts.headers);
         if parts.extensions.get::<Raw>().is_some() {
             wire::encode_raw(&mut parts.headers);
+        }
+        if parts.extensions.get::<SpeaksH2>().is_some() {
+            wire::encode_speaks_h2(&mut parts.headers);
         }
         parts.version = http::Version::HTTP_2;
         parts.extensions.clear();

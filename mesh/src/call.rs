@@ -11,10 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body::Body as _;
 use smallvec::{SmallVec, smallvec};
 use weft_call::{Failure, FailureKind};
+use weft_gateway::Retry;
 use weft_turns::Tenant;
 
 use crate::{
@@ -104,6 +105,10 @@ impl Destination {
     }
 }
 
+/// The pause before the first further try where a rule says none, and the longest.
+const BACKOFF_USUAL: Duration = Duration::from_millis(25);
+const BACKOFF_MAX: Duration = Duration::from_millis(250);
+
 type Edges = SmallVec<[Arc<Edge>; 2]>;
 
 /// One call and everything its tries share.
@@ -115,6 +120,8 @@ pub(crate) struct Call {
     method: Method,
     /// The longest that one try may take.
     pub(crate) try_timeout: Option<Duration>,
+    /// What its rule says of further tries.
+    retry: Option<Retry>,
     pub(crate) context: CallContext,
     pub(crate) started: Instant,
     /// When the first try begins: a turn may have to be waited for, and a workload that made a call may do something else before it waits for
@@ -176,6 +183,7 @@ impl Call {
             destination,
             method: head.method.clone(),
             try_timeout: timeouts.attempt,
+            retry: timeouts.retry,
             context,
             started,
             began: started,
@@ -254,9 +262,17 @@ impl Call {
                 endpoint: &endpoint,
                 labels,
                 number: attempt,
-                has_choice,
+                has_choice: has_choice || self.asked().may_go_on(attempt),
             };
             let failure = match self.attempt(this, &mut head).await {
+                Ok(answered) if self.goes_again(answered.response.status(), attempt, &head) => {
+                    tried.push(endpoint.address);
+                    self.inner.metrics.retry("answered");
+                    drop(answered);
+                    self.pause(attempt).await;
+                    attempt += 1;
+                    continue;
+                }
                 Ok(answered) => {
                     self.is_charged = true;
                     let edges = self.edges.take().unwrap_or_default();
@@ -274,7 +290,14 @@ impl Call {
             tried.push(endpoint.address);
             let elsewhere = self.pick_untried(&table, &tried).is_some();
             let replayable = !head.is_taken() && self.body.is_replayable();
-            let mut verdict = retry::decide(&failure, &self.method, attempt, replayable, elsewhere);
+            let mut verdict = retry::decide(
+                &failure,
+                &self.method,
+                attempt,
+                replayable,
+                elsewhere,
+                self.asked(),
+            );
             if verdict == Verdict::Retry && !self.may_retry() {
                 verdict = Verdict::GiveUp(Refusal::OverBudget);
             }
@@ -291,8 +314,11 @@ impl Call {
                 return Err((failure, last));
             }
             self.inner.metrics.retry(failure.kind.as_str());
+            if self.retry.is_some() && !failure.never_processed() {
+                self.pause(attempt).await;
+            }
             attempt += 1;
-            if !waited && !elsewhere {
+            if !waited && !elsewhere && failure.never_processed() {
                 // Every endpoint we know failed the call: perhaps the news of their going is on its way.
                 waited = true;
                 if let Some(newer) = self.newer_table(&table).await {
@@ -315,6 +341,31 @@ impl Call {
             .pick(tried, now, &mut rng)
             .or_else(|| port.pick(&[], now, &mut rng))?;
         Some((Arc::clone(endpoint), port.has_choice()))
+    }
+
+    fn asked(&self) -> retry::Asked<'_> {
+        retry::Asked {
+            rule: self.retry.as_ref(),
+        }
+    }
+
+    /// Whether an answer is not passed on, but asked for again.
+    fn goes_again(&self, status: StatusCode, attempt: u32, head: &Head) -> bool {
+        let replayable = !head.is_taken() && self.body.is_replayable();
+        self.asked()
+            .wants_again(status, &self.method, attempt, replayable)
+            && self.may_retry()
+    }
+
+    /// The pause before a try that a rule asks for: twice as long each time, and within that by chance.
+    async fn pause(&self, attempt: u32) {
+        let least = self.retry.as_ref().and_then(|retry| retry.backoff);
+        let first = least.unwrap_or(BACKOFF_USUAL);
+        let longest = first
+            .saturating_mul(1 << attempt.min(4))
+            .min(BACKOFF_MAX.max(first));
+        let share = rand::random_range(0.5..=1.0_f64);
+        tokio::time::sleep(longest.mul_f64(share).max(least.unwrap_or_default())).await;
     }
 
     /// Takes a retry from the service's budget. A pod that is called by its address has none, and is tried again where it is.
@@ -388,11 +439,12 @@ impl Call {
     }
 }
 
-/// How long a call may take, as its rule says.
-#[derive(Debug, Clone, Copy, Default)]
+/// How long a call may take and how often it may be tried, as its rule says.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Timeouts {
     pub(crate) request: Option<Duration>,
     pub(crate) attempt: Option<Duration>,
+    pub(crate) retry: Option<Retry>,
 }
 
 /// The context of a call that `caller` makes while it serves the one of `context`. A workload may have joined a trace itself, as `lines`

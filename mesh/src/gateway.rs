@@ -1,4 +1,5 @@
-//! The way into the cluster: HTTP/1.1 and cleartext HTTP/2 on one port, then the same path as any call.
+//! The way into the cluster: HTTP/1.1 and HTTP/2, in cleartext on the node's one port and at addresses of Gateways' own (`front.rs`), over TLS
+//! where their listeners say so; then the same path as any call.
 //!
 //! A request is routed by its host: HTTPRoutes of the listener that is responsible for it, or, for a host
 //! `<service>.<namespace>.localhost` that nobody published anything for, the service itself, for whom [`OpenServices`] says. The gateway
@@ -12,6 +13,7 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,21 +21,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Scheme,
+};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::net::{TcpListener, TcpStream};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use weft_turns::Tenant;
 
 use crate::{
     Body, CallContext, Failure, Inner,
     accept::accept_loop,
+    call::{called_by, earlier},
+    dial::dial,
     failure::{self, sentence},
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
     in_turn::in_turn,
@@ -43,6 +54,7 @@ use crate::{
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
     route::View,
+    speak::{self, Upgraded},
     table::Table,
     transport::{CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES},
 };
@@ -104,8 +116,10 @@ impl Default for GatewayConfig {
     }
 }
 
+/// Serves the node's one port, or the listeners at `place`.
 pub(crate) async fn serve(
     inner: Arc<Inner>,
+    place: Option<SocketAddr>,
     listener: std::net::TcpListener,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -116,7 +130,7 @@ pub(crate) async fn serve(
         listener,
         shutdown,
         connections_max,
-        move |stream, client, stop| connection(Arc::clone(&inner), stream, client, stop),
+        move |stream, client, stop| connection(Arc::clone(&inner), place, stream, client, stop),
     )
     .await;
     Ok(())
@@ -124,7 +138,52 @@ pub(crate) async fn serve(
 
 async fn connection(
     inner: Arc<Inner>,
+    place: Option<SocketAddr>,
     stream: TcpStream,
+    client: SocketAddr,
+    stop: CancellationToken,
+) {
+    let Some(place) = place else {
+        return spoken(inner, None, Joined::new(stream), client, stop).await;
+    };
+    let front = inner.table.load().fronts.get(place).cloned();
+    // Its listeners went meanwhile.
+    let Some(front) = front else { return };
+    let at = |name| Placed { place, name };
+    if !front.is_tls() {
+        return spoken(inner, Some(at(None)), Joined::new(stream), client, stop).await;
+    }
+    let shaken = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        shaken = tokio::time::timeout(inner.gateway.head_timeout, shaken(&front, stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok((stream, name))) => spoken(inner, Some(at(Some(name))), stream, client, stop).await,
+        Ok(Err(error)) => tracing::debug!(%client, %error, "a client and a listener do not agree"),
+        Err(_) => tracing::debug!(%client, "a client is too slow to agree with a listener"),
+    }
+}
+
+/// Agrees with a client on TLS. With it comes the name that it asked for, empty where it asked for none.
+async fn shaken(
+    front: &crate::front::Front,
+    stream: TcpStream,
+) -> io::Result<(TlsStream<TcpStream>, String)> {
+    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+    let begun = acceptor.await?;
+    let hello = begun.client_hello();
+    let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+    let config = front
+        .config(&name)
+        .ok_or_else(|| io::Error::other("no listener is for the name that it asks for"))?;
+    Ok((begun.into_stream(config).await?, name))
+}
+
+async fn spoken(
+    inner: Arc<Inner>,
+    at: Option<Placed>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     client: SocketAddr,
     stop: CancellationToken,
 ) {
@@ -149,7 +208,7 @@ async fn connection(
 
     let idle_max = inner.gateway.idle_timeout;
     let pace = Pace::new();
-    let front = Arc::new(Front::new(inner, client));
+    let front = Arc::new(Front::new(inner, at, client));
     let service = {
         let (front, pace) = (Arc::clone(&front), Arc::clone(&pace));
         service_fn(move |request: Request<Incoming>| {
@@ -166,8 +225,8 @@ async fn connection(
             }
         })
     };
-    let io = TokioIo::new(Joined::new(stream));
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let io = TokioIo::new(stream);
+    let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(io, service));
     let mut first_head = std::pin::pin!(tokio::time::sleep(head_timeout));
     let mut waiting = true;
     let mut stopping = false;
@@ -216,6 +275,31 @@ async fn connection(
     if let Err(error) = ended {
         tracing::trace!(%client, %error, "connection of a client ended");
     }
+    let tunnel = front.tunnel.lock().take();
+    if let Some(tunnel) = tunnel {
+        tunnel.await;
+    }
+}
+
+/// At which place of Gateways' own a connection came in.
+#[derive(Debug, Clone)]
+struct Placed {
+    place: SocketAddr,
+    /// The server's name as the client asked for it; none without TLS.
+    name: Option<String>,
+}
+
+/// What goes on over a connection once both ends agreed on another protocol.
+type Tunnel = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A request that asks for WebSocket (RFC 6455 §4.1).
+fn asked_upgrade(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+    if request.version() != Version::HTTP_11 || *request.method() != Method::GET {
+        return None;
+    }
+    let wanted = request.headers().get(header::UPGRADE)?;
+    let is_it = wanted.as_bytes().eq_ignore_ascii_case(b"websocket");
+    is_it.then(|| hyper::upgrade::on(request))
 }
 
 /// One client's connection, as far as its requests share it.
@@ -227,12 +311,17 @@ struct Front {
     last_host: LastHost,
     /// A request has come.
     spoke: AtomicBool,
+    at: Option<Placed>,
+    /// What the connection became, once it is HTTP no longer.
+    tunnel: Arc<Mutex<Option<Tunnel>>>,
 }
 
 impl Front {
-    fn new(inner: Arc<Inner>, client: SocketAddr) -> Self {
+    fn new(inner: Arc<Inner>, at: Option<Placed>, client: SocketAddr) -> Self {
         Self {
             inner,
+            at,
+            tunnel: Arc::default(),
             client,
             client_line: HeaderValue::from_str(&client.ip().to_string()).ok(),
             last_host: LastHost::default(),
@@ -244,9 +333,10 @@ impl Front {
         self.spoke.load(Ordering::Relaxed)
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         let method = request.method().clone();
-        let (tenant, begun) = self.begin(request);
+        let upgrade = asked_upgrade(&mut request);
+        let (tenant, begun) = self.begin(request, upgrade);
         let answered = match begun {
             Ok(Begun::Call(calling)) => calling.await,
             // What is refused, and what a rule answers, has to wait for a turn as what is called.
@@ -268,7 +358,11 @@ impl Front {
     }
 
     /// The layers of `outbound.rs`, with the listeners in place of names; and whose turn it takes.
-    fn begin(&self, request: Request<Incoming>) -> (Tenant, Result<Begun, Failure>) {
+    fn begin(
+        &self,
+        request: Request<Incoming>,
+        upgrade: Option<OnUpgrade>,
+    ) -> (Tenant, Result<Begun, Failure>) {
         let at = Instant::now();
         let inner = &self.inner;
         let table = inner.table.load_full();
@@ -277,8 +371,12 @@ impl Front {
             false => Body::new(body.map_err(Into::into)),
         });
         let mut tenant = Tenant::NOBODY;
-        let way = ingress::from_outside(&mut request, &self.last_host).and_then(|host| {
-            let way = route(inner, &table, self.client.ip(), &request)?;
+        let entered = ingress::from_outside(&mut request, &self.last_host, self.scheme());
+        if entered.is_ok() && self.is_misdirected(&table, &request) {
+            return (tenant, Ok(Begun::Answered(misdirected(request.method()))));
+        }
+        let way = entered.and_then(|host| {
+            let way = self.route(&table, &request)?;
             tenant = way.tenant();
             match weft_turns::is_full(tenant) {
                 true => Err(failure::no_turn()),
@@ -306,8 +404,129 @@ impl Front {
             };
             outbound::filter(&table, way, arrival)
         });
-        let begun = outbound::send(inner, &inner.gateway_caller, &table, filtered, at);
+        let begun = match (upgrade, filtered) {
+            (Some(upgrade), Ok(ControlFlow::Continue(call))) => {
+                Ok(Begun::Call(self.upgraded(&table, call, upgrade)))
+            }
+            (_, filtered) => outbound::send(inner, &inner.gateway_caller, &table, filtered, at),
+        };
         (tenant, begun)
+    }
+
+    fn scheme(&self) -> Scheme {
+        let name = self.at.as_ref().and_then(|at| at.name.as_ref());
+        match name {
+            Some(_) => Scheme::HTTPS,
+            None => Scheme::HTTP,
+        }
+    }
+
+    /// Whether the request is for another listener than the one that the connection was made to.
+    fn is_misdirected(&self, table: &Table, request: &Request<Body>) -> bool {
+        let Some(at) = &self.at else { return false };
+        let Some(front) = table.fronts.get(at.place) else {
+            return false;
+        };
+        match &at.name {
+            // What was agreed on is what there is no longer.
+            None => front.is_tls(),
+            Some(_) if !front.is_tls() => true,
+            Some(name) if name.is_empty() => false,
+            Some(name) => !front.is_at_home(name, request.uri().host().unwrap_or_default()),
+        }
+    }
+
+    fn route<'t>(&self, table: &'t Table, request: &Request<Body>) -> Result<CallWay<'t>, Failure> {
+        let Some(at) = &self.at else {
+            return route(&self.inner, table, self.client.ip(), request);
+        };
+        let host = request.uri().host().unwrap_or_default();
+        let front = table.fronts.get(at.place);
+        let found = front.and_then(|front| front.listeners.select(host, View::new(request, 0)));
+        outbound::routed(found, || format!("{host}{}", request.uri().path()))
+    }
+
+    /// A call that asks its backend for WebSocket, over a connection of its own. Where that agrees, so does the gateway, and passes on what
+    /// both say.
+    fn upgraded(
+        &self,
+        table: &Arc<Table>,
+        call: (
+            Arrival,
+            crate::call::Destination,
+            Option<crate::route::Exchange>,
+        ),
+        client: OnUpgrade,
+    ) -> outbound::Calling {
+        let (inner, table) = (Arc::clone(&self.inner), Arc::clone(table));
+        let (arrival, destination, exchange) = call;
+        let caller = Arc::clone(&inner.gateway_caller);
+        let tunnel = Arc::clone(&self.tunnel);
+        Box::pin(async move {
+            let Arrival {
+                mut request,
+                context,
+                at,
+                turn,
+            } = arrival;
+            if let Some(tenant) = turn {
+                weft_turns::request(tenant).await;
+            }
+            let lines = request.headers_mut();
+            lines.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            lines.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            let context = called_by(&caller, context, request.headers());
+            if let Some(trace) = &context.trace {
+                trace.write(request.headers_mut());
+            }
+            let rule = exchange.as_ref().map(|exchange| exchange.rule());
+            let limit = rule.and_then(|rule| rule.request_timeout);
+            let limit = limit.and_then(|limit| at.checked_add(limit));
+            let deadline = earlier(context.deadline, limit);
+            let tls = exchange
+                .as_ref()
+                .and_then(|exchange| exchange.backend().tls.clone());
+            let asking = async {
+                let stream = dial(&inner, &caller, &table, destination, context).await?;
+                match tls {
+                    None => speak::upgrade(stream, request).await,
+                    Some(tls) => {
+                        let stream = inner.backends.connect(&tls, stream, false).await?;
+                        speak::upgrade(stream, request).await
+                    }
+                }
+            };
+            let asked = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), asking)
+                    .await
+                    .unwrap_or_else(|_| Err(failure::deadline()))?,
+                None => asking.await?,
+            };
+            let mut response = match asked {
+                Upgraded::Answered(mut response) => {
+                    headers::keep_what_passes(response.headers_mut());
+                    response
+                }
+                Upgraded::Agreed(response, backend) => {
+                    *tunnel.lock() = Some(Box::pin(async move {
+                        let Ok(client) = client.await else { return };
+                        let (mut client, mut backend) =
+                            (TokioIo::new(client), TokioIo::new(backend));
+                        let passing = tokio::io::copy_bidirectional(&mut client, &mut backend);
+                        if let Err(error) = passing.await {
+                            tracing::trace!(%error, "a connection that was upgraded ended");
+                        }
+                    }));
+                    let mut response = response.map(|()| Body::empty());
+                    headers::strip_weft(response.headers_mut());
+                    response
+                }
+            };
+            if let Some(exchange) = exchange {
+                exchange.finish(&mut response);
+            }
+            Ok(response)
+        })
     }
 
     /// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.
@@ -317,9 +536,21 @@ impl Front {
         if let Some(client) = &self.client_line {
             lines.insert(headers::FORWARDED_FOR, client.clone());
         }
-        lines.insert(headers::FORWARDED_PROTO, HeaderValue::from_static("http"));
+        let is_tls = self.scheme() == Scheme::HTTPS;
+        let proto = if is_tls { "https" } else { "http" };
+        lines.insert(headers::FORWARDED_PROTO, HeaderValue::from_static(proto));
         lines.insert(headers::FORWARDED_HOST, host);
     }
+}
+
+/// The request is for a listener that its connection was not made to (RFC 9110 §15.5.20).
+fn misdirected(method: &Method) -> Response<Body> {
+    let told = "the request is for another host than the connection was made to\n";
+    let mut response = Response::new(Body::full(told));
+    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    crate::deliver::without_content(method, response)
 }
 
 fn route<'t>(

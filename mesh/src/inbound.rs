@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use weft_api::identity::SpiffeId;
 
 use crate::{
-    Body, FailureKind, Inner, Peer, Raw, Transport, WorkloadInfo,
+    Body, FailureKind, Inner, Peer, Raw, SpeaksH2, Transport, WorkloadInfo,
     accept::accept_loop,
     deliver::{self, Attached},
     failure, headers,
@@ -321,6 +321,9 @@ impl Session {
         };
         if wire::is_raw(&parts.headers) {
             parts.extensions.insert(Raw);
+        }
+        if wire::speaks_h2(&parts.headers) {
+            parts.extensions.insert(SpeaksH2);
         }
         let context = wire::take_context(&mut parts.headers, peer, started);
         let deadline = context.deadline;

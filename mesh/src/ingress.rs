@@ -80,6 +80,7 @@ impl LastHost {
 pub(crate) fn from_outside<B>(
     request: &mut Request<B>,
     last: &LastHost,
+    scheme: Scheme,
 ) -> Result<HeaderValue, Failure> {
     refuse_connect(request)?;
     let Host {
@@ -92,7 +93,7 @@ pub(crate) fn from_outside<B>(
     let path = path.or_else(|| request.uri().path_and_query().cloned());
     let mut parts = http::uri::Parts::default();
     // What the connection was is known; a proxy before it may have said otherwise.
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(scheme);
     parts.authority = Some(authority);
     parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("its URI is not valid"))?;
@@ -476,10 +477,10 @@ mod tests {
             // As the first of its connection, after itself, and after what named another host.
             let (first, other) = (LastHost::default(), LastHost::default());
             let mut before = self::request(Version::HTTP_11, "/", &["b.test"]);
-            from_outside(&mut before, &other).expect("a host");
+            from_outside(&mut before, &other, Scheme::HTTP).expect("a host");
             for last in [&first, &first, &other] {
                 let mut request = self::request(version, uri, hosts);
-                let found = match from_outside(&mut request, last) {
+                let found = match from_outside(&mut request, last, Scheme::HTTP) {
                     Ok(host) => {
                         assert_eq!(
                             host.to_str().ok(),
@@ -505,7 +506,8 @@ mod tests {
                 .headers_mut()
                 .insert(name, header::HeaderValue::from_static("1"));
         }
-        let error = from_outside(&mut request, &LastHost::default()).expect_err("too many lines");
+        let error = from_outside(&mut request, &LastHost::default(), Scheme::HTTP)
+            .expect_err("too many lines");
         assert_eq!(error.status().as_u16(), 431);
     }
 }

@@ -23,14 +23,17 @@
 mod accept;
 mod admission;
 mod attempt;
+mod backend_tls;
 mod balance;
 mod budget;
 mod call;
 mod caller;
 mod connection;
 mod deliver;
+mod dial;
 mod egress;
 mod failure;
+mod front;
 mod gate;
 mod gateway;
 mod headers;
@@ -43,6 +46,7 @@ mod joined;
 mod load;
 mod measure;
 mod metrics;
+mod mirror;
 mod names;
 mod outbound;
 mod pace;
@@ -53,13 +57,14 @@ mod resolve;
 mod retry;
 mod route;
 mod shard;
+mod speak;
 mod sync;
 mod table;
 mod transport;
 mod wire;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -80,9 +85,11 @@ pub use identity::{Identities, SvidError, server_name};
 pub use outbound::{Outbound, Raw};
 pub use retry::{Refusal, Verdict};
 pub use route::{
-    AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,
-    PathMatch, Redirect, Rewrite, Rule, Served, ServiceRoutes,
+    AttachedRoute, Backend, BackendTarget, BackendTls, CertificateName, ClientValidation, Filter,
+    Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, PathChange, PathMatch, Redirect,
+    Retry, Rewrite, Rule, Served, ServiceRoutes,
 };
+pub use speak::{Driven, SpeaksH2, speak};
 pub use table::{
     Endpoint, EndpointSpec, PodRange, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
 };
@@ -190,6 +197,10 @@ pub(crate) struct Inner {
     pub(crate) cluster_domain: String,
     pub(crate) table: ArcSwap<Table>,
     pub(crate) published: watch::Sender<u64>,
+    /// Where Gateways have listeners of their own.
+    pub(crate) places: watch::Sender<BTreeSet<SocketAddr>>,
+    pub(crate) backends: backend_tls::Backends,
+    pub(crate) mirrors: mirror::Mirrors,
     pub(crate) attached: deliver::Attachments,
     pub(crate) identities: Arc<Identities>,
     pub(crate) transport: transport::Pool,
@@ -254,8 +265,16 @@ impl Mesh {
         }
         let table = table.inheriting(&current);
         let generation = table.generation();
+        let places = (!Arc::ptr_eq(&table.fronts, &current.fronts)).then(|| table.fronts.places());
         drop(current);
         self.inner.table.store(Arc::new(table));
+        if let Some(places) = places {
+            self.inner.places.send_if_modified(|known| {
+                let is_news = *known != places;
+                *known = places;
+                is_news
+            });
+        }
         self.inner.published.send_replace(generation);
     }
 
@@ -344,7 +363,27 @@ impl Mesh {
         listener: std::net::TcpListener,
         shutdown: CancellationToken,
     ) -> std::io::Result<()> {
-        gateway::serve(Arc::clone(&self.inner), listener, shutdown).await
+        gateway::serve(Arc::clone(&self.inner), None, listener, shutdown).await
+    }
+
+    /// Addresses and ports where Gateways have listeners of their own, as they are now and as they change.
+    #[must_use]
+    pub fn places(&self) -> watch::Receiver<BTreeSet<SocketAddr>> {
+        self.inner.places.subscribe()
+    }
+
+    /// Accepts what comes to one of [`Mesh::places`], HTTPS where its listeners say so, until `shutdown`, then finishes what is in flight.
+    /// One call a core, as [`Mesh::serve_inbound`].
+    ///
+    /// # Errors
+    /// When the listener cannot be registered with the runtime.
+    pub async fn serve_place(
+        &self,
+        place: SocketAddr,
+        listener: std::net::TcpListener,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
+        gateway::serve(Arc::clone(&self.inner), Some(place), listener, shutdown).await
     }
 
     /// Appends the mesh's metrics in Prometheus text format.
@@ -417,6 +456,9 @@ impl Builder {
                 trust_domain: self.trust_domain,
                 cluster_domain: self.cluster_domain,
                 published: watch::Sender::new(0),
+                places: watch::Sender::new(BTreeSet::new()),
+                backends: backend_tls::Backends::default(),
+                mirrors: mirror::Mirrors::default(),
                 attached: deliver::Attachments::default(),
                 transport: transport::Pool::new(Arc::clone(&identities)),
                 identities,

@@ -23,27 +23,31 @@ use std::{
     ops::ControlFlow,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response, Uri};
 use http_body::Body as _;
 use smallvec::smallvec;
 use weft_call::{Failure, FailureKind};
+use weft_gateway::{BackendTls, Protocol};
 use weft_turns::Tenant;
 
 use crate::{
-    Body, CallContext, CallerInfo, Inner, Mesh, PodAddress,
-    call::{Call, Destination, Timeouts, called_by},
+    Body, CallContext, CallerInfo, Inner, Mesh, PodAddress, SpeaksH2,
+    call::{Call, Destination, Timeouts, called_by, earlier},
     caller::{BLACK_HOLE, Callee, Caller, NO_SERVICE},
-    deliver, egress,
+    deliver,
+    dial::dial,
+    egress,
     failure::{self, answered},
-    ingress,
+    headers, ingress,
     measure::{self, Charge, Holds, RequestBytes},
     metrics::Origin,
-    resolve,
+    mirror, resolve,
     resolve::Target,
-    route::{Entry, Exchange, View},
+    route::{Entry, Exchange, Mirrored, View},
+    speak::speak,
     table::Table,
 };
 
@@ -298,8 +302,12 @@ pub(crate) fn filter(
             match Exchange::begin(entry, &mut arrival.request, &mut rand::rng())? {
                 ControlFlow::Break(response) => return Ok(ControlFlow::Break(response)),
                 ControlFlow::Continue(exchange) => {
-                    let target = table.backend(exchange.target());
+                    let backend = exchange.backend();
+                    let target = table.backend(&backend.target);
                     let target = target.map_err(|reason| exchange.invalid(&reason))?;
+                    if backend.protocol == Protocol::H2c {
+                        arrival.request.extensions_mut().insert(SpeaksH2);
+                    }
                     (Destination::of(target), Some(exchange))
                 }
             }
@@ -327,21 +335,38 @@ pub(crate) fn send(
     at: Instant,
 ) -> Result<Begun, Failure> {
     let begun = filtered.and_then(|filtered| {
-        let (arrival, destination, exchange) = match filtered {
+        let (mut arrival, destination, mut exchange) = match filtered {
             ControlFlow::Break(response) => return Ok(ControlFlow::Break(response)),
             ControlFlow::Continue(call) => call,
         };
+        if let Some(exchange) = &mut exchange {
+            mirror(inner, caller, table, exchange.take_mirrors(), &mut arrival);
+        }
         let timeouts = exchange
             .as_ref()
             .map_or_else(Timeouts::default, |exchange| Timeouts {
                 request: exchange.rule().request_timeout,
                 attempt: exchange.rule().backend_timeout,
+                retry: exchange.rule().retry.clone(),
             });
+        let tls = exchange
+            .as_ref()
+            .and_then(|exchange| exchange.backend().tls.clone());
+        if let Some(tls) = tls {
+            let proven = Proven {
+                tls,
+                timeouts,
+                exchange,
+            };
+            let calling = proven.call(inner, caller, table, arrival, destination);
+            return Ok(ControlFlow::Continue(Ready::Proven(calling)));
+        }
         let (call, head) = Call::begin(inner, caller, table, destination, timeouts, arrival)?;
-        Ok(ControlFlow::Continue((call, head, exchange)))
+        Ok(ControlFlow::Continue(Ready::Call(call, head, exchange)))
     });
     match begun {
-        Ok(ControlFlow::Continue((mut call, head, exchange))) => {
+        Ok(ControlFlow::Continue(Ready::Proven(calling))) => Ok(Begun::Call(calling)),
+        Ok(ControlFlow::Continue(Ready::Call(mut call, head, exchange))) => {
             Ok(Begun::Call(Box::pin(async move {
                 let mut response = call.run(head).await?;
                 if let Some(exchange) = exchange {
@@ -355,6 +380,125 @@ pub(crate) fn send(
             charge_to_nobody(inner, caller, at, &failure);
             Err(failure)
         }
+    }
+}
+
+/// A call that can be made.
+enum Ready {
+    Call(Call, http::request::Parts, Option<Exchange>),
+    /// To a backend that has to prove itself.
+    Proven(Calling),
+}
+
+/// Begins the calls of mirrors, to which the body is copied.
+fn mirror(
+    inner: &Arc<Inner>,
+    caller: &Arc<Caller>,
+    table: &Arc<Table>,
+    mirrors: Vec<Mirrored>,
+    arrival: &mut Arrival,
+) {
+    if mirrors.is_empty() {
+        return;
+    }
+    let body = std::mem::replace(arrival.request.body_mut(), Body::empty());
+    let (body, copies) = mirror::tee(body, mirrors.len());
+    *arrival.request.body_mut() = body;
+    for (mirrored, body) in mirrors.into_iter().zip(copies) {
+        let backend = mirrored.backend;
+        // A mirror that is not there was told in the route's status.
+        let Ok(target) = table.backend(&backend.target) else {
+            continue;
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = arrival.request.method().clone();
+        *request.uri_mut() = mirrored.uri;
+        *request.headers_mut() = mirrored.headers;
+        if backend.protocol == Protocol::H2c {
+            request.extensions_mut().insert(SpeaksH2);
+        }
+        let copy = Arrival {
+            request,
+            context: arrival.context.clone(),
+            at: arrival.at,
+            turn: None,
+        };
+        let destination = Destination::of(target);
+        let calling = match backend.tls {
+            None => {
+                let filtered = Ok(ControlFlow::Continue((copy, destination, None)));
+                match send(inner, caller, table, filtered, arrival.at) {
+                    Ok(Begun::Call(calling)) => calling,
+                    _ => continue,
+                }
+            }
+            Some(tls) => {
+                let proven = Proven {
+                    tls,
+                    timeouts: Timeouts::default(),
+                    exchange: None,
+                };
+                proven.call(inner, caller, table, copy, destination)
+            }
+        };
+        inner.mirrors.begin(calling);
+    }
+}
+
+/// How a backend is called that has to prove itself by TLS of its own. It is tried once: whoever is there proves itself or does not.
+struct Proven {
+    tls: Arc<BackendTls>,
+    timeouts: Timeouts,
+    exchange: Option<Exchange>,
+}
+
+impl Proven {
+    fn call(
+        self,
+        inner: &Arc<Inner>,
+        caller: &Arc<Caller>,
+        table: &Arc<Table>,
+        arrival: Arrival,
+        destination: Destination,
+    ) -> Calling {
+        let (inner, caller) = (Arc::clone(inner), Arc::clone(caller));
+        let table = Arc::clone(table);
+        Box::pin(async move {
+            let Arrival {
+                mut request,
+                context,
+                at,
+                turn,
+            } = arrival;
+            if let Some(tenant) = turn {
+                weft_turns::request(tenant).await;
+            }
+            let context = called_by(&caller, context, request.headers());
+            if let Some(trace) = &context.trace {
+                trace.write(request.headers_mut());
+            }
+            let after = |limit: Option<Duration>| limit.and_then(|limit| at.checked_add(limit));
+            let deadline = earlier(context.deadline, after(self.timeouts.request));
+            let deadline = earlier(deadline, after(self.timeouts.attempt));
+            let wants_h2 = measure::is_grpc(request.headers())
+                || request.extensions().get::<SpeaksH2>().is_some();
+            let trying = async {
+                let stream = dial(&inner, &caller, &table, destination, context).await?;
+                let stream = inner.backends.connect(&self.tls, stream, wants_h2).await?;
+                speak(stream, request).await
+            };
+            let mut response = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), trying)
+                    .await
+                    .unwrap_or_else(|_| Err(failure::deadline()))?,
+                None => trying.await?,
+            };
+            headers::keep_what_passes(response.headers_mut());
+            if let Some(exchange) = self.exchange {
+                exchange.finish(&mut response);
+            }
+            Ok(response)
+        })
     }
 }
 

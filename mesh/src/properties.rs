@@ -114,6 +114,7 @@ fn matching() -> impl Strategy<Value = Match> {
         method,
         headers: Vec::from_iter(header.map(|value| (HeaderName::from_static("x"), value))),
         query: Vec::from_iter(query.map(|value| ("v".to_owned(), value))),
+        ..Match::default()
     })
 }
 
@@ -324,7 +325,7 @@ proptest! {
         for host in &hosts {
             request.headers_mut().append(header::HOST, host.clone());
         }
-        if ingress::from_outside(&mut request, &LastHost::default()).is_ok() {
+        if ingress::from_outside(&mut request, &LastHost::default(), http::uri::Scheme::HTTP).is_ok() {
             let authority = request.uri().authority().expect("an authority").as_str();
             prop_assert!(hosts.len() <= 1 && !(hosts.is_empty() && version == Version::HTTP_11));
             prop_assert_eq!(authority, authority.to_lowercase());
@@ -338,7 +339,7 @@ proptest! {
             let (uri, lines) = (request.uri().clone(), request.headers().clone());
             // It is in the form that it is brought into. A request of HTTP/1.1 has its host in the URI by now.
             *request.version_mut() = Version::HTTP_2;
-            prop_assert!(ingress::from_outside(&mut request, &LastHost::default()).is_ok());
+            prop_assert!(ingress::from_outside(&mut request, &LastHost::default(), http::uri::Scheme::HTTP).is_ok());
             prop_assert_eq!((request.uri(), request.headers()), (&uri, &lines));
         }
     }
@@ -408,6 +409,7 @@ proptest! {
                     let prefix = prefix.trim_end_matches('/');
                     elements(path).starts_with(&elements(prefix))
                 }
+                other => unreachable!("{other:?} is none of these"),
             };
             let first = request.uri().query().and_then(|query| {
                 query.split('&').find_map(|pair| pair.strip_prefix("v="))
@@ -424,6 +426,7 @@ proptest! {
                 let length = path.trim_end_matches('/').len();
                 (0, length, wanted.method.is_some(), wanted.headers.len(), wanted.query.len())
             }
+            other => unreachable!("{other:?} is none of these"),
         };
         let mut best: Option<(usize, &Match)> = None;
         for (number, wanted) in routes.iter().enumerate().filter(|(_, wanted)| matched(wanted)) {

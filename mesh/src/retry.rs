@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 
 use crate::{Blame, Failure, FailureKind, Processed};
 
@@ -102,15 +102,49 @@ pub(crate) fn is_of_one_endpoint(kind: FailureKind) -> bool {
     )
 }
 
+/// What a rule says of tries that a call may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked<'r> {
+    /// None: nothing.
+    pub(crate) rule: Option<&'r weft_gateway::Retry>,
+}
+
+impl Asked<'_> {
+    /// Further tries of what may have been processed.
+    fn most(self) -> u32 {
+        self.rule.map_or(RETRIES_MAX, |rule| rule.attempts)
+    }
+
+    /// Whether a call that a workload answered with `status` is to be tried again: as the rule says, and never what may be done only once.
+    pub(crate) fn wants_again(
+        self,
+        status: StatusCode,
+        method: &Method,
+        retries: u32,
+        replayable: bool,
+    ) -> bool {
+        self.rule.is_some_and(|rule| rule.codes.contains(&status))
+            && retries < self.most()
+            && replayable
+            && is_idempotent(method)
+    }
+
+    /// Whether one more try than `retries` may be made at all.
+    pub(crate) fn may_go_on(self, retries: u32) -> bool {
+        self.rule.is_some() && retries < self.most()
+    }
+}
+
 /// Decides after try number `retries` (0 = the first) of a call with `method` failed. `elsewhere`: an endpoint is left that this call
 /// has not tried.
 #[must_use]
-pub fn decide(
+pub(crate) fn decide(
     failure: &Failure,
     method: &Method,
     retries: u32,
     replayable: bool,
     elsewhere: bool,
+    asked: Asked<'_>,
 ) -> Verdict {
     if is_final(failure) {
         return Verdict::GiveUp(Refusal::Final);
@@ -121,7 +155,12 @@ pub fn decide(
     if !replayable {
         return Verdict::GiveUp(Refusal::BodySpent);
     }
-    if retries >= RETRIES_MAX {
+    // What never began goes elsewhere as often as always, whatever a rule says of answers.
+    let most = match failure.never_processed() {
+        true => asked.most().max(RETRIES_MAX),
+        false => asked.most(),
+    };
+    if retries >= most {
         return Verdict::GiveUp(Refusal::Exhausted);
     }
     if is_of_one_endpoint(failure.kind) && !elsewhere {
@@ -141,6 +180,34 @@ fn is_idempotent(method: &Method) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOTHING: Asked<'static> = Asked { rule: None };
+
+    #[test]
+    fn a_rule_says_which_answers_are_tried_again_and_how_often() {
+        let rule = weft_gateway::Retry {
+            codes: vec![StatusCode::BAD_GATEWAY],
+            attempts: 3,
+            backoff: None,
+        };
+        let asked = Asked { rule: Some(&rule) };
+        let again = |status, method, retries, replayable| {
+            asked.wants_again(status, &method, retries, replayable)
+        };
+        let (bad, other) = (StatusCode::BAD_GATEWAY, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(again(bad, Method::GET, 2, true));
+        assert!(!again(bad, Method::GET, 3, true), "three are enough");
+        assert!(!again(other, Method::GET, 0, true), "not named");
+        assert!(!again(bad, Method::GET, 0, false), "its body is gone");
+        assert!(
+            !again(bad, Method::POST, 0, true),
+            "it may have had effects"
+        );
+        let broke = Failure::from(FailureKind::Interrupted);
+        let decided = |retries| decide(&broke, &Method::GET, retries, true, false, asked);
+        assert_eq!(decided(2), Verdict::Retry);
+        assert_eq!(decided(3), Verdict::GiveUp(Refusal::Exhausted));
+    }
 
     fn refused() -> Failure {
         FailureKind::Unreachable.into()
@@ -240,7 +307,7 @@ mod tests {
         ];
         for (name, failure, method, retries, replayable, verdict) in table {
             assert_eq!(
-                decide(&failure, &method, retries, replayable, true),
+                decide(&failure, &method, retries, replayable, true, NOTHING),
                 verdict,
                 "{name}"
             );
@@ -264,7 +331,7 @@ mod tests {
             ),
         ];
         for (name, failure, verdict) in cases {
-            let found = decide(&failure, &Method::GET, 0, true, false);
+            let found = decide(&failure, &Method::GET, 0, true, false, NOTHING);
             assert_eq!(found, verdict, "{name}");
         }
     }
@@ -278,7 +345,7 @@ mod tests {
                         .with_blame(blame)
                         .with_processed(processed);
                     // A guest that has begun has had effects, whatever the host ran out of: no POST is sent again for that.
-                    let verdict = decide(&failure, &Method::POST, 0, true, true);
+                    let verdict = decide(&failure, &Method::POST, 0, true, true, NOTHING);
                     assert!(
                         verdict != Verdict::Retry || processed == Processed::No,
                         "{failure:?}"

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! weft_gateway: Rule (what is asked)     matching.rs (does a request meet it)     exchange.rs (what is done then, and when)
-//! policy.rs: how     hosts.rs: which routes are looked at for a host of the gateway
+//! policy.rs, cors.rs: how     hosts.rs: which routes are looked at for a host of the gateway
 //! ```
 //! Order of preference among everything that matches: most specific host name; then exact path, longest path
 //! prefix, a method, most headers, most query parameters; then the oldest route, its `namespace/name`, and the
@@ -10,6 +10,7 @@
 //!
 //! Invariant: entries share the rules that they were made from; nothing here depends on what else is in a table.
 
+mod cors;
 mod exchange;
 mod hosts;
 mod matching;
@@ -19,12 +20,13 @@ use std::{cmp::Reverse, sync::Arc};
 
 use weft_turns::Tenant;
 
-pub(crate) use exchange::Exchange;
+pub(crate) use exchange::{Exchange, Mirrored};
 pub(crate) use hosts::Listeners;
 pub(crate) use matching::View;
 pub use weft_gateway::{
-    AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,
-    PathMatch, Redirect, Rewrite, Rule, Served, ServiceRoutes,
+    AttachedRoute, Backend, BackendTarget, BackendTls, CertificateName, ClientValidation, Filter,
+    Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, PathChange, PathMatch, Redirect,
+    Retry, Rewrite, Rule, Served, ServiceRoutes,
 };
 
 use matching::elements;
@@ -35,6 +37,8 @@ static EVERYTHING: Match = Match {
     method: None,
     headers: Vec::new(),
     query: Vec::new(),
+    header_patterns: Vec::new(),
+    query_patterns: Vec::new(),
 };
 
 /// One match of one rule, with all that decides its place in a list.
@@ -96,14 +100,17 @@ impl Entry {
         let (exact, length) = match &matches.path {
             PathMatch::Exact(path) => (true, path.len()),
             PathMatch::Prefix(prefix) => (false, elements(prefix).len()),
+            PathMatch::Method(_) => (false, 0),
+            PathMatch::Pattern(pattern) => (false, pattern.as_str().len()),
         };
+        let is_of_method = matches!(matches.path, PathMatch::Method(_));
         (
             Reverse((
                 exact,
                 length,
-                matches.method.is_some(),
-                matches.headers.len(),
-                matches.query.len(),
+                is_of_method || matches.method.is_some(),
+                matches.headers.len() + matches.header_patterns.len(),
+                matches.query.len() + matches.query_patterns.len(),
             )),
             &self.age,
         )
@@ -114,6 +121,7 @@ impl Entry {
         match &self.matches().path {
             PathMatch::Exact(path) => path,
             PathMatch::Prefix(prefix) => elements(prefix),
+            PathMatch::Method(_) | PathMatch::Pattern(_) => "",
         }
     }
 }
@@ -205,8 +213,7 @@ pub(crate) mod testing {
             route: name.to_owned(),
             created: 0,
             rules: rules.into_iter().map(Arc::new).collect(),
-            service_port: None,
-            listener_port: None,
+            ..AttachedRoute::default()
         }
     }
 
@@ -216,13 +223,9 @@ pub(crate) mod testing {
         prefix: &str,
         uri: &http::Uri,
     ) -> Result<http::Uri, Box<http::Response<crate::Body>>> {
-        let backend = Backend {
-            weight: 1,
-            target: BackendTarget::Invalid {
-                reason: String::new(),
-            },
-            filters: Vec::new(),
-        };
+        let backend = Backend::new(BackendTarget::Invalid {
+            reason: String::new(),
+        });
         let rule = Rule {
             filters: vec![filter],
             backends: vec![backend],

@@ -31,6 +31,7 @@ pub use ranges::PodRange;
 pub use spec::{EndpointSpec, ServicePortSpec, ServiceSpec};
 
 use crate::budget::Budget;
+use crate::front::Fronts;
 use crate::resolve::Target;
 use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
 use crate::wire;
@@ -53,6 +54,7 @@ pub struct Table {
     /// Whose all other addresses of pods are.
     pods: Option<Arc<ranges::PodRanges>>,
     pub(crate) listeners: Arc<Listeners>,
+    pub(crate) fronts: Arc<Fronts>,
 }
 
 /// A Service with its endpoints and the routes bound to it.
@@ -233,6 +235,7 @@ impl Table {
             endpoints: imbl::HashMap::new(),
             pods: None,
             listeners: Arc::default(),
+            fronts: Arc::default(),
         }
     }
 
@@ -372,6 +375,7 @@ impl PartialEq for Table {
             })
             && self.pods == other.pods
             && self.listeners == other.listeners
+            && self.fronts == other.fronts
     }
 }
 
@@ -594,14 +598,12 @@ mod tests {
     }
 
     fn route(namespace: &str, path: &str) -> AttachedRoute {
-        let backend = |name: &str| Backend {
-            weight: 1,
-            target: BackendTarget::Service {
+        let backend = |name: &str| {
+            Backend::new(BackendTarget::Service {
                 namespace: "vote".to_owned(),
                 name: name.to_owned(),
                 port: 80,
-            },
-            filters: Vec::new(),
+            })
         };
         let name = format!("{namespace}/r");
         let rule = Rule {

@@ -4,6 +4,7 @@
 //! request    x-weft-destination  ip:port of the pod it is for     x-weft-service   name.namespace that was called
 //!            x-weft-source       who calls, in words              and the call's context
 //!            x-weft-raw          its bodies are the two directions of a byte stream
+//!            x-weft-speaks-h2    its callee speaks HTTP/2 alone
 //! response   x-weft-worked-ns    what the workload took for the head
 //!            or a failure, with its message as the body
 //! ```
@@ -28,6 +29,8 @@ const SERVICE: HeaderName = HeaderName::from_static("x-weft-service");
 const SOURCE: HeaderName = HeaderName::from_static("x-weft-source");
 /// Of a call that is a byte stream.
 const RAW: HeaderName = HeaderName::from_static("x-weft-raw");
+/// Of a call whose callee speaks HTTP/2 and nothing else.
+const SPEAKS_H2: HeaderName = HeaderName::from_static("x-weft-speaks-h2");
 /// Nanoseconds from handing the request to the workload until it gave the response's head.
 const WORKED: HeaderName = HeaderName::from_static("x-weft-worked-ns");
 
@@ -68,6 +71,16 @@ pub(crate) fn encode_raw(lines: &mut HeaderMap) {
 /// Whether it is one.
 pub(crate) fn is_raw(lines: &HeaderMap) -> bool {
     lines.contains_key(RAW)
+}
+
+/// Says that the callee speaks HTTP/2 alone.
+pub(crate) fn encode_speaks_h2(lines: &mut HeaderMap) {
+    lines.insert(SPEAKS_H2, HeaderValue::from_static("1"));
+}
+
+/// Whether it does.
+pub(crate) fn speaks_h2(lines: &HeaderMap) -> bool {
+    lines.contains_key(SPEAKS_H2)
 }
 
 /// The pod that a request is for; none where it does not say that.

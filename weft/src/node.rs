@@ -12,6 +12,7 @@
 //! Invariants: guests run on cores only, control work on the runtime this is called on; when [`run`] returns, no thread,
 //! task or listener of the node is left.
 
+mod places;
 mod servers;
 
 use std::fs::File;
@@ -62,6 +63,8 @@ pub struct NodeConfig {
     /// Other nodes on this machine listen on the same gateway port: `weft up` looked before that nobody else does.
     pub gateway_port_shared: bool,
     pub open_services: OpenServices,
+    /// Ranges of addresses, apart by commas, that lead to this node: Services and Gateways have addresses of their own there.
+    pub service_addresses: Option<String>,
     pub mesh_port: u16,
     pub node_port: u16,
     /// In thousandths of a core; the machine's when not given.
@@ -246,6 +249,13 @@ pub async fn run(
         ));
     }
 
+    serving.spawn(places::follow(
+        mesh.clone(),
+        cores.clone(),
+        count,
+        traffic.clone(),
+    ));
+
     let machine = Machine::detect();
     let agent = Agent::start(
         weft_agent::Config {
@@ -257,6 +267,7 @@ pub async fn run(
                 address: config.address,
                 mesh_address: SocketAddr::new(config.address, ports.mesh),
                 gateway_port: ports.gateway,
+                service_addresses: config.service_addresses.clone(),
                 node_port: ports.node,
                 cpu_millis: config.capacity_cpu_millis.unwrap_or(machine.cpu_millis),
                 memory_bytes: config.capacity_memory_bytes.unwrap_or(machine.memory_bytes),

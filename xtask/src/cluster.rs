@@ -82,9 +82,6 @@ impl Cluster {
         nodes: u16,
         fixed_ports: bool,
     ) -> Result<Self> {
-        let folder = Folder::take(&target(), name)?;
-        let log = folder.path.with_extension("log");
-        let errors = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let port = |usual: u16| {
             if fixed_ports && TcpListener::bind(("127.0.0.1", usual)).is_ok() {
                 usual
@@ -92,6 +89,25 @@ impl Cluster {
                 0
             }
         };
+        let ports = (port(6443), port(8080));
+        Self::start_at(program, name, nodes, ports, &[])
+    }
+
+    /// The same with the API at a port that the caller found free, and further arguments.
+    pub fn start_with(name: &str, nodes: u16, api_port: u16, arguments: &[String]) -> Result<Self> {
+        Self::start_at(&program(), name, nodes, (api_port, 0), arguments)
+    }
+
+    fn start_at(
+        program: &Path,
+        name: &str,
+        nodes: u16,
+        (api_port, gateway_port): (u16, u16),
+        arguments: &[String],
+    ) -> Result<Self> {
+        let folder = Folder::take(&target(), name)?;
+        let log = folder.path.with_extension("log");
+        let errors = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let mut waiting = Waiting::new();
         waiting.show(format!(
             "starting a server and {nodes} node{}",
@@ -112,10 +128,11 @@ impl Cluster {
             .arg(&folder.path);
         command.args([
             "--api-port",
-            &port(6443).to_string(),
+            &api_port.to_string(),
             "--gateway-port",
-            &port(8080).to_string(),
+            &gateway_port.to_string(),
         ]);
+        command.args(arguments);
         progress::clean_environment(&mut command);
         interrupts::watch()?;
         let mut process = command

@@ -33,6 +33,9 @@ struct Guest {
 /// The programs of upstream's test images: a crate of its own, which the suite alone needs, and takes minutes to build.
 const SUITE: &str = "agnhost";
 const SUITE_PROGRAMS: [&str; 4] = ["agnhost", "nautilus", "nonewprivs", "pause"];
+/// The same for the Gateway API's suite.
+const GATEWAY_SUITE: &str = "gateway-echo";
+const GATEWAY_SUITE_PROGRAMS: [&str; 2] = ["gateway-echo", "mesh-echo"];
 /// What tokio's sockets are built under for components.
 const SUITE_CFG: &str = "tokio_unstable";
 
@@ -223,18 +226,29 @@ fn cfgs(metadata: &Value, manifest: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Builds the programs of upstream's test images.
+/// Builds the programs of Kubernetes' test images.
 pub fn build_suite() -> Result<()> {
+    build_programs(SUITE, &SUITE_PROGRAMS)
+}
+
+/// Builds the programs of the Gateway API's test images.
+pub fn build_gateway_suite() -> Result<()> {
+    build_programs(GATEWAY_SUITE, &GATEWAY_SUITE_PROGRAMS)
+}
+
+/// Builds programs of a package whose sockets are tokio's.
+fn build_programs(package: &str, names: &[&'static str]) -> Result<()> {
     let toolchain = toolchain::find(None)?;
-    for name in SUITE_PROGRAMS {
+    for name in names {
         let mut program = toolchain.cargo("rustc", Path::new(MANIFEST));
         toolchain.with_cfgs(&mut program, &[SUITE_CFG.to_owned()]);
-        program.args(["--target-dir", "sample-apps/target", "--package", SUITE]);
+        program.args(["--target-dir", "sample-apps/target", "--package", package]);
         program.args(["--bin", name, "--"]);
         program.args(toolchain.program_arguments());
         progress::run(&mut program, NEXT)?;
     }
-    keep(&SUITE_PROGRAMS.map(|name| (format!("{name}.wasm"), name)))
+    let built = names.iter().map(|name| (format!("{name}.wasm"), *name));
+    keep(&built.collect::<Vec<_>>())
 }
 
 /// Where the component of that name is after [`build`].

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use weft_api::annotation;
-use weft_gateway::{Kind, NamespacedName, Object, Objects, api};
+use weft_gateway::{Kind, NamespacedName, Object, Objects, Wanted, api};
 use weft_mesh::{OwnAddresses, PodRange, TableBuilder};
 
 /// See the module's promise.
@@ -86,6 +86,11 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// Whether anything of the Gateway API is otherwise.
+    pub(super) fn has_routes(&self) -> bool {
+        self.routes.is_some()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.services.is_empty() && self.routes.is_none()
     }
@@ -372,6 +377,39 @@ impl Cluster {
                 self.forget_object(kind, &name);
             }
         }
+    }
+
+    /// Which objects hold the certificates that are referred to.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted::of(&self.objects)
+    }
+
+    /// A Secret that holds a certificate, as it is now; none where it is not there, or may not be read. Whether that is news.
+    pub(super) fn set_secret(
+        &mut self,
+        name: &NamespacedName,
+        secret: Option<api::Secret>,
+    ) -> bool {
+        let is_news = match secret {
+            Some(secret) => self.objects.apply(Object::Secret(name.clone(), secret)),
+            None => self.objects.delete(Kind::Secret, name),
+        };
+        self.routes_changed |= is_news;
+        is_news
+    }
+
+    /// The same of a ConfigMap that holds authorities.
+    pub(super) fn set_bundle(
+        &mut self,
+        name: &NamespacedName,
+        bundle: Option<api::Bundle>,
+    ) -> bool {
+        let is_news = match bundle {
+            Some(bundle) => self.objects.apply(Object::ConfigMap(name.clone(), bundle)),
+            None => self.objects.delete(Kind::ConfigMap, name),
+        };
+        self.routes_changed |= is_news;
+        is_news
     }
 
     fn take_object(&mut self, object: Object) {

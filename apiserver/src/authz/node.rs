@@ -15,7 +15,8 @@ pub(super) fn decide(node: &str, access: &Access<'_>) -> Result<(), &'static str
         | ("discovery.k8s.io", "endpointslices", None)
         | (
             "gateway.networking.k8s.io",
-            "httproutes" | "gateways" | "gatewayclasses" | "referencegrants",
+            "httproutes" | "grpcroutes" | "gateways" | "gatewayclasses" | "listenersets"
+            | "backendtlspolicies" | "referencegrants",
             None,
         )
         | ("weft.dev", "capabilitygrants" | "keyvaluestores", None) => {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::Value;
 use weft_api::selector::FieldSelector;
 use weft_api::status::StatusError;
-use weft_kinds::KindRef;
+use weft_kinds::{KindRef, gateway_api};
 use weft_store::{Revision, Snapshot};
 
 use super::conversion::{QUESTION_OBJECTS_MAX, needs_webhook};
@@ -54,7 +54,8 @@ impl Objects {
                 }
                 None => (Vec::new(), Vec::new()),
             };
-            node_restriction::admit_reference(asked, &pods, &grants)?;
+            let traffic = || self.traffic(&snapshot);
+            node_restriction::admit_reference(asked, &pods, &grants, traffic)?;
             node_restriction::admit(asked, Some(&found.stored_value()), None)?;
         }
         Ok(found)
@@ -167,6 +168,20 @@ impl Objects {
             .await?;
         let pods = page.items.iter().map(|pod| Arc::new(pod.stored_value()));
         Ok(pods.collect())
+    }
+
+    /// What may refer to certificates that nodes show and trust, and the grants for that.
+    fn traffic(&self, snapshot: &Snapshot) -> Vec<Value> {
+        let registry = self.registry();
+        let kinds = node_restriction::TRAFFIC_KINDS.iter();
+        let kinds = kinds.filter_map(|kind| registry.by_group_kind(gateway_api::GROUP, kind));
+        let all = kinds.flat_map(|kind| {
+            let prefix = stored::prefix(kind, None);
+            let entries: Vec<_> = snapshot.range(&prefix, None).collect();
+            let objects = entries.into_iter();
+            objects.map(|entry| Stored::new(&self.inner.vault, kind, entry).stored_value())
+        });
+        all.collect()
     }
 
     /// The CapabilityGrants of a namespace.

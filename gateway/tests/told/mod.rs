@@ -128,10 +128,32 @@ fn read(value: &Value) -> Object {
         serde_json::from_value(value["metadata"].clone()).expect("metadata")
     };
     let name = || metadata().name.unwrap_or_default();
+    let full_name = || {
+        let metadata = metadata();
+        NamespacedName::new(
+            metadata.namespace.unwrap_or_default(),
+            metadata.name.unwrap_or_default(),
+        )
+    };
     match value["kind"].as_str() {
         Some("GatewayClass") => Object::GatewayClass(of(value)),
         Some("Gateway") => Object::Gateway(of(value)),
         Some("HTTPRoute") => Object::HttpRoute(of(value)),
+        Some("GRPCRoute") => Object::GrpcRoute(of(value)),
+        Some("ListenerSet") => Object::ListenerSet(of(value)),
+        Some("BackendTLSPolicy") => Object::BackendTlsPolicy(of(value)),
+        Some("Secret") => {
+            let data = value["data"].as_object().into_iter().flatten();
+            let data = data.map(|(name, text)| {
+                let text = text.as_str().unwrap_or_default();
+                (name.clone(), text.as_bytes().to_vec())
+            });
+            Object::Secret(full_name(), api::Secret::read(&data.collect(), true))
+        }
+        Some("ConfigMap") => {
+            let pem = value["data"]["ca.crt"].as_str().unwrap_or_default();
+            Object::ConfigMap(full_name(), api::Bundle::read(pem.as_bytes()))
+        }
         Some("ReferenceGrant") => Object::ReferenceGrant(of(value)),
         Some("Service") => {
             let service: view::Service = serde_json::from_value(value["spec"].clone())
@@ -140,12 +162,7 @@ fn read(value: &Value) -> Object {
                     ..view::Service::default()
                 })
                 .expect("a service");
-            let metadata = metadata();
-            let name = NamespacedName::new(
-                metadata.namespace.unwrap_or_default(),
-                metadata.name.unwrap_or_default(),
-            );
-            Object::Service(name, (&service).into())
+            Object::Service(full_name(), (&service).into())
         }
         Some("Namespace") => Object::Namespace(name(), metadata().labels.unwrap_or_default()),
         Some("Node") => {
@@ -188,8 +205,26 @@ fn blocks(compiled: &Compiled) -> Vec<String> {
         }
         blocks.push(block);
     }
-    for (name, status) in &compiled.routes {
-        let mut block = format!("route {name}\n");
+    for (name, status) in &compiled.listener_sets {
+        let mut block = format!("set {name}\n{}", lines(2, &status.conditions));
+        for listener in &status.listeners {
+            let _ = writeln!(
+                block,
+                "  listener {}, {} attached",
+                listener.name, listener.attached_routes
+            );
+            block.push_str(&lines(4, &listener.conditions));
+        }
+        blocks.push(block);
+    }
+    let routes = compiled
+        .routes
+        .iter()
+        .map(|(name, status)| ("route", name, status));
+    let grpc = compiled.grpc_routes.iter();
+    let routes = routes.chain(grpc.map(|(name, status)| ("grpc", name, status)));
+    for (kind, name, status) in routes {
+        let mut block = format!("{kind} {name}\n");
         for entry in &status.parents {
             let parent = &entry.parent;
             let kind = parent.kind.as_deref().unwrap_or("Gateway");
@@ -207,6 +242,12 @@ fn blocks(compiled: &Compiled) -> Vec<String> {
             let _ = writeln!(block, "  there is no Gateway {missing}");
         }
         blocks.push(block);
+    }
+    for (name, ancestors) in &compiled.policies {
+        for ancestor in ancestors {
+            let block = format!("policy {name} at {}\n", ancestor.gateway);
+            blocks.push(block + &lines(2, &ancestor.conditions));
+        }
     }
     blocks.push(served(compiled));
     blocks
@@ -242,6 +283,32 @@ fn served(compiled: &Compiled) -> String {
                     .rules
                     .iter()
                     .for_each(|rule| text.push_str(&outcome(rule)));
+            }
+        }
+    }
+    for (place, front) in &compiled.served.fronts {
+        for (listener, hosts) in &front.listeners {
+            let tls = front.tls.get(listener).map(|tls| {
+                let clients = match &tls.clients {
+                    None => String::new(),
+                    Some(clients) if clients.falls_back => ", any client".to_owned(),
+                    Some(clients) => format!(", clients of {}", clients.roots.len()),
+                };
+                format!(", {} certificates{clients}", tls.certificates.len())
+            });
+            let _ = writeln!(
+                text,
+                "  {place} listener {listener}{}",
+                tls.unwrap_or_default()
+            );
+            for (host, routes) in hosts {
+                for route in routes {
+                    let _ = writeln!(text, "    {host}: {} {}", route.kind, route.route);
+                    route
+                        .rules
+                        .iter()
+                        .for_each(|rule| text.push_str(&outcome(rule)));
+                }
             }
         }
     }
@@ -289,6 +356,11 @@ fn outcome(rule: &Rule) -> String {
             } => format!("{name}.{namespace}:{port}"),
             BackendTarget::Invalid { reason } => format!("500 {reason}"),
         };
+        let tls = backend.tls.as_ref().map(|tls| {
+            let client = tls.client.as_ref().map_or("", |_| ", showing itself");
+            format!(" over TLS to {}{client}", tls.hostname)
+        });
+        let target = target + &tls.unwrap_or_default();
         match backend.weight {
             1 => target,
             weight => format!("{target} ×{weight}"),
@@ -302,6 +374,8 @@ fn outcome(rule: &Rule) -> String {
             PathMatch::Exact(path) => format!("exact {path}"),
             PathMatch::Prefix(path) if path.is_empty() => "everything".to_owned(),
             PathMatch::Prefix(path) => format!("prefix {path}"),
+            PathMatch::Method(method) => format!("method {method}"),
+            PathMatch::Pattern(pattern) => format!("like {}", pattern.as_str()),
         });
     }
     let paths = paths.into_iter();

@@ -38,6 +38,15 @@ pub static GATEWAY: LazyLock<Arc<Kind>> = LazyLock::new(|| Arc::new(named("Gatew
 pub static HTTP_ROUTE: LazyLock<Arc<Kind>> =
     LazyLock::new(|| Arc::new(named("HTTPRoute", "httproutes")));
 
+pub static GRPC_ROUTE: LazyLock<Arc<Kind>> =
+    LazyLock::new(|| Arc::new(named("GRPCRoute", "grpcroutes")));
+
+pub static LISTENER_SET: LazyLock<Arc<Kind>> =
+    LazyLock::new(|| Arc::new(named("ListenerSet", "listenersets")));
+
+pub static BACKEND_TLS_POLICY: LazyLock<Arc<Kind>> =
+    LazyLock::new(|| Arc::new(named("BackendTLSPolicy", "backendtlspolicies")));
+
 pub static REFERENCE_GRANT: LazyLock<Arc<Kind>> =
     LazyLock::new(|| Arc::new(named("ReferenceGrant", "referencegrants")));
 

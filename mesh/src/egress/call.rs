@@ -219,7 +219,14 @@ impl Call<'_> {
                 _ => failed.failure,
             };
             let replayable = self.body.is_replayable();
-            let verdict = retry::decide(&failure, &self.method, attempt, replayable, false);
+            let verdict = retry::decide(
+                &failure,
+                &self.method,
+                attempt,
+                replayable,
+                false,
+                retry::Asked { rule: None },
+            );
             let again = verdict == Verdict::Retry && !failed.is_final && {
                 let now = self.inner.nanos(Instant::now());
                 place.budget.take(now)

@@ -13,13 +13,14 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use smallvec::SmallVec;
 use weft_call::{Failure, FailureKind};
-use weft_gateway::{Filter, Rule};
+use weft_gateway::{Backend, Filter, Rule};
 
 use super::{
     Entry,
+    cors::{self, Asked},
     policy::{change_headers, choose_backend, redirect, rewritten},
 };
 use crate::Body;
@@ -29,16 +30,26 @@ pub(crate) struct Exchange {
     rule: Arc<Rule>,
     backend: usize,
     memories: Memories,
+    mirrors: Vec<Mirrored>,
+}
+
+/// A copy of the request's head as a mirror is to have it.
+pub(crate) struct Mirrored {
+    pub(crate) backend: Backend,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
 }
 
 /// What filters have to do yet, in the order in which the request met them.
 pub(super) type Memories = SmallVec<[Memory; 2]>;
 
 /// What one filter knows of its request when the response comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Memory {
     /// The lines of a response are changed as the filter says.
     ResponseHeaders(Place),
+    /// It is for pages of this origin.
+    Cors(Place, HeaderValue),
 }
 
 /// Which filter of a rule.
@@ -61,6 +72,7 @@ impl Place {
 
 /// The request as filters see it.
 pub(super) struct Head<'r> {
+    pub(super) method: &'r Method,
     pub(super) uri: &'r mut Uri,
     pub(super) headers: &'r mut HeaderMap,
     /// What the rule's match says of the path, for filters that replace it.
@@ -82,20 +94,37 @@ impl Exchange {
         let rule = &entry.rule;
         let invalid = |reason: String| invalid_backend(rule, &reason);
         let mut memories = Memories::new();
+        let mut mirrors = Vec::new();
         let mut uri = std::mem::take(request.uri_mut());
+        let method = request.method().clone();
         let mut head = Head {
+            method: &method,
             uri: &mut uri,
             headers: request.headers_mut(),
             prefix: entry.prefix(),
             listener_port: entry.listener_port,
         };
         let mut backend = None;
-        let mut passed = request_side(&rule.filters, None, &mut head, &mut memories);
+        let mut passed = request_side(
+            &rule.filters,
+            None,
+            &mut head,
+            &mut memories,
+            &mut mirrors,
+            rng,
+        );
         if let Ok(ControlFlow::Continue(())) = passed {
             let chosen = choose_backend(&rule.backends, rng)
                 .ok_or_else(|| invalid("no backend has any weight".to_owned()))?;
             let filters = &rule.backends[chosen].filters;
-            passed = request_side(filters, Some(chosen), &mut head, &mut memories);
+            passed = request_side(
+                filters,
+                Some(chosen),
+                &mut head,
+                &mut memories,
+                &mut mirrors,
+                rng,
+            );
             backend = Some(chosen);
         }
         *request.uri_mut() = uri;
@@ -104,6 +133,7 @@ impl Exchange {
                 rule: Arc::clone(rule),
                 backend,
                 memories,
+                mirrors,
             })),
             (ControlFlow::Continue(()), None) => Err(invalid("it has no backend".to_owned())),
             (ControlFlow::Break(mut response), _) => {
@@ -118,8 +148,13 @@ impl Exchange {
     }
 
     /// Where the call goes.
-    pub(crate) fn target(&self) -> &weft_gateway::BackendTarget {
-        &self.rule.backends[self.backend].target
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.rule.backends[self.backend]
+    }
+
+    /// Copies of the request that go elsewhere.
+    pub(crate) fn take_mirrors(&mut self) -> Vec<Mirrored> {
+        std::mem::take(&mut self.mirrors)
     }
 
     /// Why the call cannot go there.
@@ -147,6 +182,8 @@ pub(super) fn request_side(
     backend: Option<usize>,
     head: &mut Head<'_>,
     memories: &mut Memories,
+    mirrors: &mut Vec<Mirrored>,
+    rng: &mut impl rand::Rng,
 ) -> Result<ControlFlow<Response<Body>>, String> {
     for (filter, wanted) in filters.iter().enumerate() {
         match wanted {
@@ -163,6 +200,24 @@ pub(super) fn request_side(
                     redirect(wanted, head.prefix, head.uri, head.listener_port);
                 return Ok(ControlFlow::Break(redirected(status, &location)));
             }
+            Filter::Mirror(mirror) => {
+                let is_meant = mirror.share >= mirror.of
+                    || rng.random_range(0..mirror.of.max(1)) < mirror.share;
+                if is_meant {
+                    mirrors.push(Mirrored {
+                        backend: mirror.backend.clone(),
+                        uri: head.uri.clone(),
+                        headers: head.headers.clone(),
+                    });
+                }
+            }
+            Filter::Cors(cors) => match cors::asked(cors, head.method, head.headers) {
+                Asked::Nothing => {}
+                Asked::Of(origin) => {
+                    memories.push(Memory::Cors(Place { backend, filter }, origin));
+                }
+                Asked::Preflight(response) => return Ok(ControlFlow::Break(response)),
+            },
             Filter::Invalid { reason } => return Err(reason.clone()),
         }
     }
@@ -176,6 +231,11 @@ fn response_side(rule: &Rule, memories: &Memories, response: &mut Response<Body>
             Memory::ResponseHeaders(place) => {
                 if let Some(Filter::ResponseHeaders(change)) = place.find(rule) {
                     change_headers(change, response.headers_mut());
+                }
+            }
+            Memory::Cors(place, origin) => {
+                if let Some(Filter::Cors(cors)) = place.find(rule) {
+                    cors::tell(cors, origin, response.headers_mut());
                 }
             }
         }
@@ -195,7 +255,7 @@ fn redirected(status: StatusCode, location: &str) -> Response<Body> {
 mod tests {
     use http::{HeaderName, Request};
     use rand::{SeedableRng, rngs::SmallRng};
-    use weft_gateway::{Backend, BackendTarget, HeaderChange, Redirect};
+    use weft_gateway::{BackendTarget, HeaderChange, Redirect};
 
     use super::*;
     use crate::route::{RouteList, View, testing::attached_rules};
@@ -213,11 +273,10 @@ mod tests {
     /// What a rule with these filters makes of a request and of the response to it.
     fn told(filters: Vec<Filter>, of_backend: Vec<Filter>) -> String {
         let backend = Backend {
-            weight: 1,
-            target: BackendTarget::Invalid {
-                reason: String::new(),
-            },
             filters: of_backend,
+            ..Backend::new(BackendTarget::Invalid {
+                reason: String::new(),
+            })
         };
         let rule = Rule {
             route: "vote/web".to_owned(),

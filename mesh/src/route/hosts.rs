@@ -81,6 +81,16 @@ impl Listeners {
         })
     }
 
+    /// Whether one listener is responsible for both hosts, if one is for the first.
+    pub(crate) fn are_of_one(&self, one: &str, other: &str) -> bool {
+        let responsible = |host: &str| self.of_host(host).or(self.any.as_ref());
+        match (responsible(one), responsible(other)) {
+            (Some(one), Some(other)) => std::ptr::eq(one, other),
+            (_, None) => true,
+            (None, Some(_)) => false,
+        }
+    }
+
     /// What the routes of the listener that is responsible for `host` have for a request; it is in lower case and without port.
     pub(crate) fn select(&self, host: &str, view: View<'_>) -> Option<&Entry> {
         let responsible = self.of_host(host).or(self.any.as_ref());

@@ -4,8 +4,8 @@
 //! the first value of a repeated query parameter counts.
 //! Source: gateway-api `apis/v1/httproute_types.go`.
 
-use http::{HeaderMap, HeaderName, Method};
-use weft_gateway::{Match, PathMatch};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use weft_gateway::{Match, PathMatch, Pattern};
 
 /// The part of a request that routing looks at.
 #[derive(Clone, Copy)]
@@ -47,7 +47,15 @@ pub(crate) fn matches(wanted: &Match, view: View<'_>) -> bool {
         && wanted
             .query
             .iter()
-            .all(|(name, value)| query_matches(view.query, name, value))
+            .all(|(name, value)| query_matches(view.query, name, |found| found == value))
+        && wanted
+            .header_patterns
+            .iter()
+            .all(|(name, pattern)| header_is_like(view.headers, name, pattern))
+        && wanted
+            .query_patterns
+            .iter()
+            .all(|(name, pattern)| query_matches(view.query, name, |found| pattern.matches(found)))
 }
 
 fn path_matches(wanted: &PathMatch, path: &str) -> bool {
@@ -56,7 +64,36 @@ fn path_matches(wanted: &PathMatch, path: &str) -> bool {
         PathMatch::Prefix(prefix) => path
             .strip_prefix(elements(prefix))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        PathMatch::Method(method) => {
+            let called = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+            called.is_some_and(|(service, called)| !service.is_empty() && called == method)
+        }
+        PathMatch::Pattern(pattern) => pattern.matches(path),
     }
+}
+
+fn header_is_like(headers: &HeaderMap, name: &HeaderName, pattern: &Pattern) -> bool {
+    let mut values = headers.get_all(name).iter();
+    let joined = match (values.next(), values.next()) {
+        (None, _) => return false,
+        (Some(only), None) => return only.to_str().is_ok_and(|only| pattern.matches(only)),
+        (Some(first), Some(second)) => joined(first, second, values),
+    };
+    std::str::from_utf8(&joined).is_ok_and(|joined| pattern.matches(joined))
+}
+
+/// Repeated lines mean the same as one line joined by commas.
+fn joined<'v>(
+    first: &HeaderValue,
+    second: &'v HeaderValue,
+    others: impl Iterator<Item = &'v HeaderValue>,
+) -> Vec<u8> {
+    let mut joined = first.as_bytes().to_vec();
+    for value in std::iter::once(second).chain(others) {
+        joined.push(b',');
+        joined.extend_from_slice(value.as_bytes());
+    }
+    joined
 }
 
 fn header_matches(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
@@ -64,22 +101,14 @@ fn header_matches(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool 
     match (values.next(), values.next()) {
         (None, _) => false,
         (Some(only), None) => only.as_bytes() == wanted.as_bytes(),
-        (Some(first), Some(second)) => {
-            // Repeated lines mean the same as one line joined by commas.
-            let mut joined = first.as_bytes().to_vec();
-            for value in std::iter::once(second).chain(values) {
-                joined.push(b',');
-                joined.extend_from_slice(value.as_bytes());
-            }
-            joined == wanted.as_bytes()
-        }
+        (Some(first), Some(second)) => joined(first, second, values) == wanted.as_bytes(),
     }
 }
 
-fn query_matches(query: Option<&str>, name: &str, wanted: &str) -> bool {
+fn query_matches(query: Option<&str>, name: &str, is_wanted: impl Fn(&str) -> bool) -> bool {
     form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .find(|(found, _)| found == name)
-        .is_some_and(|(_, value)| value == wanted)
+        .is_some_and(|(_, value)| is_wanted(&value))
 }
 
 /// A path prefix without the slash at its end, which means nothing; `/` is the empty prefix.
@@ -104,8 +133,33 @@ mod tests {
             ("v=%zz%41", "%zzA"),
             ("v=%ff", "\u{fffd}"),
         ] {
-            assert!(query_matches(Some(query), "v", value), "{query}");
+            assert!(
+                query_matches(Some(query), "v", |found| found == value),
+                "{query}"
+            );
         }
-        assert!(!query_matches(None, "v", ""));
+        assert!(!query_matches(None, "v", str::is_empty));
+    }
+
+    #[test]
+    fn patterns_are_for_the_whole_and_methods_of_any_service() {
+        let pattern = |text| Pattern::new(text).expect("a pattern");
+        for (wanted, path, is_met) in [
+            (PathMatch::Pattern(pattern("/v[0-9]+/a")), "/v12/a", true),
+            (PathMatch::Pattern(pattern("/v[0-9]+/a")), "/v12/ab", false),
+            (PathMatch::Method("Echo".to_owned()), "/a.B/Echo", true),
+            (PathMatch::Method("Echo".to_owned()), "//Echo", false),
+            (PathMatch::Method("Echo".to_owned()), "/a/b/Echo", false),
+        ] {
+            assert_eq!(path_matches(&wanted, path), is_met, "{path}");
+        }
+        let name = HeaderName::from_static("x-v");
+        let mut headers = HeaderMap::new();
+        let like = |headers: &HeaderMap| header_is_like(headers, &name, &pattern("a|b,c"));
+        assert!(!like(&headers));
+        headers.append(&name, HeaderValue::from_static("b"));
+        assert!(!like(&headers));
+        headers.append(&name, HeaderValue::from_static("c"));
+        assert!(like(&headers));
     }
 }

@@ -255,13 +255,23 @@ mod tests {
             .collect();
         let apply = |filters: &[Filter], uri: &mut Uri, headers: &mut HeaderMap| {
             let mut head = Head {
+                method: &http::Method::GET,
                 uri,
                 headers,
                 prefix: "/old",
                 listener_port: None,
             };
-            request_side(filters, None, &mut head, &mut Memories::new())
-                .map(|flow| flow.is_continue())
+            let (mut memories, mut mirrors) = (Memories::new(), Vec::new());
+            let mut rng = SmallRng::seed_from_u64(1);
+            let passed = request_side(
+                filters,
+                None,
+                &mut head,
+                &mut memories,
+                &mut mirrors,
+                &mut rng,
+            );
+            passed.map(|flow| flow.is_continue())
         };
         assert_eq!(apply(&filters, &mut uri, &mut headers), Ok(true));
         assert_eq!(uri, "http://other.example/new/x?q=1");
@@ -285,10 +295,9 @@ mod tests {
                 .iter()
                 .map(|&weight| Backend {
                     weight,
-                    target: BackendTarget::Invalid {
+                    ..Backend::new(BackendTarget::Invalid {
                         reason: weight.to_string(),
-                    },
-                    filters: Vec::new(),
+                    })
                 })
                 .collect()
         };

@@ -21,7 +21,7 @@ use super::{
     BoundRoutes, Endpoint, EndpointSpec, PodRange, Port, Service, ServiceIndex, ServiceLabels,
     ServiceSpec, Table, Way, ranges::PodRanges,
 };
-use crate::{WorkloadInfo, route::Listeners, wire};
+use crate::{WorkloadInfo, front::Fronts, route::Listeners, wire};
 
 /// Names that are kept although nobody bears them any more, before they are looked for.
 const SPARE_NAMES_MAX: usize = 64;
@@ -199,6 +199,10 @@ impl TableBuilder {
     pub fn set_routes(&mut self, served: &Served) {
         if served.listeners != self.served.listeners {
             self.table.listeners = Arc::new(Listeners::of(&served.listeners));
+        }
+        if served.fronts != self.served.fronts {
+            let fronts = Fronts::of(&served.fronts, &self.table.fronts);
+            self.table.fronts = Arc::new(fronts);
         }
         let (old, new) = (&self.served.services, &served.services);
         let changed = old.keys().chain(new.keys());

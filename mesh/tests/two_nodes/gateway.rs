@@ -132,14 +132,12 @@ async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
     world.authority.give(&world.a, "web");
     world.a.attach(pod(1), workload("local", describe));
     world.b.attach(pod(2), workload("voting", describe));
-    let to = |name: &str| Backend {
-        weight: 1,
-        target: BackendTarget::Service {
+    let to = |name: &str| {
+        Backend::new(BackendTarget::Service {
             namespace: "vote".to_owned(),
             name: name.to_owned(),
             port: 80,
-        },
-        filters: Vec::new(),
+        })
     };
     let route = |name: &str, host: &str, backend| {
         let rule = Rule {
@@ -149,10 +147,8 @@ async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
         };
         let attached = AttachedRoute {
             route: rule.route.clone(),
-            created: 0,
             rules: [Arc::new(rule)].into(),
-            service_port: None,
-            listener_port: None,
+            ..AttachedRoute::default()
         };
         (HostPattern::parse(host), vec![attached])
     };
@@ -306,23 +302,17 @@ fn route(host: &str, prefix: &str) -> (HostPattern, Vec<AttachedRoute>) {
             path: PathMatch::Prefix(prefix.to_owned()),
             ..Match::default()
         }],
-        backends: vec![Backend {
-            weight: 1,
-            target: BackendTarget::Service {
-                namespace: "vote".to_owned(),
-                name: "web".to_owned(),
-                port: 80,
-            },
-            filters: Vec::new(),
-        }],
+        backends: vec![Backend::new(BackendTarget::Service {
+            namespace: "vote".to_owned(),
+            name: "web".to_owned(),
+            port: 80,
+        })],
         ..Rule::default()
     };
     let attached = AttachedRoute {
         route: rule.route.clone(),
-        created: 0,
         rules: [Arc::new(rule)].into(),
-        service_port: None,
-        listener_port: None,
+        ..AttachedRoute::default()
     };
     (HostPattern::parse(host), vec![attached])
 }

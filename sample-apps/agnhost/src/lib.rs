@@ -34,8 +34,8 @@ mod porter;
 mod resolver;
 mod serve_hostname;
 mod server;
-mod tcp;
-mod tls;
+pub mod tcp;
+pub mod tls;
 mod web_server;
 mod webhook;
 

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Takes connections.
-pub(crate) struct Listener {
+pub struct Listener {
     /// It listens. tokio lets one wait for a stream, and for a listener in its own way only.
     socket: TcpStream,
 }
@@ -27,7 +27,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the port is taken or may not be.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Listener> {
+    pub fn bind(address: SocketAddr) -> io::Result<Listener> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let socket = std::net::TcpStream::from(OwnedFd::from(listener));
@@ -39,7 +39,7 @@ impl Listener {
     ///
     /// # Errors
     /// What the system says of it.
-    pub(crate) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         let accept = || SockRef::from(&self.socket).accept_raw();
         let (accepted, from) = self.socket.async_io(Interest::READABLE, accept).await?;
         let accepted = std::net::TcpStream::from(accepted);
@@ -50,7 +50,7 @@ impl Listener {
 }
 
 /// A connection.
-pub(crate) struct Stream(TcpStream);
+pub struct Stream(TcpStream);
 
 impl Stream {
     pub(crate) async fn connect(address: SocketAddr) -> io::Result<Stream> {

@@ -19,12 +19,12 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::machine;
 
-pub(crate) fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls_rustcrypto::provider())
 }
 
 /// The certificates and the key of PEM files, which may be one.
-fn pair(
+pub fn pair(
     certificates: &str,
     key: &str,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
@@ -45,7 +45,7 @@ fn pair(
 ///
 /// # Errors
 /// In Go's words.
-pub(crate) fn acceptor(certificate: &str, key: &str) -> Result<TlsAcceptor, String> {
+pub fn acceptor(certificate: &str, key: &str) -> Result<TlsAcceptor, String> {
     let (chain, key) = pair(certificate, key)?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -75,7 +75,7 @@ pub(crate) fn asking_acceptor(certificate: &str, key: &str) -> Result<TlsAccepto
 ///
 /// # Errors
 /// When there is none in it.
-pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
+pub fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(pem).flatten() {
         // What is no certificate of an authority is left out, as Go does.
@@ -117,10 +117,7 @@ pub(crate) fn client(
 ///
 /// # Errors
 /// Why not.
-pub(crate) fn verify(
-    roots: RootCertStore,
-    shown: &[CertificateDer<'static>],
-) -> Result<(), String> {
+pub fn verify(roots: RootCertStore, shown: &[CertificateDer<'static>]) -> Result<(), String> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     let verifier = verifier.build().map_err(|error| error.to_string())?;
     let (leaf, rest) = shown.split_first().ok_or("there is none")?;

@@ -97,6 +97,9 @@ pub struct Args {
         default_missing_value = "everybody"
     )]
     open_services: Option<OpenTo>,
+    /// Ranges of addresses that lead to this node, as 192.0.2.0/28,2001:db8::/120: each Gateway gets one of them
+    #[arg(long, value_name = "CIDRS")]
+    service_addresses: Option<String>,
     /// Write the log as JSON
     #[arg(long)]
     pub log_json: bool,
@@ -189,6 +192,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         gateway_port: args.gateway_port,
         gateway_port_shared: args.share_gateway_port,
         open_services: open_services(args.open_services),
+        service_addresses: args.service_addresses,
         mesh_port: args.mesh_port,
         node_port: args.node_port,
         capacity_cpu_millis: args.capacity_cpu.map(|cpu| clamp(cpu.milli())),

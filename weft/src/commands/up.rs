@@ -48,6 +48,9 @@ pub struct Args {
     /// Port of the gateway, shared by all nodes; 0 picks a free one
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     gateway_port: u16,
+    /// Ranges of addresses of this machine, of which each Gateway gets one [default: of 127.0.0.0/8, by the API's port]
+    #[arg(long, value_name = "CIDRS")]
+    service_addresses: Option<String>,
     /// Let clients on other machines, too, reach services without a route, at SERVICE.NAMESPACE.localhost
     #[arg(long)]
     open_services: bool,
@@ -159,6 +162,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         gateway,
         nodes: args.nodes,
         cores: args.cores,
+        service_addresses: args.service_addresses,
         services_open: args.open_services,
         registries_file,
         egress_ca_file,
@@ -212,6 +216,15 @@ fn free_port(address: SocketAddr, what: &str) -> Result<SocketAddr, Failure> {
         .map_err(|error| server::cannot_listen(what, address, &error))
 }
 
+/// Addresses that only this machine has, all of which lead to it: 254 that no other weft on it has, as it has another port.
+fn loopback_range(address: IpAddr, api: &str) -> Option<String> {
+    let port: u16 = api.rsplit_once(':')?.1.trim_end_matches('/').parse().ok()?;
+    let [high, low] = port.to_be_bytes();
+    // 127.0.0.0/24 is what others mean by this machine.
+    let is_usable = address.is_loopback() && address.is_ipv4() && port > 255;
+    is_usable.then(|| format!("127.{high}.{low}.0/24"))
+}
+
 /// The nodes' processes. They outlive the servers.
 #[derive(Default)]
 struct Nodes {
@@ -232,6 +245,7 @@ struct Cluster {
     gateway: SocketAddr,
     nodes: u16,
     cores: Option<usize>,
+    service_addresses: Option<String>,
     services_open: bool,
     registries_file: Option<PathBuf>,
     egress_ca_file: Option<PathBuf>,
@@ -312,6 +326,10 @@ impl Cluster {
             ]
             .map(str::to_owned),
         );
+        let ranges = self.service_addresses.clone();
+        if let Some(ranges) = ranges.or_else(|| loopback_range(self.gateway.ip(), &server.url)) {
+            arguments.extend(["--service-addresses".to_owned(), ranges]);
+        }
         // Whoever tries weft here calls its services without a route; what others send is for routes.
         let open_to = if self.services_open {
             "everybody"
