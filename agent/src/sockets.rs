@@ -5,6 +5,7 @@
 //! mesh ──► a raw call ───────────────────────────► a connection                     (carried)
 //!      └─► an HTTP call, of a probe, a route, … ─► one on a connection of its own   (spoken)
 //! guest connects ──► the same door: what is attached here, else a Service or a pod behind one, else the API servers; nothing else
+//! guest asks the cluster's DNS ──► the node itself
 //! guest sends a datagram ──► a pod of this node, by its address or through a Service
 //! port-forward ─► Sockets::connect      probe, server ─► the pod's network, from outside of it
 //! ```
@@ -17,9 +18,12 @@ mod carried;
 mod spoken;
 
 use crate::bridge::{Ports, Siblings};
+use crate::downward::Downward;
 use crate::node::Node;
+use crate::pod_names::{self, Resolver};
 use crate::pod_view::PodView;
 use crate::prepare::workload_info;
+use crate::root_files;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1;
@@ -31,9 +35,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 use weft_api::SpiffeId;
-use weft_mesh::{CallerInfo, LocalWorkload, Outbound, PodAddress, WorkloadInfo};
+use weft_mesh::{
+    Answering, CallerInfo, LocalWorkload, Outbound, Over, PodAddress, Search, WorkloadInfo,
+};
 use weft_runtime::Network;
 use weft_runtime::network::{Beyond, Stream, Via, pair};
+use weft_turns::Tenant;
 
 pub(crate) use spoken::{heard, spoken};
 
@@ -207,6 +214,7 @@ impl Lodging {
             node: Arc::downgrade(node),
             identity,
             workload,
+            names: Names::of(pod, self.ip, node),
             siblings: self.siblings.ports(),
             tasks: self.tasks.clone(),
         };
@@ -222,6 +230,7 @@ struct Around {
     outbound: Outbound,
     identity: SpiffeId,
     workload: WorkloadInfo,
+    names: Names,
     siblings: Ports,
     tasks: TaskTracker,
 }
@@ -259,6 +268,12 @@ impl Beyond for Around {
             )));
         };
         let (here, there) = pair(from, to);
+        if node.topology.is_dns(to) {
+            let mesh = node.mesh.clone();
+            self.tasks
+                .spawn(async move { mesh.serve_dns_stream(there).await });
+            return Box::pin(std::future::ready(Ok(here)));
+        }
         let (outbound, tasks) = (self.outbound.clone(), self.tasks.clone());
         if let Some(servers) = node.topology.api_servers(to) {
             return Box::pin(async move {
@@ -281,6 +296,10 @@ impl Beyond for Around {
         let Some(node) = self.node.upgrade() else {
             return;
         };
+        if node.topology.is_dns(to) {
+            self.ask(&node, from, to, &datagram);
+            return;
+        }
         let endpoints = node.mesh.endpoints(to);
         match node.sockets.endpoint(from, to, &endpoints) {
             Some(endpoint) => node.sockets.send(from, endpoint, Some(to), datagram),
@@ -290,7 +309,10 @@ impl Beyond for Around {
 
     fn resolve(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         let found = match self.node.upgrade() {
-            Some(node) => node.mesh.addresses(&self.workload.namespace, &name),
+            Some(node) => match pod_names::of_hosts(&self.names.hosts, &name) {
+                found if found.is_empty() => node.mesh.addresses(&self.names.search, &name),
+                found => found,
+            },
             None => Vec::new(),
         };
         let found = match found.is_empty() {
@@ -298,6 +320,47 @@ impl Beyond for Around {
             false => Ok(found),
         };
         Box::pin(std::future::ready(found))
+    }
+}
+
+impl Around {
+    /// Answers a question of a guest to the cluster's DNS.
+    fn ask(&self, node: &Arc<Node>, from: SocketAddr, to: SocketAddr, question: &[u8]) {
+        weft_turns::charge(Tenant::named(&self.workload.namespace), weft_turns::REQUEST);
+        match node.mesh.dns_answer(question, Over::Udp) {
+            Answering::Now(None) => {}
+            Answering::Now(Some(answer)) => node.sockets.send(to, from, None, answer.into()),
+            Answering::Later(answer) => {
+                let node = self.node.clone();
+                self.tasks.spawn(async move {
+                    let answer = answer.await;
+                    if let Some(node) = node.upgrade() {
+                        node.sockets.send(to, from, None, answer.into());
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// How names are looked up in a pod.
+struct Names {
+    hosts: String,
+    search: Search,
+}
+
+impl Names {
+    fn of(pod: PodView<'_>, ip: IpAddr, node: &Node) -> Self {
+        let around = node.names();
+        let at = Downward {
+            pod,
+            pod_ip: ip,
+            node: &node.facts,
+        };
+        Self {
+            hosts: pod_names::hosts(pod, ip, &root_files::hostname(at), around.domain),
+            search: Resolver::of(pod, around).search(),
+        }
     }
 }
 

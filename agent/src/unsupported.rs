@@ -43,7 +43,6 @@ pub struct AllUnsupported(Vec<Unsupported>);
 const NO_HOST: &str =
     "a component is no process of the node and never reaches it; leave the field out";
 const WHOLE: &str = "a component gets its volumes whole; mount the volume and use the folder in it";
-const MESH_NAMES: &str = "the mesh resolves the names that components call; use a Service";
 
 /// Whether `container` of `pod` can be what it asks to be.
 ///
@@ -66,7 +65,7 @@ fn refused(asked: impl IntoIterator<Item = Asked>) -> impl Iterator<Item = Unsup
 
 type Asked = (bool, &'static str, &'static str);
 
-fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
+fn pod_fields(spec: &PodSpec) -> [Asked; 5] {
     let on = |field: Option<bool>| field == Some(true);
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
     [
@@ -82,14 +81,6 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
             "shareProcessNamespace",
             NO_HOST,
         ),
-        (
-            spec.host_aliases
-                .as_ref()
-                .is_some_and(|all| !all.is_empty()),
-            "hostAliases",
-            MESH_NAMES,
-        ),
-        (spec.dns_config.is_some(), "dnsConfig", MESH_NAMES),
         (
             windows,
             "os.name: windows",
@@ -201,8 +192,6 @@ mod tests {
         let pods = [
             json!({"hostNetwork": true}),
             json!({"hostPID": true}),
-            json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["db"]}]}),
-            json!({"dnsConfig": {"nameservers": ["1.2.3.4"]}}),
             json!({"os": {"name": "windows"}}),
         ];
         let volumes = [
@@ -249,8 +238,6 @@ mod tests {
         insta::assert_snapshot!(text.join("\n"), @r#"
         hostNetwork is not supported: a component has no socket of the node; it is reached through Services and the gateway
         hostPID is not supported: a component is no process of the node and never reaches it; leave the field out
-        hostAliases is not supported: the mesh resolves the names that components call; use a Service
-        dnsConfig is not supported: the mesh resolves the names that components call; use a Service
         os.name: windows is not supported: a component runs on any node; leave the field out
         securityContext.privileged is not supported: a component is no process of the node and never reaches it; leave the field out
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
@@ -285,6 +272,9 @@ mod tests {
     fn what_every_component_keeps_anyway_passes() {
         let pod = json!({
             "hostNetwork": false,
+            "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["db"]}],
+            "dnsPolicy": "None",
+            "dnsConfig": {"nameservers": ["1.2.3.4"]},
             "securityContext": {"runAsNonRoot": true, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
             "volumes": [
                 {"name": "token", "projected": {"sources": []}},

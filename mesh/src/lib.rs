@@ -29,6 +29,7 @@ mod call;
 mod caller;
 mod connection;
 mod deliver;
+mod dns;
 mod egress;
 mod failure;
 mod gate;
@@ -71,12 +72,14 @@ use weft_api::identity::SpiffeId;
 
 pub use accept::accept_loop;
 pub use deliver::Detached;
+pub use dns::{Answering, DnsConfig, Over};
 pub use egress::{
     EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
     OwnAddresses, Resolve, Resolving, SpecialAddress,
 };
 pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};
+pub use names::Search;
 pub use outbound::{Outbound, Raw};
 pub use retry::{Refusal, Verdict};
 pub use route::{
@@ -84,7 +87,8 @@ pub use route::{
     PathMatch, Redirect, Rewrite, Rule, Served, ServiceRoutes,
 };
 pub use table::{
-    Endpoint, EndpointSpec, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
+    Endpoint, EndpointSpec, HostName, Protocol, Service, ServicePortSpec, ServiceSpec, SliceNames,
+    Table, TableBuilder,
 };
 pub use tokio_util::sync::CancellationToken;
 pub use weft_call::{
@@ -195,6 +199,7 @@ pub(crate) struct Inner {
     pub(crate) transport: transport::Pool,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) egress: egress::Egress,
+    pub(crate) dns: dns::Dns,
     pub(crate) gateway: gateway::GatewayConfig,
     pub(crate) inbound_connections_max: usize,
     pub(crate) gateway_caller: Arc<caller::Caller>,
@@ -220,6 +225,7 @@ impl Mesh {
             gateway: GatewayConfig::default(),
             inbound_connections_max: inbound::CONNECTIONS_MAX,
             egress: EgressConfig::default(),
+            dns: DnsConfig::default(),
         }
     }
 
@@ -350,6 +356,7 @@ pub struct Builder {
     gateway: GatewayConfig,
     inbound_connections_max: usize,
     egress: EgressConfig,
+    dns: DnsConfig,
 }
 
 impl Builder {
@@ -371,6 +378,13 @@ impl Builder {
     #[must_use]
     pub fn egress(mut self, config: EgressConfig) -> Self {
         self.egress = config;
+        self
+    }
+
+    /// Where names outside of the cluster are asked for.
+    #[must_use]
+    pub fn dns(mut self, config: DnsConfig) -> Self {
+        self.dns = config;
         self
     }
 
@@ -415,6 +429,7 @@ impl Builder {
                 identities,
                 metrics: metrics::Metrics::default(),
                 egress: egress::Egress::new(self.egress),
+                dns: dns::Dns::new(self.dns),
                 gateway: self.gateway,
                 inbound_connections_max: self.inbound_connections_max,
                 gateway_caller: Arc::new(gateway_caller),

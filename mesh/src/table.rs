@@ -26,9 +26,10 @@ use weft_turns::Tenant;
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::{Port, Way};
-pub use spec::{EndpointSpec, ServicePortSpec, ServiceSpec};
+pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames};
 
 use crate::budget::Budget;
+use crate::dns::zone::Zone;
 use crate::resolve::Target;
 use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
 use crate::wire;
@@ -49,6 +50,7 @@ pub struct Table {
     by_ip: imbl::HashMap<IpAddr, ServiceIndex>,
     endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
     pub(crate) listeners: Arc<Listeners>,
+    pub(crate) zone: Zone,
 }
 
 /// A Service with its endpoints and the routes bound to it.
@@ -181,8 +183,14 @@ impl Service {
         numbers.join(", ")
     }
 
+    /// Its port for calls and streams.
     pub(crate) fn port(&self, number: u16) -> Option<&Port> {
-        self.ports.iter().find(|port| port.number == number)
+        self.port_of(Protocol::Tcp, number)
+    }
+
+    pub(crate) fn port_of(&self, protocol: Protocol, number: u16) -> Option<&Port> {
+        let mut ports = self.ports.iter();
+        ports.find(|port| (port.protocol, port.number) == (protocol, number))
     }
 
     /// Where a caller that names no port goes: 80, else the port called `http`, else the first.
@@ -228,6 +236,7 @@ impl Table {
             by_ip: imbl::HashMap::new(),
             endpoints: imbl::HashMap::new(),
             listeners: Arc::default(),
+            zone: Zone::default(),
         }
     }
 
@@ -361,6 +370,7 @@ impl PartialEq for Table {
                 theirs.is_some_and(|theirs| theirs.is_identical(endpoint))
             })
             && self.listeners == other.listeners
+            && self.zone == other.zone
     }
 }
 

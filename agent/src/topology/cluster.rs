@@ -114,6 +114,11 @@ fn api_servers() -> NamespacedName {
     NamespacedName::new("default", "kubernetes")
 }
 
+/// The Service of the cluster's DNS.
+fn dns_service() -> NamespacedName {
+    NamespacedName::new("kube-system", "kube-dns")
+}
+
 /// Where a node is, and where its pods are.
 fn own_of(node: &Node) -> Vec<(IpNet, &'static str)> {
     let addresses = node
@@ -205,6 +210,18 @@ impl Cluster {
         let slices = slices.filter_map(|slice| self.slices.get(slice));
         let servers = slices.flat_map(|slice| slice.sockets(port.name.as_deref()));
         Some(servers.collect())
+    }
+
+    /// The address of the cluster's DNS, and whether nodes answer there: nobody else does where its Service selects no pods.
+    pub(super) fn dns(&self) -> Option<(IpAddr, bool)> {
+        let service = self.services.get(&dns_service())?;
+        let spec = service.spec.as_ref()?;
+        let ip = spec.cluster_ip.as_ref()?.parse().ok()?;
+        let selects = spec
+            .selector
+            .as_ref()
+            .is_some_and(|selector| !selector.is_empty());
+        Some((ip, !selects && !self.slices_of.contains_key(&dns_service())))
     }
 
     fn own_addresses(&self) -> OwnAddresses {

@@ -8,7 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use weft_api::{SpiffeId, annotation, workload};
 use weft_gateway::NamespacedName;
-use weft_mesh::{EndpointSpec, ServicePortSpec, ServiceSpec, WorkloadInfo};
+use weft_mesh::{
+    EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames, WorkloadInfo,
+};
 
 /// An EndpointSlice, as far as the mesh goes.
 #[derive(Debug, Default, PartialEq)]
@@ -19,6 +21,8 @@ pub(super) struct Slice {
     made_by_cluster: bool,
     ports: Vec<(Option<String>, u16)>,
     endpoints: Vec<Pod>,
+    /// The same for names.
+    names: Arc<SliceNames>,
 }
 
 /// An endpoint of a slice, behind each of its ports.
@@ -65,6 +69,7 @@ impl Slice {
         let accounts = by_pod(annotation::ENDPOINT_SERVICE_ACCOUNTS);
         let workloads = by_pod(annotation::ENDPOINT_WORKLOADS);
         let mut endpoints = Vec::new();
+        let mut hosts = Vec::new();
         for endpoint in slice.endpoints.iter().flatten() {
             let Some(ip) = endpoint
                 .addresses
@@ -81,6 +86,11 @@ impl Slice {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             // As EndpointSlice says: what is unknown counts as ready, and serving follows ready.
             let ready = conditions.ready.unwrap_or(true);
+            hosts.push(HostName {
+                hostname: endpoint.hostname.clone(),
+                ip,
+                ready,
+            });
             let account = accounts.get(&name).map_or("default", String::as_str);
             let workload = workloads.get(&name).map(String::as_str);
             let workload = workload.unwrap_or_else(|| workload::of_pod_name(&name));
@@ -96,13 +106,22 @@ impl Slice {
         }
         let ports = slice.ports.iter().flatten().filter_map(|port| {
             let number = port.port.and_then(|number| u16::try_from(number).ok())?;
-            Some((named(port.name.as_deref()).map(str::to_owned), number))
+            let name = named(port.name.as_deref()).map(str::to_owned);
+            Some((name, Protocol::parse(port.protocol.as_deref()), number))
         });
+        let named_ports: Vec<(Option<String>, Protocol, u16)> = ports.collect();
         Self {
             service: service.map(|service| NamespacedName::new(namespace, service.as_str())),
             made_by_cluster,
-            ports: ports.collect(),
+            ports: named_ports
+                .iter()
+                .map(|(name, _, number)| (name.clone(), *number))
+                .collect(),
             endpoints,
+            names: Arc::new(SliceNames {
+                ports: named_ports,
+                hosts,
+            }),
         }
     }
 
@@ -166,6 +185,7 @@ pub(super) fn service_spec(
             .flat_map(|slice| slice.behind(port.name.as_deref(), selects, nodes));
         Some(ServicePortSpec {
             name: port.name.clone(),
+            protocol: Protocol::parse(port.protocol.as_deref()),
             port: number,
             endpoints: endpoints.collect(),
         })
@@ -179,5 +199,9 @@ pub(super) fn service_spec(
         cluster_ip: cluster_ip.and_then(|ip| ip.parse().ok()),
         namespace: name.namespace,
         name: name.name,
+        names: slices
+            .iter()
+            .map(|slice| Arc::clone(&slice.names))
+            .collect(),
     }
 }

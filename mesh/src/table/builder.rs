@@ -101,6 +101,7 @@ impl TableBuilder {
 
     /// Takes in a service, in place of what it was. What is known of endpoints that stay is kept.
     pub fn set_service(&mut self, spec: ServiceSpec) {
+        self.table.zone.set(&spec);
         let known = self.table.service_index(&spec.namespace, &spec.name);
         let before = known.map(|index| Arc::clone(&self.table.services[index.0]));
         let labels = match &before {
@@ -142,6 +143,7 @@ impl TableBuilder {
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
             ports.push(Port {
                 name: port.name,
+                protocol: port.protocol,
                 number: port.port,
                 near: all.iter().filter(is_near).cloned().collect(),
                 all,
@@ -170,6 +172,7 @@ impl TableBuilder {
         let Some(index) = self.table.service_index(namespace, name) else {
             return;
         };
+        self.table.zone.remove(namespace, name);
         let labels = Arc::clone(&self.table.services[index.0].labels);
         self.claim(index, &labels, Listed::default(), None);
         if let Some(names) = self.table.by_name.get_mut(namespace) {

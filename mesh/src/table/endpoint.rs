@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use http::HeaderValue;
 use weft_api::identity::SpiffeId;
 
+use super::Protocol;
 use crate::{
     Transport, WorkloadInfo,
     balance::{self, Standing},
@@ -96,6 +97,7 @@ impl Endpoint {
 #[derive(Debug, Clone)]
 pub(crate) struct Port {
     pub(super) name: Option<String>,
+    pub(super) protocol: Protocol,
     pub(super) number: u16,
     /// Endpoints of this node.
     pub(super) near: Vec<Arc<Endpoint>>,
@@ -147,6 +149,7 @@ impl Port {
     pub(super) fn map(&self, renewed: impl Fn(&Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
         Self {
             name: self.name.clone(),
+            protocol: self.protocol,
             number: self.number,
             near: self.near.iter().map(&renewed).collect(),
             all: self.all.iter().map(&renewed).collect(),
@@ -158,7 +161,8 @@ impl Port {
         let same = |a: &[Arc<Endpoint>], b: &[Arc<Endpoint>]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_identical(b))
         };
-        (&self.name, self.number, self.outside) == (&other.name, other.number, other.outside)
+        (&self.name, self.protocol, self.number, self.outside)
+            == (&other.name, other.protocol, other.number, other.outside)
             && same(&self.near, &other.near)
             && same(&self.all, &other.all)
     }

@@ -48,6 +48,12 @@ pub struct Args {
     /// Port of the gateway, shared by all nodes; 0 picks a free one
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     gateway_port: u16,
+    /// Answer the cluster's names to programs of this machine at this address, as 127.0.0.53:5353
+    #[arg(long, value_name = "IP:PORT")]
+    dns_address: Option<SocketAddr>,
+    /// Ask this server for names that are not of the cluster; up to three, with one flag each [default: they are refused]
+    #[arg(long, value_name = "IP[:PORT]", value_parser = super::node::dns_server)]
+    dns_upstream: Vec<SocketAddr>,
     /// Let clients on other machines, too, reach services without a route, at SERVICE.NAMESPACE.localhost
     #[arg(long)]
     open_services: bool,
@@ -157,6 +163,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         nodes: args.nodes,
         cores: args.cores,
         services_open: args.open_services,
+        dns_address: args.dns_address,
+        dns_upstream: args.dns_upstream,
         registries_file,
         egress_ca_file,
     };
@@ -229,6 +237,8 @@ struct Cluster {
     nodes: u16,
     cores: Option<usize>,
     services_open: bool,
+    dns_address: Option<SocketAddr>,
+    dns_upstream: Vec<SocketAddr>,
     registries_file: Option<PathBuf>,
     egress_ca_file: Option<PathBuf>,
 }
@@ -314,6 +324,12 @@ impl Cluster {
             "this-machine"
         };
         arguments.push(format!("--open-services={open_to}"));
+        if let Some(address) = self.dns_address {
+            arguments.extend(["--dns-address".to_owned(), address.to_string()]);
+        }
+        for server in &self.dns_upstream {
+            arguments.extend(["--dns-upstream".to_owned(), server.to_string()]);
+        }
         if let Some(file) = &self.registries_file {
             arguments.extend(["--private-registry".to_owned(), file.display().to_string()]);
         }
