@@ -12,6 +12,7 @@
 //! serve; a lost connection changes nothing but the age of the lease.
 
 use crate::identity::{Chain, Link};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
@@ -60,6 +61,8 @@ pub struct Facts {
     /// Where it takes requests from outside of the cluster.
     pub gateway_port: u16,
     pub node_port: u16,
+    /// Ranges of which this machine has all addresses, for Services and Gateways.
+    pub service_addresses: Vec<IpNet>,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
     /// How often the lease is renewed: 1 or 2, [`LEASE_EVERY_SECONDS_MAX`] at most.
@@ -92,6 +95,21 @@ impl Machine {
             memory_bytes: limit.map_or(physical, |limit| limit.min(physical)),
         }
     }
+}
+
+/// The lowest port that this process may listen at; 0 where it may listen at any.
+fn lowest_port() -> u16 {
+    /// `CAP_NET_BIND_SERVICE`.
+    const MAY_BIND: u64 = 1 << 10;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = held.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if held.is_some_and(|held| held & MAY_BIND != 0) {
+        return 0;
+    }
+    let start = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let start = start.ok().and_then(|text| text.trim().parse().ok());
+    start.unwrap_or(1024)
 }
 
 /// What this process has used.
@@ -353,6 +371,8 @@ fn node_object(facts: &Facts) -> Node {
         ("weft.dev/runtime", "wasmtime"),
     ];
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    let ranges = facts.service_addresses.iter().map(ToString::to_string);
+    let ranges: Vec<String> = ranges.collect();
     Node {
         metadata: ObjectMeta {
             name: Some(facts.name.clone()),
@@ -361,6 +381,8 @@ fn node_object(facts: &Facts) -> Node {
                 [
                     (annotation::MESH_ADDRESS, facts.mesh_address.to_string()),
                     (annotation::GATEWAY_PORT, facts.gateway_port.to_string()),
+                    (annotation::SERVICE_ADDRESSES, ranges.join(",")),
+                    (annotation::LOWEST_PORT, lowest_port().to_string()),
                 ]
                 .map(|(key, value)| (key.to_owned(), value))
                 .into(),

@@ -6,7 +6,7 @@
 //!      └─► an HTTP call, of a probe, a route, … ─► one on a connection of its own   (spoken)
 //! guest connects ──► the same door: what is attached here, else a Service or a pod behind one, else the API servers; nothing else
 //! guest asks the cluster's DNS ──► the node itself
-//! guest sends a datagram ──► a pod of this node, by its address or through a Service
+//! guest sends a datagram ──► a pod of this node, by its address or through a Service; else a flow to another node (datagrams)
 //! port-forward ─► Sockets::connect      probe, server ─► the pod's network, from outside of it
 //! ```
 //! A pod has a network from the moment that one of its containers is prepared that is a command and can open sockets, until it is over.
@@ -15,8 +15,10 @@
 //! another pod under its own identity, and that pod's node knows it; what is opened for a pod ends with it.
 
 mod carried;
+mod datagrams;
 mod spoken;
 
+use self::datagrams::Flows;
 use crate::bridge::{Ports, Siblings};
 use crate::downward::Downward;
 use crate::node::Node;
@@ -36,7 +38,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 use weft_api::SpiffeId;
 use weft_mesh::{
-    Answering, CallerInfo, LocalWorkload, Outbound, Over, PodAddress, Search, WorkloadInfo,
+    Answering, CallerInfo, LocalWorkload, Mesh, Outbound, Over, PodAddress, Search, WorkloadInfo,
 };
 use weft_runtime::Network;
 use weft_runtime::network::{Beyond, Stream, Via, pair};
@@ -48,6 +50,8 @@ pub(crate) use spoken::{heard, spoken};
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a connection to an API server may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Where calls of datagrams to a pod go: no port of TCP ([`weft_mesh::Datagrams::door`]).
+const DOOR: u16 = 0;
 /// Ways of datagrams through Services that are remembered for a pod, so that an answer comes from where the question went.
 const WAYS_MAX: usize = 1024;
 /// From where the node itself connects to a pod, as far as the pod sees: never an address of another.
@@ -74,6 +78,7 @@ pub(crate) struct Lodging {
     pub(crate) siblings: Siblings,
     /// What is carried for it runs among these.
     pub(crate) tasks: TaskTracker,
+    pub(crate) flows: Flows,
 }
 
 /// A pod that can be sent datagrams.
@@ -131,12 +136,13 @@ impl Sockets {
                 ways: BTreeMap::new(),
             };
             pods.by_ip.insert(network.ip(), pod);
+            lodging.open_to_datagrams(node, &network);
         }
         Some(network)
     }
 
     /// The pod is over.
-    pub(crate) fn remove(&self, uid: &str) {
+    pub(crate) fn remove(&self, mesh: &Mesh, uid: &str) {
         let mut pods = self.pods.lock();
         let Some(lodging) = pods.by_uid.remove(uid) else {
             return;
@@ -147,6 +153,10 @@ impl Sockets {
             found.then(|| pods.by_ip.remove(&network.ip())).flatten()
         });
         drop(pods);
+        if let Some(pod) = &gone {
+            let ip = pod.network.ip();
+            drop(mesh.detach(PodAddress { ip, port: DOOR }));
+        }
         // Outside of the lock: what it held may be the last of it.
         drop((gone, lodging));
     }
@@ -170,6 +180,10 @@ impl Sockets {
         let network = receiver.network.clone();
         drop(pods);
         network.deliver(known.unwrap_or(from), to.port(), datagram);
+    }
+
+    fn is_here(&self, ip: IpAddr) -> bool {
+        self.pods.lock().by_ip.contains_key(&ip)
     }
 
     /// Which of `endpoints` a datagram from `from` to `service` is for: the one that the last went to, else one of this node; the others
@@ -200,6 +214,25 @@ impl Sockets {
 }
 
 impl Lodging {
+    /// Lets flows of other nodes and from outside reach the pod.
+    fn open_to_datagrams(&self, node: &Node, network: &Network) {
+        let pod = PodView(&self.pod);
+        let (namespace, account) = (pod.namespace(), pod.service_account());
+        let address = PodAddress {
+            ip: network.ip(),
+            port: DOOR,
+        };
+        node.mesh.attach(
+            address,
+            LocalWorkload {
+                identity: SpiffeId::new(&node.trust_domain, namespace, account),
+                workload: workload_info(pod),
+                service: datagrams::service(network.clone(), self.flows.clone()),
+                in_flight_max: datagrams::FLOWS_MAX,
+            },
+        );
+    }
+
     fn network(&self, node: &Arc<Node>) -> Network {
         let pod = PodView(&self.pod);
         let (namespace, account) = (pod.namespace(), pod.service_account());
@@ -215,6 +248,7 @@ impl Lodging {
             identity,
             workload,
             names: Names::of(pod, self.ip, node),
+            flows: self.flows.clone(),
             siblings: self.siblings.ports(),
             tasks: self.tasks.clone(),
         };
@@ -231,6 +265,7 @@ struct Around {
     identity: SpiffeId,
     workload: WorkloadInfo,
     names: Names,
+    flows: Flows,
     siblings: Ports,
     tasks: TaskTracker,
 }
@@ -287,7 +322,7 @@ impl Beyond for Around {
             port: to.port(),
         });
         Box::pin(async move {
-            carried::connect(&outbound, to, is_attached, there, &tasks).await?;
+            carried::connect(&outbound, from, to, is_attached, there, &tasks).await?;
             Ok(here)
         })
     }
@@ -300,10 +335,18 @@ impl Beyond for Around {
             self.ask(&node, from, to, &datagram);
             return;
         }
+        if self.flows.answer((from.port(), to), &datagram) {
+            return;
+        }
         let endpoints = node.mesh.endpoints(to);
-        match node.sockets.endpoint(from, to, &endpoints) {
-            Some(endpoint) => node.sockets.send(from, endpoint, Some(to), datagram),
-            None => node.sockets.send(from, to, None, datagram),
+        if let Some(endpoint) = node.sockets.endpoint(from, to, &endpoints) {
+            node.sockets.send(from, endpoint, Some(to), datagram);
+        } else if node.sockets.is_here(to.ip()) {
+            node.sockets.send(from, to, None, datagram);
+        } else {
+            let chosen = usize::from(from.port()).checked_rem(endpoints.len());
+            let chosen = chosen.and_then(|chosen| endpoints.get(chosen));
+            self.carry(from, to, chosen.copied().unwrap_or(to), datagram);
         }
     }
 
@@ -324,6 +367,25 @@ impl Beyond for Around {
 }
 
 impl Around {
+    /// Sends a datagram to the endpoint of another node that stands for `to`.
+    fn carry(&self, from: SocketAddr, to: SocketAddr, endpoint: SocketAddr, datagram: Bytes) {
+        let Some(sent) = self.flows.send((from.port(), to), datagram) else {
+            return;
+        };
+        let (outbound, node) = (self.outbound.clone(), self.node.clone());
+        self.tasks.spawn(async move {
+            let received = |datagram| {
+                if let Some(node) = node.upgrade() {
+                    node.sockets.send(to, from, None, datagram);
+                }
+            };
+            let carried = outbound.carry_datagrams(endpoint, from, sent, received);
+            if let Err(failure) = carried.await {
+                tracing::trace!(%to, %failure, "datagrams were not carried");
+            }
+        });
+    }
+
     /// Answers a question of a guest to the cluster's DNS.
     fn ask(&self, node: &Arc<Node>, from: SocketAddr, to: SocketAddr, question: &[u8]) {
         weft_turns::charge(Tenant::named(&self.workload.namespace), weft_turns::REQUEST);
@@ -405,6 +467,7 @@ mod tests {
             ip,
             siblings,
             tasks: TaskTracker::new(),
+            flows: Flows::default(),
         };
         sockets.house(uid, lodging);
         network
@@ -413,15 +476,16 @@ mod tests {
     #[test]
     fn a_pod_that_is_over_has_no_network_and_its_address_may_be_anothers() {
         let sockets = Sockets::default();
+        let mesh = Mesh::builder("a", "cluster.local").build();
         house(&sockets, "old", "10.42.0.2");
         house(&sockets, "new", "10.42.0.2");
         house(&sockets, "other", "10.42.0.3");
-        sockets.remove("old");
-        sockets.remove("nobody");
+        sockets.remove(&mesh, "old");
+        sockets.remove(&mesh, "nobody");
         assert!(sockets.network("old").is_none() && sockets.network("new").is_some());
         let ip = at("10.42.0.2:1").ip();
         assert!(sockets.pods.lock().by_ip.contains_key(&ip));
-        sockets.remove("new");
+        sockets.remove(&mesh, "new");
         assert!(!sockets.pods.lock().by_ip.contains_key(&ip));
         for uid in ["old", "other"] {
             let found = sockets.connect(uid, 80).map(|_| "connected");

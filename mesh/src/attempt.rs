@@ -17,14 +17,14 @@ use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, Inner, Raw,
+    Blame, Body, CallContext, Inner,
     call::{Call, Head, earlier},
     deliver, failure,
     health::Fault,
     measure::Holds,
     replay, retry,
     table::{Endpoint, ServiceLabels, Way},
-    wire::{self, Addressed},
+    wire::{self, Addressed, RawLine},
 };
 
 /// A response's head, and what keeps the call in flight while its body is read.
@@ -252,7 +252,7 @@ impl Call {
         let attached = self
             .inner
             .attached
-            .get(endpoint.address)
+            .get(self.door(endpoint.address))
             .filter(|attached| attached.identity == endpoint.identity)
             .ok_or_else(|| Failure::from(FailureKind::NotHere))?;
         let mut parts = match attempt.has_choice {
@@ -291,8 +291,8 @@ impl Call {
             source: &self.caller.source_line,
         };
         wire::encode_request(&to, &context, Instant::now(), &mut parts.headers);
-        if parts.extensions.get::<Raw>().is_some() {
-            wire::encode_raw(&mut parts.headers);
+        if let Some(raw) = RawLine::of(&parts.extensions) {
+            raw.encode(&mut parts.headers);
         }
         parts.version = http::Version::HTTP_2;
         parts.extensions.clear();

@@ -22,6 +22,7 @@
 
 mod accept;
 mod admission;
+mod affinity;
 mod attempt;
 mod balance;
 mod budget;
@@ -32,6 +33,7 @@ mod deliver;
 mod dns;
 mod egress;
 mod failure;
+mod front;
 mod gate;
 mod gateway;
 mod headers;
@@ -77,10 +79,13 @@ pub use egress::{
     EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
     OwnAddresses, Resolve, Resolving, SpecialAddress,
 };
+pub use front::Spawn;
 pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};
 pub use names::Search;
-pub use outbound::{Outbound, Raw};
+pub use outbound::{
+    Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, Outbound, Raw, TooLong, Unframed, flow,
+};
 pub use retry::{Refusal, Verdict};
 pub use route::{
     AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,
@@ -200,6 +205,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: metrics::Metrics,
     pub(crate) egress: egress::Egress,
     pub(crate) dns: dns::Dns,
+    pub(crate) affinity: affinity::Affinity,
     pub(crate) gateway: gateway::GatewayConfig,
     pub(crate) inbound_connections_max: usize,
     pub(crate) gateway_caller: Arc<caller::Caller>,
@@ -430,6 +436,7 @@ impl Builder {
                 metrics: metrics::Metrics::default(),
                 egress: egress::Egress::new(self.egress),
                 dns: dns::Dns::new(self.dns),
+                affinity: affinity::Affinity::default(),
                 gateway: self.gateway,
                 inbound_connections_max: self.inbound_connections_max,
                 gateway_caller: Arc::new(gateway_caller),

@@ -75,9 +75,11 @@ impl Mesh {
     #[must_use]
     pub fn endpoints(&self, of: SocketAddr) -> Vec<SocketAddr> {
         let table = self.inner.table.load();
-        let port = table
-            .service_by_ip(of.ip())
-            .and_then(|service| service.port_of(Protocol::Udp, of.port()));
+        let of_cluster = table.service_by_ip(of.ip());
+        let behind = || table.behind(Protocol::Udp, of);
+        let found = of_cluster.map(|service| (service, of.port()));
+        let found = found.or_else(behind);
+        let port = found.and_then(|(service, port)| service.port_of(Protocol::Udp, port));
         port.map(|port| port.addresses()).unwrap_or_default()
     }
 }

@@ -16,6 +16,7 @@
 //!
 //! Invariant: every call is charged exactly once, whatever becomes of it; what ends before layer 5 is charged to nobody.
 
+mod datagrams;
 mod raw;
 
 use std::{
@@ -34,6 +35,7 @@ use weft_turns::Tenant;
 
 use crate::{
     Body, CallContext, CallerInfo, Inner, Mesh, PodAddress,
+    affinity::Affinity,
     call::{Call, Destination, Timeouts, called_by},
     caller::{BLACK_HOLE, Callee, Caller, NO_SERVICE},
     deliver, egress,
@@ -47,6 +49,8 @@ use crate::{
     table::Table,
 };
 
+pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
+pub(crate) use raw::Client;
 pub use raw::Raw;
 
 /// A call that is under way.
@@ -91,6 +95,20 @@ impl Outbound {
             mesh,
             caller: Arc::new(Caller::new(caller, Origin::Workload)),
         }
+    }
+
+    /// The way of this node's gateway.
+    pub(crate) fn of_gateway(mesh: Mesh) -> Self {
+        let caller = Arc::clone(&mesh.inner.gateway_caller);
+        Self { mesh, caller }
+    }
+
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.mesh.inner.table.load_full()
+    }
+
+    pub(crate) fn affinity(&self) -> &Affinity {
+        &self.mesh.inner.affinity
     }
 
     /// Makes one call. The [`CallContext`] of the call being served, as an extension, is carried on.

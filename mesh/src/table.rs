@@ -10,6 +10,7 @@
 
 mod builder;
 mod endpoint;
+mod front;
 mod spec;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -18,14 +19,17 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use http::HeaderValue;
+use ipnet::IpNet;
 use weft_turns::Tenant;
 
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::{Port, Way};
+pub(crate) use front::Front;
 pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames};
 
 use crate::budget::Budget;
@@ -51,6 +55,8 @@ pub struct Table {
     endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) zone: Zone,
+    fronts: imbl::HashMap<Front, front::Behind>,
+    node_addresses: front::NodeAddresses,
 }
 
 /// A Service with its endpoints and the routes bound to it.
@@ -62,8 +68,29 @@ pub struct Service {
     cluster_ip: Option<IpAddr>,
     /// The name that it stands for.
     alias: Option<Arc<str>>,
+    outside: Arc<Outside>,
     routes: Arc<BoundRoutes>,
     budget: Arc<Budget>,
+}
+
+/// How a Service is called by who has an address, and from outside.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Outside {
+    pub(crate) affinity: Option<Duration>,
+    pub(crate) local: bool,
+    source_ranges: Vec<IpNet>,
+}
+
+impl Outside {
+    /// Whether a client from there is let in.
+    pub(crate) fn admits(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.source_ranges.is_empty()
+            || self
+                .source_ranges
+                .iter()
+                .any(|range| range.contains(&client))
+    }
 }
 
 /// Routes of a service, in order of precedence.
@@ -127,6 +154,7 @@ impl Service {
             ports: Arc::default(),
             cluster_ip: None,
             alias: None,
+            outside: Arc::default(),
             routes: Arc::default(),
             budget: Arc::default(),
         }
@@ -137,6 +165,7 @@ impl Service {
         self.labels == other.labels
             && self.cluster_ip == other.cluster_ip
             && self.alias == other.alias
+            && self.outside == other.outside
             && self.routes == other.routes
             && self.ports.len() == other.ports.len()
             && self
@@ -155,14 +184,8 @@ impl Service {
         &self.labels
     }
 
-    /// Its own address, if it has one.
-    pub(crate) fn cluster_ip(&self) -> Option<IpAddr> {
-        self.cluster_ip
-    }
-
-    /// The endpoints in use behind any of its ports; one behind several is there for each.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.ports.iter().flat_map(|port| &port.all)
+    pub(crate) fn outside(&self) -> &Outside {
+        &self.outside
     }
 
     /// The name that calls to it are meant for, if it is not itself.
@@ -237,6 +260,8 @@ impl Table {
             endpoints: imbl::HashMap::new(),
             listeners: Arc::default(),
             zone: Zone::default(),
+            fronts: imbl::HashMap::new(),
+            node_addresses: Arc::default(),
         }
     }
 
@@ -371,6 +396,16 @@ impl PartialEq for Table {
             })
             && self.listeners == other.listeners
             && self.zone == other.zone
+            && self.node_addresses == other.node_addresses
+            && self.fronts.len() == other.fronts.len()
+            && self.fronts.iter().all(|(front, behind)| {
+                let at = |table: &Self, behind: &front::Behind| {
+                    let service = table.services.get(behind.service.0)?;
+                    Some((Arc::clone(&service.labels), behind.port))
+                };
+                let theirs = other.fronts.get(front);
+                theirs.is_some_and(|theirs| at(self, behind) == at(other, theirs))
+            })
     }
 }
 

@@ -197,6 +197,13 @@ impl Network {
         }
     }
 
+    /// Whether a guest has `port` of UDP for who comes that way.
+    pub fn receives(&self, port: u16, via: Via) -> bool {
+        let ports = self.0.ports.lock();
+        let bound = ports.udp.get(&port);
+        bound.is_some_and(|(at, _)| via == Via::Loopback || !is_loopback(*at))
+    }
+
     /// Whether a guest listens on any port.
     pub fn serves_any(&self) -> bool {
         let ports = self.0.ports.lock();

@@ -18,8 +18,11 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +67,8 @@ pub struct NodeConfig {
     pub open_services: OpenServices,
     pub mesh_port: u16,
     pub node_port: u16,
+    /// Ranges of which this machine has all addresses: Services and Gateways get theirs of them, else they are at the nodes' own.
+    pub service_addresses: Vec<IpNet>,
     /// Where the cluster's names are answered for programs of this machine; nowhere when not given. Other nodes of the machine may answer
     /// there, too.
     pub dns_address: Option<SocketAddr>,
@@ -264,6 +269,23 @@ pub async fn run(
         ));
     }
 
+    let turn = AtomicUsize::new(0);
+    let on_cores = cores.clone();
+    let spawn: weft_mesh::Spawn = Arc::new(move |serving| {
+        // A place is served by one core; each by the next.
+        let core = turn.fetch_add(1, Ordering::Relaxed) % count;
+        on_cores.spawn_on(core, serving)
+    });
+    let (on_fronts, stop) = (mesh.clone(), traffic.clone());
+    let address = config.address;
+    serving.spawn(watched(
+        "services",
+        tokio::spawn(async move {
+            on_fronts.serve_fronts(address, spawn, stop).await;
+            Ok(())
+        }),
+    ));
+
     let machine = Machine::detect();
     let agent = Agent::start(
         weft_agent::Config {
@@ -276,6 +298,7 @@ pub async fn run(
                 mesh_address: SocketAddr::new(config.address, ports.mesh),
                 gateway_port: ports.gateway,
                 node_port: ports.node,
+                service_addresses: config.service_addresses.clone(),
                 cpu_millis: config.capacity_cpu_millis.unwrap_or(machine.cpu_millis),
                 memory_bytes: config.capacity_memory_bytes.unwrap_or(machine.memory_bytes),
                 lease_every_seconds: config.lease_every_seconds,

@@ -1,11 +1,13 @@
 //! What the endpoints of a Service are, read once from each of its EndpointSlices. Pure.
 
 use super::cluster::NodeFacts;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use weft_api::{SpiffeId, annotation, workload};
 use weft_gateway::NamespacedName;
 use weft_mesh::{
@@ -187,6 +189,10 @@ pub(super) fn service_spec(
             name: port.name.clone(),
             protocol: Protocol::parse(port.protocol.as_deref()),
             port: number,
+            node_port: port
+                .node_port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port > 0),
             endpoints: endpoints.collect(),
         })
     });
@@ -199,9 +205,56 @@ pub(super) fn service_spec(
         cluster_ip: cluster_ip.and_then(|ip| ip.parse().ok()),
         namespace: name.namespace,
         name: name.name,
+        addresses: addresses(service),
+        source_ranges: source_ranges(service),
+        external_local: spec.and_then(|spec| spec.external_traffic_policy.as_deref())
+            == Some("Local"),
+        affinity: affinity(service),
         names: slices
             .iter()
             .map(|slice| Arc::clone(&slice.names))
             .collect(),
     }
+}
+
+/// Where it is served for who comes from outside.
+fn addresses(service: &Service) -> Vec<IpAddr> {
+    let is_balanced = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+    if is_balanced != Some("LoadBalancer") {
+        return Vec::new();
+    }
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
+    let addresses = ingress
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.ip.as_ref());
+    addresses.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+/// Who may come there; what cannot be read lets nobody in.
+fn source_ranges(service: &Service) -> Vec<IpNet> {
+    let spec = service.spec.as_ref();
+    let ranges = spec.and_then(|spec| spec.load_balancer_source_ranges.as_ref());
+    let nobody = IpNet::from(IpAddr::from([0, 0, 0, 0]));
+    let ranges = ranges.into_iter().flatten();
+    ranges
+        .map(|range| range.trim().parse().unwrap_or(nobody))
+        .collect()
+}
+
+/// How long a client stays with its endpoint, where it does.
+fn affinity(service: &Service) -> Option<Duration> {
+    /// Three hours, as Kubernetes has it.
+    const DEFAULT_SECONDS: u64 = 10_800;
+    let spec = service.spec.as_ref()?;
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let client = config.and_then(|config| config.client_ip.as_ref());
+    let seconds = client.and_then(|client| client.timeout_seconds);
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Some(Duration::from_secs(seconds.unwrap_or(DEFAULT_SECONDS)))
 }

@@ -17,9 +17,10 @@ use smallvec::SmallVec;
 use weft_api::identity::SpiffeId;
 use weft_gateway::{NamespacedName, Served, ServiceRoutes};
 
+use super::front::Behind;
 use super::{
-    BoundRoutes, Endpoint, EndpointSpec, Port, Service, ServiceIndex, ServiceLabels, ServiceSpec,
-    Table, Way,
+    BoundRoutes, Endpoint, EndpointSpec, Front, Outside, Port, Service, ServiceIndex,
+    ServiceLabels, ServiceSpec, Table, Way,
 };
 use crate::{WorkloadInfo, route::Listeners, wire};
 
@@ -39,12 +40,14 @@ pub struct TableBuilder {
     claimed: Vec<Claimed>,
     endpoints: Claims<SocketAddr, Arc<Endpoint>>,
     cluster_ips: Claims<IpAddr, ServiceIndex>,
+    fronts: Claims<Front, Behind>,
 }
 
 #[derive(Debug, Default)]
 struct Claimed {
     addresses: Vec<SocketAddr>,
     cluster_ip: Option<IpAddr>,
+    fronts: Vec<Front>,
 }
 
 impl TableBuilder {
@@ -58,6 +61,7 @@ impl TableBuilder {
             claimed: Vec::new(),
             endpoints: Claims::default(),
             cluster_ips: Claims::default(),
+            fronts: Claims::default(),
         }
     }
 
@@ -102,6 +106,7 @@ impl TableBuilder {
     /// Takes in a service, in place of what it was. What is known of endpoints that stay is kept.
     pub fn set_service(&mut self, spec: ServiceSpec) {
         self.table.zone.set(&spec);
+        let fronts = Front::of(&spec);
         let known = self.table.service_index(&spec.namespace, &spec.name);
         let before = known.map(|index| Arc::clone(&self.table.services[index.0]));
         let labels = match &before {
@@ -156,6 +161,11 @@ impl TableBuilder {
             ports: ports.into(),
             cluster_ip: spec.cluster_ip,
             alias: spec.alias.map(Into::into),
+            outside: Arc::new(Outside {
+                affinity: spec.affinity,
+                local: spec.external_local,
+                source_ranges: spec.source_ranges,
+            }),
             routes,
             budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
         };
@@ -165,6 +175,7 @@ impl TableBuilder {
             namespace.insert(spec.name, index);
         }
         self.claim(index, &labels, listed, spec.cluster_ip);
+        self.claim_fronts(index, &labels, fronts);
     }
 
     /// Forgets a service, if it is there.
@@ -175,6 +186,7 @@ impl TableBuilder {
         self.table.zone.remove(namespace, name);
         let labels = Arc::clone(&self.table.services[index.0].labels);
         self.claim(index, &labels, Listed::default(), None);
+        self.claim_fronts(index, &labels, Vec::new());
         if let Some(names) = self.table.by_name.get_mut(namespace) {
             names.remove(name);
             if names.is_empty() {
@@ -273,7 +285,47 @@ impl TableBuilder {
         self.claimed[index.0] = Claimed {
             addresses,
             cluster_ip,
+            fronts: before.fronts,
         };
+    }
+
+    /// The same of the places where it is served for who comes from outside.
+    fn claim_fronts(
+        &mut self,
+        index: ServiceIndex,
+        labels: &Arc<ServiceLabels>,
+        fronts: Vec<(Front, u16)>,
+    ) {
+        let before = std::mem::take(&mut self.claimed[index.0].fronts);
+        for front in &before {
+            self.fronts.withdraw(front, labels);
+        }
+        for (front, port) in &fronts {
+            let behind = Behind {
+                service: index,
+                port: *port,
+            };
+            self.fronts.claim(*front, labels, true, behind);
+        }
+        let now: Vec<Front> = fronts.into_iter().map(|(front, _)| front).collect();
+        for front in before.iter().chain(&now) {
+            match self.fronts.winner(front) {
+                Some(behind) => self.table.fronts.insert(*front, *behind),
+                None => self.table.fronts.remove(front),
+            };
+        }
+        self.claimed[index.0].fronts = now;
+    }
+
+    /// Takes in where the nodes are, each of them once, in place of what was known.
+    pub fn set_node_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let mut counted = std::collections::BTreeMap::new();
+        for address in addresses {
+            *counted.entry(address.to_canonical()).or_insert(0) += 1;
+        }
+        if *self.table.node_addresses != counted {
+            self.table.node_addresses = Arc::new(counted);
+        }
     }
 
     /// The endpoint, shared with whoever knows the very same; `None` when this node cannot reach it. `listed`: those of the service

@@ -124,6 +124,30 @@ impl Port {
         pick(&self.all, tried, now, rng)
     }
 
+    /// Where its endpoints are; of this node only, if that is asked for.
+    pub(crate) fn at(&self, only_here: bool) -> Vec<SocketAddr> {
+        let endpoints = match only_here {
+            true => &self.near,
+            false => &self.all,
+        };
+        endpoints.iter().map(|endpoint| endpoint.address).collect()
+    }
+
+    /// Chooses among those of this node alone.
+    pub(crate) fn pick_near(
+        &self,
+        tried: &[SocketAddr],
+        now: u64,
+        rng: &mut impl rand::Rng,
+    ) -> Option<&Arc<Endpoint>> {
+        pick(&self.near, tried, now, rng)
+    }
+
+    /// The endpoint at an address, if it is in use.
+    pub(crate) fn endpoint(&self, at: SocketAddr) -> Option<&Arc<Endpoint>> {
+        self.all.iter().find(|endpoint| endpoint.address == at)
+    }
+
     /// Where its endpoints are, those of this node first.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let far = self.all.iter().filter(|endpoint| endpoint.way != Way::Here);

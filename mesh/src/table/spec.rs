@@ -3,7 +3,10 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
+
+use ipnet::IpNet;
 
 use weft_api::identity::SpiffeId;
 
@@ -19,6 +22,14 @@ pub struct ServiceSpec {
     /// The name that it stands for, if it has no endpoints of its own (`ExternalName`).
     pub alias: Option<String>,
     pub ports: Vec<ServicePortSpec>,
+    /// Addresses of its own outside of the cluster, at which its ports are served.
+    pub addresses: Vec<IpAddr>,
+    /// Who may come from outside to those; everybody where there is none.
+    pub source_ranges: Vec<IpNet>,
+    /// Who comes from outside to a node is served by that node's endpoints alone (`externalTrafficPolicy: Local`).
+    pub external_local: bool,
+    /// How long a client that is known by its address stays with its endpoint (`sessionAffinity: ClientIP`).
+    pub affinity: Option<Duration>,
     /// What its slices say for names.
     pub names: Vec<Arc<SliceNames>>,
 }
@@ -75,6 +86,8 @@ pub struct ServicePortSpec {
     pub name: Option<String>,
     pub protocol: Protocol,
     pub port: u16,
+    /// Where each node serves it, too.
+    pub node_port: Option<u16>,
     pub endpoints: Vec<EndpointSpec>,
 }
 

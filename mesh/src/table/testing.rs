@@ -16,15 +16,14 @@ pub(crate) fn service(namespace: &str, name: &str) -> ServiceMaker {
     ServiceMaker(ServiceSpec {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        cluster_ip: None,
-        alias: None,
         ports: vec![ServicePortSpec {
             name: None,
             protocol: Protocol::Tcp,
             port: 80,
+            node_port: None,
             endpoints: vec![endpoint(namespace, &format!("{name}-0"), "10.42.0.1", "a")],
         }],
-        names: Vec::new(),
+        ..ServiceSpec::default()
     })
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use tokio::sync::oneshot;
 use weft_agent::AgentError;
 use weft_agent::heartbeat::{LEASE_EVERY_SECONDS, LEASE_EVERY_SECONDS_MAX};
@@ -45,6 +46,10 @@ pub struct Args {
     /// Port for logs and metrics; 0 picks a free one
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     node_port: u16,
+    /// A range of which this machine has all addresses, as 192.0.2.0/28: Services of type LoadBalancer get one of their own of it; several
+    /// with one flag each [default: they are at the nodes' addresses]
+    #[arg(long, value_name = "CIDR")]
+    service_addresses: Vec<IpNet>,
     /// Answer the cluster's names to programs of this machine at this address, as 127.0.0.53:5353
     #[arg(long, value_name = "IP:PORT")]
     dns_address: Option<SocketAddr>,
@@ -158,6 +163,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         open_services: open_services(args.open_services),
         mesh_port: args.mesh_port,
         node_port: args.node_port,
+        service_addresses: args.service_addresses,
         dns_address: args.dns_address,
         dns_upstream: args.dns_upstream,
         capacity_cpu_millis: args.capacity_cpu.map(|cpu| clamp(cpu.milli())),

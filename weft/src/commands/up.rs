@@ -11,10 +11,11 @@
 mod process;
 mod servers;
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
@@ -48,6 +49,10 @@ pub struct Args {
     /// Port of the gateway, shared by all nodes; 0 picks a free one
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     gateway_port: u16,
+    /// Addresses of this machine that Services of type LoadBalancer get one of their own of [default: 127.80.0.0/16 where --address is a
+    /// loopback address, else the nodes' own]
+    #[arg(long, value_name = "CIDR")]
+    service_addresses: Option<IpNet>,
     /// Answer the cluster's names to programs of this machine at this address, as 127.0.0.53:5353
     #[arg(long, value_name = "IP:PORT")]
     dns_address: Option<SocketAddr>,
@@ -102,6 +107,12 @@ const ORPHANS_MAX: Duration = DRAIN_TIMEOUT;
 const STORE_LOCK: &str = "store/lock";
 /// How often they are looked after.
 const ORPHANS_POLL: Duration = Duration::from_millis(50);
+
+/// A host has every address of 127.0.0.0/8, and hardly anybody uses these.
+fn of_loopback(address: IpAddr) -> Option<IpNet> {
+    let range = Ipv4Net::new_assert(Ipv4Addr::new(127, 80, 0, 0), 16);
+    address.is_loopback().then(|| range.into())
+}
 
 /// An even number of servers survives no more failures than one less.
 fn odd(text: &str) -> Result<u16, String> {
@@ -163,6 +174,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         nodes: args.nodes,
         cores: args.cores,
         services_open: args.open_services,
+        service_addresses: args.service_addresses.or_else(|| of_loopback(args.address)),
         dns_address: args.dns_address,
         dns_upstream: args.dns_upstream,
         registries_file,
@@ -237,6 +249,7 @@ struct Cluster {
     nodes: u16,
     cores: Option<usize>,
     services_open: bool,
+    service_addresses: Option<IpNet>,
     dns_address: Option<SocketAddr>,
     dns_upstream: Vec<SocketAddr>,
     registries_file: Option<PathBuf>,
@@ -324,6 +337,9 @@ impl Cluster {
             "this-machine"
         };
         arguments.push(format!("--open-services={open_to}"));
+        if let Some(range) = self.service_addresses {
+            arguments.extend(["--service-addresses".to_owned(), range.to_string()]);
+        }
         if let Some(address) = self.dns_address {
             arguments.extend(["--dns-address".to_owned(), address.to_string()]);
         }
