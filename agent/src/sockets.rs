@@ -38,7 +38,8 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 use weft_api::SpiffeId;
 use weft_mesh::{
-    Answering, CallerInfo, LocalWorkload, Mesh, Outbound, Over, PodAddress, Search, WorkloadInfo,
+    Answering, CallerInfo, LocalWorkload, Mesh, Outbound, Over, PodAddress, Protocol, Search,
+    WorkloadInfo,
 };
 use weft_runtime::Network;
 use weft_runtime::network::{Beyond, Stream, Via, pair};
@@ -348,6 +349,15 @@ impl Beyond for Around {
             let chosen = chosen.and_then(|chosen| endpoints.get(chosen));
             self.carry(from, to, chosen.copied().unwrap_or(to), datagram);
         }
+    }
+
+    fn is_at(&self, to: SocketAddr, is_udp: bool) -> bool {
+        let protocol = match is_udp {
+            true => Protocol::Udp,
+            false => Protocol::Tcp,
+        };
+        let node = self.node.upgrade();
+        node.is_some_and(|node| node.mesh.is_published(protocol, to))
     }
 
     fn resolve(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {

@@ -12,14 +12,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use weft_api::annotation;
+use weft_api::object::{Object, ObjectError};
 use weft_api::view::Node;
-use weft_kinds::{NODE, SERVICE};
+use weft_kinds::{GATEWAY, Kind, NODE, SERVICE};
 
-use crate::indexer::Cached;
+use crate::indexer::{Cached, Lens};
 use crate::lens::Service;
 use crate::metadata::Key;
 use crate::view::View;
@@ -30,11 +32,15 @@ pub const CONTROLLER: Controller = Controller {
     name: "service-lb-controller",
     reads: |reads| {
         reads.kind::<Service>();
+        reads.kind::<Gateway>();
         reads.kind::<Node>();
     },
     keys: |_, touched| {
         let is_service = touched.is_of(&SERVICE);
-        let wakes = is_service || touched.is_of(&NODE) && is_news(touched);
+        let of_gateway = |row: Option<&Cached<Gateway>>| row.map(|row| row.body.0.clone());
+        let before = of_gateway(touched.before::<Gateway>());
+        let gateways = touched.is_of(&GATEWAY) && before != of_gateway(touched.after::<Gateway>());
+        let wakes = is_service || gateways || touched.is_of(&NODE) && is_news(touched);
         if wakes { vec![all()] } else { Vec::new() }
     },
     relieved: |_, _| Vec::new(),
@@ -56,6 +62,25 @@ fn all() -> Key {
 fn is_news(touched: &crate::Touched) -> bool {
     let of = |node: Option<&Cached<Node>>| node.map(NodeFacts::read);
     of(touched.before::<Node>()) != of(touched.after::<Node>())
+}
+
+/// The addresses that a Gateway has: they come from the same ranges, and are no Service's.
+#[derive(Debug)]
+struct Gateway(Vec<IpAddr>);
+
+impl Lens for Gateway {
+    const WHOLE: bool = true;
+
+    fn kind() -> &'static Arc<Kind> {
+        &GATEWAY
+    }
+
+    fn read(object: &Object) -> Result<Self, ObjectError> {
+        let addresses = object.as_value()["status"]["addresses"].as_array();
+        let addresses = addresses.into_iter().flatten();
+        let addresses = addresses.filter_map(|one| one["value"].as_str()?.parse().ok());
+        Ok(Self(addresses.collect()))
+    }
 }
 
 /// What a node has for Services.
@@ -98,6 +123,8 @@ struct Offer {
     /// Of which nodes have all addresses; none where they have their own only.
     ranges: BTreeSet<IpNet>,
     nodes: BTreeSet<IpAddr>,
+    /// What Gateways have.
+    gateways: BTreeSet<IpAddr>,
     /// Below this no node may listen.
     lowest_port: u16,
 }
@@ -121,11 +148,12 @@ impl Offer {
 
     /// The first and the last address of a range are those of its network.
     fn has(&self, address: IpAddr) -> bool {
-        self.ranges.iter().any(|range| {
-            range.contains(&address)
-                && (range.prefix_len() == range.max_prefix_len()
-                    || address != range.network() && address != range.broadcast())
-        })
+        !self.gateways.contains(&address)
+            && self.ranges.iter().any(|range| {
+                range.contains(&address)
+                    && (range.prefix_len() == range.max_prefix_len()
+                        || address != range.network() && address != range.broadcast())
+            })
     }
 
     /// Its addresses, each once, from a place that follows from the name.
@@ -294,7 +322,11 @@ fn entry(address: IpAddr, want: &Want, lowest_port: u16) -> Value {
 }
 
 fn reconcile(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
-    let offer = Offer::of(view.list::<Node>().map(NodeFacts::read));
+    let mut offer = Offer::of(view.list::<Node>().map(NodeFacts::read));
+    offer.gateways = view
+        .list::<Gateway>()
+        .flat_map(|gateway| gateway.body.0.clone())
+        .collect();
     let (mut wanting, others): (Vec<_>, Vec<_>) = view
         .list::<Service>()
         .partition(|service| wants_address(service));
@@ -366,6 +398,7 @@ mod tests {
             ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
             nodes: nodes.iter().map(|ip| ip.parse().unwrap()).collect(),
             lowest_port: 0,
+            ..Offer::default()
         }
     }
 
@@ -409,6 +442,18 @@ mod tests {
         assert_eq!(given[6], "all addresses are given to other Services");
         let some: BTreeSet<&String> = given.iter().collect();
         assert_eq!(some.len(), 7, "six addresses, and who has none");
+    }
+
+    #[test]
+    fn what_a_gateway_has_is_no_services() {
+        let mut offer = offer(&["127.64.0.0/30"], &[]);
+        offer.gateways = ["127.64.0.1".parse().unwrap()].into();
+        let wants = [
+            want("a/old", None, &["127.64.0.1"], 80),
+            want("a/asks", Some("127.64.0.1"), &[], 80),
+        ];
+        let given = shown(assign(&wants, &offer));
+        assert_eq!(given, ["127.64.0.2", "no node has the address 127.64.0.1"]);
     }
 
     #[test]

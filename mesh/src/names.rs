@@ -71,6 +71,12 @@ impl Mesh {
         addresses(&table, &self.inner.cluster_domain, search, name)
     }
 
+    /// Whether a Service is served at an address for who comes from outside of the cluster.
+    #[must_use]
+    pub fn is_published(&self, protocol: Protocol, at: SocketAddr) -> bool {
+        self.inner.table.load().behind(protocol, at).is_some()
+    }
+
     /// The endpoints in use behind a Service's address for datagrams, those of this node first; none where it is no such address.
     #[must_use]
     pub fn endpoints(&self, of: SocketAddr) -> Vec<SocketAddr> {

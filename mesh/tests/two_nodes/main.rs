@@ -2,6 +2,7 @@
 
 mod calls;
 mod faults;
+mod fronts;
 mod gateway;
 mod streams;
 mod world;
