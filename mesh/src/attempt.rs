@@ -259,7 +259,10 @@ impl Call {
             true => head.again(),
             false => head.take(),
         };
-        let context = self.context_of(attempt.number);
+        let context = CallContext {
+            port: Some(endpoint.address.port()),
+            ..self.context_of(attempt.number)
+        };
         if let Some(trace) = &context.trace {
             trace.write(&mut parts.headers);
         }

@@ -465,6 +465,8 @@ pub(crate) fn called_by(
         trace: Some(trace),
         depth: context.depth.saturating_add(1),
         attempt: 0,
+        // Of the call that it serves.
+        port: None,
     }
 }
 

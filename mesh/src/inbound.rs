@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use weft_api::identity::SpiffeId;
 
 use crate::{
-    Body, Datagrams, FailureKind, Inner, Peer, Transport, WorkloadInfo,
+    Body, CallContext, Datagrams, FailureKind, Inner, Peer, Transport, WorkloadInfo,
     accept::accept_loop,
     deliver::{self, Attached},
     failure, headers,
@@ -324,7 +324,10 @@ impl Session {
         if let Some(raw) = raw {
             raw.mark(&mut parts.extensions);
         }
-        let context = wire::take_context(&mut parts.headers, peer, started);
+        let context = CallContext {
+            port: Some(address.port()),
+            ..wire::take_context(&mut parts.headers, peer, started)
+        };
         let deadline = context.deadline;
         let grpc = measure::is_grpc(&parts.headers);
         let (body, request_bytes) = counted(body);

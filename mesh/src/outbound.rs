@@ -182,7 +182,10 @@ impl Outbound {
             attached.ok_or_else(|| failure::given_up(FailureKind::NotHere.into(), &name(), 1))
         });
         let to = to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error))?;
-        let context = called_by(&self.caller, context, request.headers());
+        let context = CallContext {
+            port: Some(address.port),
+            ..called_by(&self.caller, context, request.headers())
+        };
         if let Some(trace) = &context.trace {
             trace.write(request.headers_mut());
         }
