@@ -12,7 +12,6 @@
 //! serve; a lost connection changes nothing but the age of the lease.
 
 use crate::identity::{Chain, Link};
-use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
@@ -60,9 +59,9 @@ pub struct Facts {
     pub mesh_address: SocketAddr,
     /// Where it takes requests from outside of the cluster.
     pub gateway_port: u16,
+    /// Ranges of addresses that it has for Services and Gateways, apart by commas.
+    pub service_addresses: Option<String>,
     pub node_port: u16,
-    /// Ranges of which this machine has all addresses, for Services and Gateways.
-    pub service_addresses: Vec<IpNet>,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
     /// How often the lease is renewed: 1 or 2, [`LEASE_EVERY_SECONDS_MAX`] at most.
@@ -371,8 +370,6 @@ fn node_object(facts: &Facts) -> Node {
         ("weft.dev/runtime", "wasmtime"),
     ];
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-    let ranges = facts.service_addresses.iter().map(ToString::to_string);
-    let ranges: Vec<String> = ranges.collect();
     Node {
         metadata: ObjectMeta {
             name: Some(facts.name.clone()),
@@ -381,11 +378,17 @@ fn node_object(facts: &Facts) -> Node {
                 [
                     (annotation::MESH_ADDRESS, facts.mesh_address.to_string()),
                     (annotation::GATEWAY_PORT, facts.gateway_port.to_string()),
-                    (annotation::SERVICE_ADDRESSES, ranges.join(",")),
                     (annotation::LOWEST_PORT, lowest_port().to_string()),
                 ]
+                .into_iter()
+                .chain(
+                    facts
+                        .service_addresses
+                        .iter()
+                        .map(|ranges| (annotation::SERVICE_ADDRESSES, ranges.clone())),
+                )
                 .map(|(key, value)| (key.to_owned(), value))
-                .into(),
+                .collect(),
             ),
             ..ObjectMeta::default()
         },

@@ -32,8 +32,8 @@ mod connection;
 mod deliver;
 mod dns;
 mod egress;
+mod exposed;
 mod failure;
-mod front;
 mod gate;
 mod gateway;
 mod headers;
@@ -79,7 +79,7 @@ pub use egress::{
     EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
     OwnAddresses, Resolve, Resolving, SpecialAddress,
 };
-pub use front::Spawn;
+pub use exposed::Spawn;
 pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};
 pub use names::Search;

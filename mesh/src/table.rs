@@ -10,7 +10,7 @@
 
 mod builder;
 mod endpoint;
-mod front;
+mod exposure;
 mod spec;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,7 +29,7 @@ use weft_turns::Tenant;
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::{Port, Way};
-pub(crate) use front::Front;
+pub(crate) use exposure::Exposure;
 pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames};
 
 use crate::budget::Budget;
@@ -55,8 +55,8 @@ pub struct Table {
     endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) zone: Zone,
-    fronts: imbl::HashMap<Front, front::Behind>,
-    node_addresses: front::NodeAddresses,
+    exposed: imbl::HashMap<Exposure, exposure::Behind>,
+    node_addresses: exposure::NodeAddresses,
 }
 
 /// A Service with its endpoints and the routes bound to it.
@@ -260,7 +260,7 @@ impl Table {
             endpoints: imbl::HashMap::new(),
             listeners: Arc::default(),
             zone: Zone::default(),
-            fronts: imbl::HashMap::new(),
+            exposed: imbl::HashMap::new(),
             node_addresses: Arc::default(),
         }
     }
@@ -397,13 +397,13 @@ impl PartialEq for Table {
             && self.listeners == other.listeners
             && self.zone == other.zone
             && self.node_addresses == other.node_addresses
-            && self.fronts.len() == other.fronts.len()
-            && self.fronts.iter().all(|(front, behind)| {
-                let at = |table: &Self, behind: &front::Behind| {
+            && self.exposed.len() == other.exposed.len()
+            && self.exposed.iter().all(|(exposure, behind)| {
+                let at = |table: &Self, behind: &exposure::Behind| {
                     let service = table.services.get(behind.service.0)?;
                     Some((Arc::clone(&service.labels), behind.port))
                 };
-                let theirs = other.fronts.get(front);
+                let theirs = other.exposed.get(exposure);
                 theirs.is_some_and(|theirs| at(self, behind) == at(other, theirs))
             })
     }

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -65,10 +64,10 @@ pub struct NodeConfig {
     /// Other nodes on this machine listen on the same gateway port: `weft up` looked before that nobody else does.
     pub gateway_port_shared: bool,
     pub open_services: OpenServices,
+    /// Ranges of addresses, apart by commas, that lead to this node: Services and Gateways have addresses of their own there.
+    pub service_addresses: Option<String>,
     pub mesh_port: u16,
     pub node_port: u16,
-    /// Ranges of which this machine has all addresses: Services and Gateways get theirs of them, else they are at the nodes' own.
-    pub service_addresses: Vec<IpNet>,
     /// Where the cluster's names are answered for programs of this machine; nowhere when not given. Other nodes of the machine may answer
     /// there, too.
     pub dns_address: Option<SocketAddr>,
@@ -276,12 +275,12 @@ pub async fn run(
         let core = turn.fetch_add(1, Ordering::Relaxed) % count;
         on_cores.spawn_on(core, serving)
     });
-    let (on_fronts, stop) = (mesh.clone(), traffic.clone());
+    let (on_exposed, stop) = (mesh.clone(), traffic.clone());
     let address = config.address;
     serving.spawn(watched(
         "services",
         tokio::spawn(async move {
-            on_fronts.serve_fronts(address, spawn, stop).await;
+            on_exposed.serve_exposed(address, spawn, stop).await;
             Ok(())
         }),
     ));
@@ -297,8 +296,8 @@ pub async fn run(
                 address: config.address,
                 mesh_address: SocketAddr::new(config.address, ports.mesh),
                 gateway_port: ports.gateway,
-                node_port: ports.node,
                 service_addresses: config.service_addresses.clone(),
+                node_port: ports.node,
                 cpu_millis: config.capacity_cpu_millis.unwrap_or(machine.cpu_millis),
                 memory_bytes: config.capacity_memory_bytes.unwrap_or(machine.memory_bytes),
                 lease_every_seconds: config.lease_every_seconds,

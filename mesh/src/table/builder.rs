@@ -17,9 +17,9 @@ use smallvec::SmallVec;
 use weft_api::identity::SpiffeId;
 use weft_gateway::{NamespacedName, Served, ServiceRoutes};
 
-use super::front::Behind;
+use super::exposure::Behind;
 use super::{
-    BoundRoutes, Endpoint, EndpointSpec, Front, Outside, Port, Service, ServiceIndex,
+    BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, Port, Service, ServiceIndex,
     ServiceLabels, ServiceSpec, Table, Way,
 };
 use crate::{WorkloadInfo, route::Listeners, wire};
@@ -40,14 +40,14 @@ pub struct TableBuilder {
     claimed: Vec<Claimed>,
     endpoints: Claims<SocketAddr, Arc<Endpoint>>,
     cluster_ips: Claims<IpAddr, ServiceIndex>,
-    fronts: Claims<Front, Behind>,
+    exposures: Claims<Exposure, Behind>,
 }
 
 #[derive(Debug, Default)]
 struct Claimed {
     addresses: Vec<SocketAddr>,
     cluster_ip: Option<IpAddr>,
-    fronts: Vec<Front>,
+    exposures: Vec<Exposure>,
 }
 
 impl TableBuilder {
@@ -61,7 +61,7 @@ impl TableBuilder {
             claimed: Vec::new(),
             endpoints: Claims::default(),
             cluster_ips: Claims::default(),
-            fronts: Claims::default(),
+            exposures: Claims::default(),
         }
     }
 
@@ -106,7 +106,7 @@ impl TableBuilder {
     /// Takes in a service, in place of what it was. What is known of endpoints that stay is kept.
     pub fn set_service(&mut self, spec: ServiceSpec) {
         self.table.zone.set(&spec);
-        let fronts = Front::of(&spec);
+        let exposures = Exposure::of(&spec);
         let known = self.table.service_index(&spec.namespace, &spec.name);
         let before = known.map(|index| Arc::clone(&self.table.services[index.0]));
         let labels = match &before {
@@ -175,7 +175,7 @@ impl TableBuilder {
             namespace.insert(spec.name, index);
         }
         self.claim(index, &labels, listed, spec.cluster_ip);
-        self.claim_fronts(index, &labels, fronts);
+        self.claim_exposures(index, &labels, exposures);
     }
 
     /// Forgets a service, if it is there.
@@ -186,7 +186,7 @@ impl TableBuilder {
         self.table.zone.remove(namespace, name);
         let labels = Arc::clone(&self.table.services[index.0].labels);
         self.claim(index, &labels, Listed::default(), None);
-        self.claim_fronts(index, &labels, Vec::new());
+        self.claim_exposures(index, &labels, Vec::new());
         if let Some(names) = self.table.by_name.get_mut(namespace) {
             names.remove(name);
             if names.is_empty() {
@@ -285,36 +285,39 @@ impl TableBuilder {
         self.claimed[index.0] = Claimed {
             addresses,
             cluster_ip,
-            fronts: before.fronts,
+            exposures: before.exposures,
         };
     }
 
     /// The same of the places where it is served for who comes from outside.
-    fn claim_fronts(
+    fn claim_exposures(
         &mut self,
         index: ServiceIndex,
         labels: &Arc<ServiceLabels>,
-        fronts: Vec<(Front, u16)>,
+        exposures: Vec<(Exposure, u16)>,
     ) {
-        let before = std::mem::take(&mut self.claimed[index.0].fronts);
-        for front in &before {
-            self.fronts.withdraw(front, labels);
+        let before = std::mem::take(&mut self.claimed[index.0].exposures);
+        for exposure in &before {
+            self.exposures.withdraw(exposure, labels);
         }
-        for (front, port) in &fronts {
+        for (exposure, port) in &exposures {
             let behind = Behind {
                 service: index,
                 port: *port,
             };
-            self.fronts.claim(*front, labels, true, behind);
+            self.exposures.claim(*exposure, labels, true, behind);
         }
-        let now: Vec<Front> = fronts.into_iter().map(|(front, _)| front).collect();
-        for front in before.iter().chain(&now) {
-            match self.fronts.winner(front) {
-                Some(behind) => self.table.fronts.insert(*front, *behind),
-                None => self.table.fronts.remove(front),
+        let now: Vec<Exposure> = exposures
+            .into_iter()
+            .map(|(exposure, _)| exposure)
+            .collect();
+        for exposure in before.iter().chain(&now) {
+            match self.exposures.winner(exposure) {
+                Some(behind) => self.table.exposed.insert(*exposure, *behind),
+                None => self.table.exposed.remove(exposure),
             };
         }
-        self.claimed[index.0].fronts = now;
+        self.claimed[index.0].exposures = now;
     }
 
     /// Takes in where the nodes are, each of them once, in place of what was known.

@@ -15,6 +15,7 @@ use http_body_util::StreamBody;
 use tokio::sync::Notify;
 use weft_mesh::{
     Body, BoxError, CallContext, CallerInfo, CancellationToken, Failure, FailureKind, Mesh,
+    PodAddress,
 };
 
 use super::world::*;

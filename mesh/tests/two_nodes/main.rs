@@ -1,8 +1,8 @@
 //! Two meshes in one process, talking over loopback with certificates of one throw-away authority.
 
 mod calls;
+mod exposed;
 mod faults;
-mod fronts;
 mod gateway;
 mod streams;
 mod world;

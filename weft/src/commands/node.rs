@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use tokio::sync::oneshot;
 use weft_agent::AgentError;
 use weft_agent::heartbeat::{LEASE_EVERY_SECONDS, LEASE_EVERY_SECONDS_MAX};
@@ -46,10 +45,6 @@ pub struct Args {
     /// Port for logs and metrics; 0 picks a free one
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     node_port: u16,
-    /// A range of which this machine has all addresses, as 192.0.2.0/28: Services of type LoadBalancer get one of their own of it; several
-    /// with one flag each [default: they are at the nodes' addresses]
-    #[arg(long, value_name = "CIDR")]
-    service_addresses: Vec<IpNet>,
     /// Answer the cluster's names to programs of this machine at this address, as 127.0.0.53:5353
     #[arg(long, value_name = "IP:PORT")]
     dns_address: Option<SocketAddr>,
@@ -92,6 +87,9 @@ pub struct Args {
         default_missing_value = "everybody"
     )]
     open_services: Option<OpenTo>,
+    /// Ranges of addresses that lead to this node, as 192.0.2.0/28,2001:db8::/120: each Gateway gets one of them
+    #[arg(long, value_name = "CIDRS")]
+    service_addresses: Option<String>,
     /// Write the log as JSON
     #[arg(long)]
     pub log_json: bool,
@@ -161,9 +159,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         gateway_port: args.gateway_port,
         gateway_port_shared: args.share_gateway_port,
         open_services: open_services(args.open_services),
+        service_addresses: args.service_addresses,
         mesh_port: args.mesh_port,
         node_port: args.node_port,
-        service_addresses: args.service_addresses,
         dns_address: args.dns_address,
         dns_upstream: args.dns_upstream,
         capacity_cpu_millis: args.capacity_cpu.map(|cpu| clamp(cpu.milli())),

@@ -11,11 +11,10 @@
 mod process;
 mod servers;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
@@ -49,10 +48,9 @@ pub struct Args {
     /// Port of the gateway, shared by all nodes; 0 picks a free one
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     gateway_port: u16,
-    /// Addresses of this machine that Services of type LoadBalancer get one of their own of [default: 127.80.0.0/16 where --address is a
-    /// loopback address, else the nodes' own]
-    #[arg(long, value_name = "CIDR")]
-    service_addresses: Option<IpNet>,
+    /// Ranges of addresses of this machine, of which each Gateway gets one [default: of 127.0.0.0/8, by the API's port]
+    #[arg(long, value_name = "CIDRS")]
+    service_addresses: Option<String>,
     /// Answer the cluster's names to programs of this machine at this address, as 127.0.0.53:5353
     #[arg(long, value_name = "IP:PORT")]
     dns_address: Option<SocketAddr>,
@@ -107,12 +105,6 @@ const ORPHANS_MAX: Duration = DRAIN_TIMEOUT;
 const STORE_LOCK: &str = "store/lock";
 /// How often they are looked after.
 const ORPHANS_POLL: Duration = Duration::from_millis(50);
-
-/// A host has every address of 127.0.0.0/8, and hardly anybody uses these.
-fn of_loopback(address: IpAddr) -> Option<IpNet> {
-    let range = Ipv4Net::new_assert(Ipv4Addr::new(127, 80, 0, 0), 16);
-    address.is_loopback().then(|| range.into())
-}
 
 /// An even number of servers survives no more failures than one less.
 fn odd(text: &str) -> Result<u16, String> {
@@ -173,8 +165,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         gateway,
         nodes: args.nodes,
         cores: args.cores,
+        service_addresses: args.service_addresses,
         services_open: args.open_services,
-        service_addresses: args.service_addresses.or_else(|| of_loopback(args.address)),
         dns_address: args.dns_address,
         dns_upstream: args.dns_upstream,
         registries_file,
@@ -228,6 +220,15 @@ fn free_port(address: SocketAddr, what: &str) -> Result<SocketAddr, Failure> {
         .map_err(|error| server::cannot_listen(what, address, &error))
 }
 
+/// Addresses that only this machine has, all of which lead to it: 254 that no other weft on it has, as it has another port.
+fn loopback_range(address: IpAddr, api: &str) -> Option<String> {
+    let port: u16 = api.rsplit_once(':')?.1.trim_end_matches('/').parse().ok()?;
+    let [high, low] = port.to_be_bytes();
+    // 127.0.0.0/24 is what others mean by this machine.
+    let is_usable = address.is_loopback() && address.is_ipv4() && port > 255;
+    is_usable.then(|| format!("127.{high}.{low}.0/24"))
+}
+
 /// The nodes' processes. They outlive the servers.
 #[derive(Default)]
 struct Nodes {
@@ -248,8 +249,8 @@ struct Cluster {
     gateway: SocketAddr,
     nodes: u16,
     cores: Option<usize>,
+    service_addresses: Option<String>,
     services_open: bool,
-    service_addresses: Option<IpNet>,
     dns_address: Option<SocketAddr>,
     dns_upstream: Vec<SocketAddr>,
     registries_file: Option<PathBuf>,
@@ -330,6 +331,10 @@ impl Cluster {
             ]
             .map(str::to_owned),
         );
+        let ranges = self.service_addresses.clone();
+        if let Some(ranges) = ranges.or_else(|| loopback_range(self.gateway.ip(), &server.url)) {
+            arguments.extend(["--service-addresses".to_owned(), ranges]);
+        }
         // Whoever tries weft here calls its services without a route; what others send is for routes.
         let open_to = if self.services_open {
             "everybody"
@@ -337,9 +342,6 @@ impl Cluster {
             "this-machine"
         };
         arguments.push(format!("--open-services={open_to}"));
-        if let Some(range) = self.service_addresses {
-            arguments.extend(["--service-addresses".to_owned(), range.to_string()]);
-        }
         if let Some(address) = self.dns_address {
             arguments.extend(["--dns-address".to_owned(), address.to_string()]);
         }

@@ -1,6 +1,6 @@
 //! Where Services are reached from outside: at addresses of their own, and at ports of every node.
 //!
-//! Invariant: a front is of one Service; of several that claim it, the first by namespace and name has it ([`super::builder`]).
+//! Invariant: an exposure is of one Service; of several that claim it, the first by namespace and name has it ([`super::builder`]).
 
 use std::{
     collections::BTreeMap,
@@ -12,31 +12,31 @@ use super::{Protocol, Service, ServiceIndex, ServiceSpec, Table};
 
 /// A place where a port of a Service is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Front {
+pub(crate) enum Exposure {
     Address(Protocol, SocketAddr),
     /// At each node's address.
     Node(Protocol, u16),
 }
 
-impl Front {
+impl Exposure {
     /// All of a Service, with the port of it that each serves.
-    pub(super) fn of(spec: &ServiceSpec) -> Vec<(Front, u16)> {
+    pub(super) fn of(spec: &ServiceSpec) -> Vec<(Exposure, u16)> {
         let ports = spec.ports.iter().flat_map(|port| {
             let own = spec.addresses.iter();
             let own = own.map(|ip| {
                 let at = SocketAddr::new(ip.to_canonical(), port.port);
-                Front::Address(port.protocol, at)
+                Exposure::Address(port.protocol, at)
             });
             let node = port
                 .node_port
-                .map(|number| Front::Node(port.protocol, number));
-            own.chain(node).map(|front| (front, port.port))
+                .map(|number| Exposure::Node(port.protocol, number));
+            own.chain(node).map(|exposure| (exposure, port.port))
         });
         ports.collect()
     }
 }
 
-/// The port of a Service that a front serves.
+/// The port of a Service that an exposure serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Behind {
     pub(super) service: ServiceIndex,
@@ -54,19 +54,19 @@ impl Table {
         at: SocketAddr,
     ) -> Option<(&Arc<Service>, u16)> {
         let ip = at.ip().to_canonical();
-        let own = Front::Address(protocol, SocketAddr::new(ip, at.port()));
+        let own = Exposure::Address(protocol, SocketAddr::new(ip, at.port()));
         let node = || {
             let is_node = self.node_addresses.contains_key(&ip);
-            is_node.then_some(Front::Node(protocol, at.port()))
+            is_node.then_some(Exposure::Node(protocol, at.port()))
         };
-        let found = self.fronts.get(&own);
-        let behind = found.or_else(|| self.fronts.get(&node()?))?;
+        let found = self.exposed.get(&own);
+        let behind = found.or_else(|| self.exposed.get(&node()?))?;
         Some((self.services.get(behind.service.0)?, behind.port))
     }
 
-    /// All fronts, in no order.
-    pub(crate) fn fronts(&self) -> impl Iterator<Item = Front> {
-        self.fronts.keys().copied()
+    /// All exposures, in no order.
+    pub(crate) fn exposures(&self) -> impl Iterator<Item = Exposure> {
+        self.exposed.keys().copied()
     }
 
     /// Whether several nodes have this address.

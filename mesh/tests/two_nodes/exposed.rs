@@ -108,7 +108,7 @@ fn published(
 fn serve(world: &World) -> JoinHandle<()> {
     let (mesh, stop) = (world.a.clone(), world.stop.clone());
     let spawn: Spawn = Arc::new(tokio::spawn);
-    tokio::spawn(async move { mesh.serve_fronts(NODE, spawn, stop).await })
+    tokio::spawn(async move { mesh.serve_exposed(NODE, spawn, stop).await })
 }
 
 fn publish(world: &World, generation: u64, services: Vec<ServiceSpec>) {

@@ -2,7 +2,7 @@
 //! (NodePort).
 //!
 //! ```text
-//! a table comes ─► which places there are (table/front.rs) ─► one task a place, on a core ─► stream.rs · datagrams.rs ─► as any call
+//! a table comes ─► which places there are (table/exposure.rs) ─► one task a place, on a core ─► stream.rs · datagrams.rs ─► as any call
 //! ```
 //! A place is listened at by one node of a machine: the others try again each second, and have it a second after that one is gone. Whoever
 //! comes has no name; the gateway calls under its own identity.
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Mesh, Outbound,
-    table::{Front, Protocol, Table},
+    table::{Exposure, Protocol, Table},
 };
 
 /// How soon a place is tried again that somebody else has: a node of this machine that may be gone by then.
@@ -67,7 +67,7 @@ enum Slot {
 
 impl Mesh {
     /// Serves Services at their addresses outside of the cluster and at this node's, which is `address`, until `shutdown`.
-    pub async fn serve_fronts(&self, address: IpAddr, spawn: Spawn, shutdown: CancellationToken) {
+    pub async fn serve_exposed(&self, address: IpAddr, spawn: Spawn, shutdown: CancellationToken) {
         let mut published = self.inner.published.subscribe();
         let mut places: BTreeMap<Place, Slot> = BTreeMap::new();
         let mut ending = Ending::new();
@@ -168,12 +168,12 @@ impl Mesh {
 
 /// Where a node at `address` should listen.
 fn wanted(table: &Table, address: IpAddr) -> BTreeSet<Place> {
-    let fronts = table.fronts().filter_map(|front| match front {
-        Front::Address(Protocol::Sctp, _) | Front::Node(Protocol::Sctp, _) => None,
-        Front::Address(protocol, at) => Some((protocol, at)),
-        Front::Node(protocol, port) => Some((protocol, SocketAddr::new(address, port))),
+    let places = table.exposures().filter_map(|exposure| match exposure {
+        Exposure::Address(Protocol::Sctp, _) | Exposure::Node(Protocol::Sctp, _) => None,
+        Exposure::Address(protocol, at) => Some((protocol, at)),
+        Exposure::Node(protocol, port) => Some((protocol, SocketAddr::new(address, port))),
     });
-    let mut places: BTreeSet<Place> = fronts.collect();
+    let mut places: BTreeSet<Place> = places.collect();
     while places.len() > PLACES_MAX {
         places.pop_last();
     }
