@@ -322,13 +322,14 @@ fn entry(address: IpAddr, want: &Want, lowest_port: u16) -> Value {
 }
 
 fn reconcile(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
-    let mut offer = Offer::of(view.list::<Node>().map(NodeFacts::read));
+    let mut offer = Offer::of(view.list::<Node>().map(|node| NodeFacts::read(node)));
     offer.gateways = view
         .list::<Gateway>()
         .flat_map(|gateway| gateway.body.0.clone())
         .collect();
     let (mut wanting, others): (Vec<_>, Vec<_>) = view
         .list::<Service>()
+        .map(|service| &**service)
         .partition(|service| wants_address(service));
     wanting.sort_by_key(|service| (service.meta.creation_timestamp, service.key.clone()));
     let wants: Vec<Want> = wanting.iter().map(|service| want(service)).collect();
