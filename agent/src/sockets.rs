@@ -305,10 +305,11 @@ impl Beyond for Around {
         };
         let (here, there) = pair(from, to);
         if node.topology.is_dns(to) {
-            let mesh = node.mesh.clone();
-            self.tasks
-                .spawn(async move { mesh.serve_dns_stream(there).await });
-            return Box::pin(std::future::ready(Ok(here)));
+            let (mesh, tasks) = (node.mesh.clone(), self.tasks.clone());
+            return Box::pin(async move {
+                tasks.spawn(async move { mesh.serve_dns_stream(there).await });
+                Ok(here)
+            });
         }
         let (outbound, tasks) = (self.outbound.clone(), self.tasks.clone());
         if let Some(servers) = node.topology.api_servers(to) {

@@ -119,7 +119,7 @@ pub(crate) fn reply(
         if edns.version() > 0 {
             answer.metadata.response_code = ResponseCode::BADVERS;
             answer.set_edns(ours);
-            return Reply::Answer(fitted(answer, limit));
+            return answered(answer, limit);
         }
         answer.set_edns(ours);
     }
@@ -136,7 +136,7 @@ pub(crate) fn reply(
     };
     if let Some(code) = refused {
         answer.metadata.response_code = code;
-        return Reply::Answer(fitted(answer, limit));
+        return answered(answer, limit);
     }
     let Some(query) = answer.queries.first().cloned() else {
         return Reply::Silence;
@@ -159,7 +159,7 @@ pub(crate) fn reply(
             if is_empty {
                 answer.authorities = soa(domain).into_iter().collect();
             }
-            Reply::Answer(fitted(answer, limit))
+            answered(answer, limit)
         }
         Found::Elsewhere { records, name } => {
             answer.metadata.authoritative = !records.is_empty();
@@ -181,7 +181,7 @@ fn malformed(message: &[u8]) -> Reply {
         [high, low, flags, ..] if message.len() >= 12 && flags & RESPONSE == 0 => {
             let id = u16::from_be_bytes([*high, *low]);
             let answer = Message::error_msg(id, OpCode::Query, ResponseCode::FormErr);
-            Reply::Answer(fitted(answer, UDP_BYTES_MIN))
+            answered(answer, UDP_BYTES_MIN)
         }
         _ => Reply::Silence,
     }
@@ -372,6 +372,14 @@ fn below<'n>(name: &'n str, domain: &str) -> Option<Vec<&'n str>> {
         return Some(Vec::new());
     }
     Some(rest.strip_suffix('.')?.split('.').collect())
+}
+
+/// What cannot be written is not answered.
+fn answered(answer: Message, limit: usize) -> Reply {
+    match fitted(answer, limit) {
+        nothing if nothing.is_empty() => Reply::Silence,
+        answer => Reply::Answer(answer),
+    }
 }
 
 /// The bytes of an answer: what comes along unasked goes first, then all that is in it but that it was cut short.
