@@ -19,17 +19,15 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use http::HeaderValue;
-use ipnet::IpNet;
 use weft_turns::Tenant;
 
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::{Port, Way};
-pub(crate) use exposure::Exposure;
+pub(crate) use exposure::{Exposure, Outside};
 pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames};
 
 use crate::budget::Budget;
@@ -71,26 +69,6 @@ pub struct Service {
     outside: Arc<Outside>,
     routes: Arc<BoundRoutes>,
     budget: Arc<Budget>,
-}
-
-/// How a Service is called by who has an address, and from outside.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Outside {
-    pub(crate) affinity: Option<Duration>,
-    pub(crate) local: bool,
-    source_ranges: Vec<IpNet>,
-}
-
-impl Outside {
-    /// Whether a client from there is let in.
-    pub(crate) fn admits(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        self.source_ranges.is_empty()
-            || self
-                .source_ranges
-                .iter()
-                .any(|range| range.contains(&client))
-    }
 }
 
 /// Routes of a service, in order of precedence.

@@ -6,7 +6,10 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
+
+use ipnet::IpNet;
 
 use super::{Protocol, Service, ServiceIndex, ServiceSpec, Table};
 
@@ -33,6 +36,26 @@ impl Exposure {
             own.chain(node).map(|exposure| (exposure, port.port))
         });
         ports.collect()
+    }
+}
+
+/// How a Service is called by who has an address, and from outside.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Outside {
+    pub(crate) affinity: Option<Duration>,
+    pub(crate) local: bool,
+    pub(super) source_ranges: Vec<IpNet>,
+}
+
+impl Outside {
+    /// Whether a client from there is let in.
+    pub(crate) fn admits(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.source_ranges.is_empty()
+            || self
+                .source_ranges
+                .iter()
+                .any(|range| range.contains(&client))
     }
 }
 
