@@ -9,7 +9,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    Mesh,
+    Mesh, Outbound,
     dns::zone::Data,
     resolve::host_name,
     table::{Protocol, Table},
@@ -59,6 +59,14 @@ impl Search {
         };
         all.insert(place, itself);
         all
+    }
+}
+
+impl Outbound {
+    /// As [`Mesh::is_published`].
+    #[must_use]
+    pub fn is_published(&self, protocol: Protocol, at: SocketAddr) -> bool {
+        self.table().behind(protocol, at).is_some()
     }
 }
 
