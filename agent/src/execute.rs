@@ -92,6 +92,7 @@ impl Worker {
                 ip,
                 siblings: siblings.clone(),
                 tasks: tasks.clone(),
+                flows: Default::default(),
             };
             node.sockets().house(&uid, lodging);
         }
