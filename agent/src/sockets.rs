@@ -132,12 +132,12 @@ impl Sockets {
         let known = pods.by_ip.get(&network.ip());
         // Whoever had the address before may not be gone yet.
         if known.is_none_or(|pod| !pod.network.is(&network)) {
+            lodging.open_to_datagrams(node, &network);
             let pod = Pod {
                 network: network.clone(),
                 ways: BTreeMap::new(),
             };
             pods.by_ip.insert(network.ip(), pod);
-            lodging.open_to_datagrams(node, &network);
         }
         Some(network)
     }
