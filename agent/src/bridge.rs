@@ -4,7 +4,7 @@
 //! mesh ──► inbound ──► workload.call         the deadline where nobody named one, and who a gateway's caller is: nobody;
 //!                                            of a raw call each request that is spoken on it
 //! guest ─► outbound ─► mesh.outbound         and what is told of calls that came to nothing
-//!             └ localhost:PORT ─► the pod's own container, through the mesh's door as well
+//!             └ localhost:PORT ─► the pod's own container, through the mesh's door as well; or a port of the node
 //! ```
 //!
 //! Contexts, failures and bodies are the same types on both sides and pass as they are. Nothing is spawned: a call stays on the core that
@@ -21,10 +21,11 @@ use futures::TryFutureExt;
 use futures::future::Either;
 use http::{Request, Response};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use weft_call::{CallContext, Failure, FailureKind};
-use weft_mesh::{PodAddress, Raw, WorkloadService, is_gateway};
+use weft_mesh::{PodAddress, Protocol, Raw, WorkloadService, is_gateway};
 use weft_runtime::{Body, Network, Outbound};
 
 /// The containers of one pod by port: what `localhost` means to each of them. They are attached to the mesh at these addresses.
@@ -137,7 +138,10 @@ pub fn outbound(
     failures: Arc<Failures>,
 ) -> Outbound {
     Outbound::from_fn(move |request: Request<Body>| {
-        let Some(port) = localhost_port(&request) else {
+        // What is nobody's of the pod there may be a port of the node.
+        let port = localhost_port(&request);
+        let is_own = |port: &u16| siblings.serves(*port) || !is_of_node(&mesh, &request, *port);
+        let Some(port) = port.filter(is_own) else {
             let (call, failures) = (mesh.call(request), failures.clone());
             return Either::Left(
                 call.inspect_err(move |failure| failures.record_failed_call(failure)),
@@ -170,6 +174,15 @@ fn deadline(theirs: Option<Instant>, pods: Option<Duration>, now: Instant) -> Op
         (None, None) => now.checked_add(REQUEST_TIMEOUT_DEFAULT),
         (theirs, _) => theirs,
     }
+}
+
+/// Whether a Service is served at this port of the node, whose address is the loopback's.
+fn is_of_node<B>(mesh: &weft_mesh::Outbound, request: &Request<B>, port: u16) -> bool {
+    let host = request
+        .uri()
+        .host()
+        .and_then(|host| host.parse::<Ipv4Addr>().ok());
+    host.is_some_and(|ip| mesh.is_published(Protocol::Tcp, (ip, port).into()))
 }
 
 /// The port of a request to the pod itself.

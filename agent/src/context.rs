@@ -87,7 +87,7 @@ impl LateRoot {
         let (container, _) = container.ok_or("the container is gone")?;
         let mounts: Vec<Mount> = self.mounts.iter().map(|(mount, _)| mount.clone()).collect();
         let placed = self.placed.clone();
-        let contents = root_files::contents(at, &container, &mounts, placed, &node.trust_domain);
+        let contents = root_files::contents(at, &container, &mounts, placed, node.names());
         let contents = contents.map_err(|error| error.to_string())?;
         let (uid, name) = (pod.uid(), self.container.as_str());
         let made = node.roots.make(uid, name, self.restart, contents).await;

@@ -92,6 +92,7 @@ impl Worker {
                 ip,
                 siblings: siblings.clone(),
                 tasks: tasks.clone(),
+                flows: Default::default(),
             };
             node.sockets().house(&uid, lodging);
         }
@@ -495,7 +496,8 @@ impl Worker {
             slot.cut_off(&self.home).await;
         }
         // Before its address can be another's.
-        self.home.node.sockets().remove(PodView(&self.pod).uid());
+        let node = &self.home.node;
+        node.sockets().remove(&node.mesh, PodView(&self.pod).uid());
         self.release_address();
         let (node, pod) = (&self.home.node, PodView(&self.pod));
         node.registry.remove(pod);

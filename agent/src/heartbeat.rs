@@ -96,6 +96,21 @@ impl Machine {
     }
 }
 
+/// The lowest port that this process may listen at; 0 where it may listen at any.
+fn lowest_port() -> u16 {
+    /// `CAP_NET_BIND_SERVICE`.
+    const MAY_BIND: u64 = 1 << 10;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = held.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if held.is_some_and(|held| held & MAY_BIND != 0) {
+        return 0;
+    }
+    let start = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let start = start.ok().and_then(|text| text.trim().parse().ok());
+    start.unwrap_or(1024)
+}
+
 /// What this process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUsage {
@@ -363,6 +378,7 @@ fn node_object(facts: &Facts) -> Node {
                 [
                     (annotation::MESH_ADDRESS, facts.mesh_address.to_string()),
                     (annotation::GATEWAY_PORT, facts.gateway_port.to_string()),
+                    (annotation::LOWEST_PORT, lowest_port().to_string()),
                 ]
                 .into_iter()
                 .chain(

@@ -46,6 +46,7 @@ pub mod node;
 pub mod node_facts;
 pub mod plan;
 mod pod_events;
+mod pod_names;
 mod pod_proxy;
 mod pod_report;
 pub mod pod_state;
@@ -297,6 +298,7 @@ impl Agent {
             publisher,
             identities,
             grants,
+            resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
             topology,
             registry: Registry::default(),
             sockets: Sockets::default(),

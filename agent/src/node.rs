@@ -9,6 +9,7 @@ use crate::identity::{Link, Workloads};
 use crate::image::Images;
 use crate::logs::Logs;
 use crate::node_facts::NodeFacts;
+use crate::pod_names;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
 use crate::roots::Roots;
@@ -45,6 +46,8 @@ pub struct Node {
     pub identities: Workloads,
     pub grants: Grants,
     pub topology: Topology,
+    /// What this machine's `resolv.conf` said when the node started.
+    pub(crate) resolv_conf: String,
     pub registry: Registry,
     pub(crate) sockets: Sockets,
     pub addresses: Mutex<Addresses>,
@@ -54,6 +57,15 @@ pub struct Node {
 
 impl Node {
     /// The networks of its pods' sockets.
+    /// What the names of its pods depend on.
+    pub(crate) fn names(&self) -> pod_names::Around<'_> {
+        pod_names::Around {
+            domain: &self.trust_domain,
+            server: self.topology.dns(),
+            of_node: &self.resolv_conf,
+        }
+    }
+
     pub(crate) fn sockets(&self) -> &Sockets {
         &self.sockets
     }

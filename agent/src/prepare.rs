@@ -509,8 +509,8 @@ impl Preparing {
                 return Err((StartFailure::Create, why));
             }
         }
-        let domain = &self.node.trust_domain;
-        let contents = root_files::contents(at, &self.container, &spec.mounts, placed, domain)
+        let names = self.node.names();
+        let contents = root_files::contents(at, &self.container, &spec.mounts, placed, names)
             .map_err(|error| (StartFailure::Config, error.to_string()))?;
         let made = roots.make(uid, &self.container.name, self.restart, contents);
         made.await.map_err(|error| {

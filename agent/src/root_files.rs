@@ -4,6 +4,7 @@
 
 use crate::config_error::ConfigError;
 use crate::downward::Downward;
+use crate::pod_names::{self, Around, Resolver};
 use crate::pod_view::{ContainerView, Resources};
 use crate::roots::{self, Contents, Placed};
 use crate::volumes::{Mount, empty_dir};
@@ -14,8 +15,6 @@ use weft_runtime::VolumeLimits;
 pub(crate) const TERMINATION_PATH_DEFAULT: &str = "/dev/termination-log";
 /// Linux' bound on a host name.
 const HOSTNAME_BYTES_MAX: usize = 63;
-/// What a name is looked up below before it is taken as it is; as the kubelet says.
-const NDOTS: u32 = 5;
 
 /// The host name of a pod: its own wish, or its name as far as it fits.
 pub(crate) fn hostname(at: Downward<'_>) -> String {
@@ -45,7 +44,7 @@ pub(crate) fn contents(
     container: &Container,
     mounts: &[Mount],
     placed: Vec<Placed>,
-    cluster_domain: &str,
+    around: Around<'_>,
 ) -> Result<Contents, ConfigError> {
     let bytes = ContainerView(container).resource(Resources::Limits, "ephemeral-storage")?;
     let bytes = bytes.and_then(|limit| u64::try_from(limit.value()).ok());
@@ -61,9 +60,15 @@ pub(crate) fn contents(
     Ok(Contents {
         folders,
         files: vec![
-            ("/etc/hosts".into(), hosts(at, &hostname, cluster_domain)),
+            (
+                "/etc/hosts".into(),
+                pod_names::hosts(at.pod, at.pod_ip, &hostname, around.domain).into(),
+            ),
             ("/etc/hostname".into(), format!("{hostname}\n").into()),
-            ("/etc/resolv.conf".into(), resolv_conf(at, cluster_domain)),
+            (
+                "/etc/resolv.conf".into(),
+                Resolver::of(at.pod, around).text().into(),
+            ),
             (termination_path(container).to_owned(), Vec::new()),
         ],
         limits: VolumeLimits {
@@ -74,48 +79,6 @@ pub(crate) fn contents(
         read_only,
         placed,
     })
-}
-
-fn hosts(at: Downward<'_>, hostname: &str, cluster_domain: &str) -> Vec<u8> {
-    let mut text = "# Kubernetes-managed hosts file.\n\
-        127.0.0.1\tlocalhost\n\
-        ::1\tlocalhost ip6-localhost ip6-loopback\n\
-        fe00::0\tip6-localnet\n\
-        fe00::0\tip6-mcastprefix\n\
-        fe00::1\tip6-allnodes\n\
-        fe00::2\tip6-allrouters\n"
-        .to_owned();
-    let spec = at.pod.spec();
-    let subdomain = spec.and_then(|spec| spec.subdomain.as_deref());
-    let ip = at.pod_ip;
-    match subdomain.filter(|subdomain| !subdomain.is_empty()) {
-        Some(subdomain) => {
-            let namespace = at.pod.namespace();
-            text += &format!(
-                "{ip}\t{hostname}.{subdomain}.{namespace}.svc.{cluster_domain}\t{hostname}\n"
-            );
-        }
-        None => text += &format!("{ip}\t{hostname}\n"),
-    }
-    let aliases = spec.and_then(|spec| spec.host_aliases.as_deref());
-    let aliases = aliases.unwrap_or_default();
-    if !aliases.is_empty() {
-        text += "\n# Entries added by HostAliases.\n";
-    }
-    for alias in aliases {
-        let names = alias.hostnames.as_deref().unwrap_or_default();
-        text += &format!("{}\t{}\n", alias.ip, names.join("\t"));
-    }
-    text.into()
-}
-
-/// Names are resolved by the host; this is for programs that read what is searched.
-fn resolv_conf(at: Downward<'_>, cluster_domain: &str) -> Vec<u8> {
-    let namespace = at.pod.namespace();
-    format!(
-        "search {namespace}.svc.{cluster_domain} svc.{cluster_domain} {cluster_domain}\noptions ndots:{NDOTS}\n"
-    )
-    .into()
 }
 
 #[cfg(test)]
@@ -144,7 +107,12 @@ mod tests {
             pod_ip: "10.42.0.7".parse().expect("an address"),
             node: &node,
         };
-        contents(at, &container, &[], Vec::new(), "cluster.local").expect("contents")
+        let around = Around {
+            domain: "cluster.local",
+            server: "10.43.0.10".parse().ok(),
+            of_node: "",
+        };
+        contents(at, &container, &[], Vec::new(), around).expect("contents")
     }
 
     #[test]
@@ -171,6 +139,7 @@ mod tests {
 
         /etc/resolv.conf
         search shop.svc.cluster.local svc.cluster.local cluster.local
+        nameserver 10.43.0.10
         options ndots:5
 
         /dev/termination-log

@@ -5,7 +5,8 @@
 //! mesh ──► a raw call ───────────────────────────► a connection                     (carried)
 //!      └─► an HTTP call, of a probe, a route, … ─► one on a connection of its own   (spoken)
 //! guest connects ──► the same door: what is attached here, else a Service or a pod, else the API servers; nothing else
-//! guest sends a datagram ──► a pod of this node, by its address or through a Service
+//! guest asks the cluster's DNS ──► the node itself
+//! guest sends a datagram ──► a pod of this node, by its address or through a Service; else a flow to another node (datagrams)
 //! port-forward ─► Sockets::connect      probe, server ─► the pod's network, from outside of it
 //! ```
 //! A pod has a network from the moment that one of its containers is prepared that is a command and can open sockets, until it is over.
@@ -14,12 +15,17 @@
 //! another pod under its own identity, and that pod's node knows it; what is opened for a pod ends with it.
 
 mod carried;
+mod datagrams;
 mod spoken;
 
+use self::datagrams::Flows;
 use crate::bridge::{Ports, Siblings};
+use crate::downward::Downward;
 use crate::node::Node;
+use crate::pod_names::{self, Resolver};
 use crate::pod_view::PodView;
 use crate::prepare::workload_info;
+use crate::root_files;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1;
@@ -31,9 +37,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 use weft_api::SpiffeId;
-use weft_mesh::{CallerInfo, LocalWorkload, Outbound, PodAddress, WorkloadInfo};
+use weft_mesh::{
+    Answering, CallerInfo, LocalWorkload, Mesh, Outbound, Over, PodAddress, Protocol, Search,
+    WorkloadInfo,
+};
 use weft_runtime::Network;
 use weft_runtime::network::{Beyond, Stream, Via, pair};
+use weft_turns::Tenant;
 
 pub(crate) use spoken::heard;
 
@@ -41,6 +51,8 @@ pub(crate) use spoken::heard;
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a connection to an API server may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Where calls of datagrams to a pod go: no port of TCP ([`weft_mesh::Datagrams::door`]).
+const DOOR: u16 = 0;
 /// Ways of datagrams through Services that are remembered for a pod, so that an answer comes from where the question went.
 const WAYS_MAX: usize = 1024;
 /// From where the node itself connects to a pod, as far as the pod sees: never an address of another.
@@ -67,6 +79,7 @@ pub(crate) struct Lodging {
     pub(crate) siblings: Siblings,
     /// What is carried for it runs among these.
     pub(crate) tasks: TaskTracker,
+    pub(crate) flows: Flows,
 }
 
 /// A pod that can be sent datagrams.
@@ -119,6 +132,7 @@ impl Sockets {
         let known = pods.by_ip.get(&network.ip());
         // Whoever had the address before may not be gone yet.
         if known.is_none_or(|pod| !pod.network.is(&network)) {
+            lodging.open_to_datagrams(node, &network);
             let pod = Pod {
                 network: network.clone(),
                 ways: BTreeMap::new(),
@@ -129,7 +143,7 @@ impl Sockets {
     }
 
     /// The pod is over.
-    pub(crate) fn remove(&self, uid: &str) {
+    pub(crate) fn remove(&self, mesh: &Mesh, uid: &str) {
         let mut pods = self.pods.lock();
         let Some(lodging) = pods.by_uid.remove(uid) else {
             return;
@@ -140,6 +154,10 @@ impl Sockets {
             found.then(|| pods.by_ip.remove(&network.ip())).flatten()
         });
         drop(pods);
+        if let Some(pod) = &gone {
+            let ip = pod.network.ip();
+            drop(mesh.detach(PodAddress { ip, port: DOOR }));
+        }
         // Outside of the lock: what it held may be the last of it.
         drop((gone, lodging));
     }
@@ -163,6 +181,10 @@ impl Sockets {
         let network = receiver.network.clone();
         drop(pods);
         network.deliver(known.unwrap_or(from), to.port(), datagram);
+    }
+
+    fn is_here(&self, ip: IpAddr) -> bool {
+        self.pods.lock().by_ip.contains_key(&ip)
     }
 
     /// Which of `endpoints` a datagram from `from` to `service` is for: the one that the last went to, else one of this node; the others
@@ -193,6 +215,25 @@ impl Sockets {
 }
 
 impl Lodging {
+    /// Lets flows of other nodes and from outside reach the pod.
+    fn open_to_datagrams(&self, node: &Node, network: &Network) {
+        let pod = PodView(&self.pod);
+        let (namespace, account) = (pod.namespace(), pod.service_account());
+        let address = PodAddress {
+            ip: network.ip(),
+            port: DOOR,
+        };
+        node.mesh.attach(
+            address,
+            LocalWorkload {
+                identity: SpiffeId::new(&node.trust_domain, namespace, account),
+                workload: workload_info(pod),
+                service: datagrams::service(network.clone(), self.flows.clone()),
+                in_flight_max: datagrams::FLOWS_MAX,
+            },
+        );
+    }
+
     fn network(&self, node: &Arc<Node>) -> Network {
         let pod = PodView(&self.pod);
         let (namespace, account) = (pod.namespace(), pod.service_account());
@@ -207,6 +248,8 @@ impl Lodging {
             node: Arc::downgrade(node),
             identity,
             workload,
+            names: Names::of(pod, self.ip, node),
+            flows: self.flows.clone(),
             siblings: self.siblings.ports(),
             tasks: self.tasks.clone(),
         };
@@ -222,6 +265,8 @@ struct Around {
     outbound: Outbound,
     identity: SpiffeId,
     workload: WorkloadInfo,
+    names: Names,
+    flows: Flows,
     siblings: Ports,
     tasks: TaskTracker,
 }
@@ -259,6 +304,13 @@ impl Beyond for Around {
             )));
         };
         let (here, there) = pair(from, to);
+        if node.topology.is_dns(to) {
+            let (mesh, tasks) = (node.mesh.clone(), self.tasks.clone());
+            return Box::pin(async move {
+                tasks.spawn(async move { mesh.serve_dns_stream(there).await });
+                Ok(here)
+            });
+        }
         let (outbound, tasks) = (self.outbound.clone(), self.tasks.clone());
         if let Some(servers) = node.topology.api_servers(to) {
             return Box::pin(async move {
@@ -272,7 +324,7 @@ impl Beyond for Around {
             port: to.port(),
         });
         Box::pin(async move {
-            carried::connect(&outbound, to, is_attached, there, &tasks).await?;
+            carried::connect(&outbound, from, to, is_attached, there, &tasks).await?;
             Ok(here)
         })
     }
@@ -281,16 +333,40 @@ impl Beyond for Around {
         let Some(node) = self.node.upgrade() else {
             return;
         };
-        let endpoints = node.mesh.endpoints(to);
-        match node.sockets.endpoint(from, to, &endpoints) {
-            Some(endpoint) => node.sockets.send(from, endpoint, Some(to), datagram),
-            None => node.sockets.send(from, to, None, datagram),
+        if node.topology.is_dns(to) {
+            self.ask(&node, from, to, &datagram);
+            return;
         }
+        if self.flows.answer((from.port(), to), &datagram) {
+            return;
+        }
+        let endpoints = node.mesh.endpoints(to);
+        if let Some(endpoint) = node.sockets.endpoint(from, to, &endpoints) {
+            node.sockets.send(from, endpoint, Some(to), datagram);
+        } else if node.sockets.is_here(to.ip()) {
+            node.sockets.send(from, to, None, datagram);
+        } else {
+            let chosen = usize::from(from.port()).checked_rem(endpoints.len());
+            let chosen = chosen.and_then(|chosen| endpoints.get(chosen));
+            self.carry(from, to, chosen.copied().unwrap_or(to), datagram);
+        }
+    }
+
+    fn is_at(&self, to: SocketAddr, is_udp: bool) -> bool {
+        let protocol = match is_udp {
+            true => Protocol::Udp,
+            false => Protocol::Tcp,
+        };
+        let node = self.node.upgrade();
+        node.is_some_and(|node| node.mesh.is_published(protocol, to))
     }
 
     fn resolve(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         let found = match self.node.upgrade() {
-            Some(node) => node.mesh.addresses(&self.workload.namespace, &name),
+            Some(node) => match pod_names::of_hosts(&self.names.hosts, &name) {
+                found if found.is_empty() => node.mesh.addresses(&self.names.search, &name),
+                found => found,
+            },
             None => Vec::new(),
         };
         let found = match found.is_empty() {
@@ -298,6 +374,66 @@ impl Beyond for Around {
             false => Ok(found),
         };
         Box::pin(std::future::ready(found))
+    }
+}
+
+impl Around {
+    /// Sends a datagram to the endpoint of another node that stands for `to`.
+    fn carry(&self, from: SocketAddr, to: SocketAddr, endpoint: SocketAddr, datagram: Bytes) {
+        let Some(sent) = self.flows.send((from.port(), to), datagram) else {
+            return;
+        };
+        let (outbound, node) = (self.outbound.clone(), self.node.clone());
+        self.tasks.spawn(async move {
+            let received = |datagram| {
+                if let Some(node) = node.upgrade() {
+                    node.sockets.send(to, from, None, datagram);
+                }
+            };
+            let carried = outbound.carry_datagrams(endpoint, from, sent, received);
+            if let Err(failure) = carried.await {
+                tracing::trace!(%to, %failure, "datagrams were not carried");
+            }
+        });
+    }
+
+    /// Answers a question of a guest to the cluster's DNS.
+    fn ask(&self, node: &Arc<Node>, from: SocketAddr, to: SocketAddr, question: &[u8]) {
+        weft_turns::charge(Tenant::named(&self.workload.namespace), weft_turns::REQUEST);
+        match node.mesh.dns_answer(question, Over::Udp) {
+            Answering::Now(None) => {}
+            Answering::Now(Some(answer)) => node.sockets.send(to, from, None, answer.into()),
+            Answering::Later(answer) => {
+                let node = self.node.clone();
+                self.tasks.spawn(async move {
+                    let answer = answer.await;
+                    if let Some(node) = node.upgrade() {
+                        node.sockets.send(to, from, None, answer.into());
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// How names are looked up in a pod.
+struct Names {
+    hosts: String,
+    search: Search,
+}
+
+impl Names {
+    fn of(pod: PodView<'_>, ip: IpAddr, node: &Node) -> Self {
+        let around = node.names();
+        let at = Downward {
+            pod,
+            pod_ip: ip,
+            node: &node.facts,
+        };
+        Self {
+            hosts: pod_names::hosts(pod, ip, &root_files::hostname(at), around.domain),
+            search: Resolver::of(pod, around).search(),
+        }
     }
 }
 
@@ -342,6 +478,7 @@ mod tests {
             ip,
             siblings,
             tasks: TaskTracker::new(),
+            flows: Flows::default(),
         };
         sockets.house(uid, lodging);
         network
@@ -350,15 +487,16 @@ mod tests {
     #[test]
     fn a_pod_that_is_over_has_no_network_and_its_address_may_be_anothers() {
         let sockets = Sockets::default();
+        let mesh = Mesh::builder("a", "cluster.local").build();
         house(&sockets, "old", "10.42.0.2");
         house(&sockets, "new", "10.42.0.2");
         house(&sockets, "other", "10.42.0.3");
-        sockets.remove("old");
-        sockets.remove("nobody");
+        sockets.remove(&mesh, "old");
+        sockets.remove(&mesh, "nobody");
         assert!(sockets.network("old").is_none() && sockets.network("new").is_some());
         let ip = at("10.42.0.2:1").ip();
         assert!(sockets.pods.lock().by_ip.contains_key(&ip));
-        sockets.remove("new");
+        sockets.remove(&mesh, "new");
         assert!(!sockets.pods.lock().by_ip.contains_key(&ip));
         for uid in ["old", "other"] {
             let found = sockets.connect(uid, 80).map(|_| "connected");

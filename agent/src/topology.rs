@@ -22,7 +22,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -41,6 +41,9 @@ const REST_MAX: Duration = Duration::from_millis(400);
 const RECONNECT_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause after a broken watch: a node must notice a new leader soon.
 const RECONNECT_MAX: Duration = Duration::from_secs(3);
+
+/// Where DNS is asked.
+const DNS_PORT: u16 = 53;
 
 /// Pauses between attempts to open a watch, doubling, with jitter.
 #[derive(Clone, Debug)]
@@ -146,6 +149,16 @@ impl Topology {
     /// Where the API servers are, if `to` is the address of the Service that they are behind.
     pub(crate) fn api_servers(&self, to: SocketAddr) -> Option<Vec<SocketAddr>> {
         self.seen.lock().cluster.api_servers(to)
+    }
+
+    /// The address of the cluster's DNS, if its Service is there.
+    pub(crate) fn dns(&self) -> Option<IpAddr> {
+        self.seen.lock().cluster.dns().map(|(ip, _)| ip)
+    }
+
+    /// Whether nodes themselves answer at `to` for the cluster's DNS: nobody else is behind its Service.
+    pub(crate) fn is_dns(&self, to: SocketAddr) -> bool {
+        to.port() == DNS_PORT && self.seen.lock().cluster.dns() == Some((to.ip(), true))
     }
 
     /// Watches and publishes until `shutdown`.

@@ -35,7 +35,6 @@ pub struct AllUnsupported(Vec<Unsupported>);
 
 const NO_HOST: &str =
     "a component is no process of the node and never reaches it; leave the field out";
-const MESH_NAMES: &str = "the mesh resolves the names that components call; use a Service";
 
 /// Whether `container` of `pod` can be what it asks to be.
 ///
@@ -58,7 +57,7 @@ fn refused(asked: impl IntoIterator<Item = Asked>) -> impl Iterator<Item = Unsup
 
 type Asked = (bool, &'static str, &'static str);
 
-fn pod_fields(spec: &PodSpec) -> [Asked; 6] {
+fn pod_fields(spec: &PodSpec) -> [Asked; 5] {
     let on = |field: Option<bool>| field == Some(true);
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
     [
@@ -74,7 +73,6 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 6] {
             "shareProcessNamespace",
             NO_HOST,
         ),
-        (spec.dns_config.is_some(), "dnsConfig", MESH_NAMES),
         (
             windows,
             "os.name: windows",
@@ -171,7 +169,6 @@ mod tests {
         let pods = [
             json!({"hostNetwork": true}),
             json!({"hostPID": true}),
-            json!({"dnsConfig": {"nameservers": ["1.2.3.4"]}}),
             json!({"os": {"name": "windows"}}),
         ];
         let volumes = [
@@ -207,7 +204,6 @@ mod tests {
         insta::assert_snapshot!(text.join("\n"), @r#"
         hostNetwork is not supported: a component has no socket of the node; it is reached through Services and the gateway
         hostPID is not supported: a component is no process of the node and never reaches it; leave the field out
-        dnsConfig is not supported: the mesh resolves the names that components call; use a Service
         os.name: windows is not supported: a component runs on any node; leave the field out
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
@@ -237,6 +233,9 @@ mod tests {
     fn what_every_component_keeps_anyway_passes() {
         let pod = json!({
             "hostNetwork": false,
+            "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["db"]}],
+            "dnsPolicy": "None",
+            "dnsConfig": {"nameservers": ["1.2.3.4"]},
             "securityContext": {"runAsNonRoot": true, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
             "volumes": [
                 {"name": "token", "projected": {"sources": []}},

@@ -8,6 +8,8 @@ pub const RENEWED_EVERY: &str = "weft.dev/renewed-every";
 pub const GATEWAY_PORT: &str = "weft.dev/gateway-port";
 /// On a Node: ranges of addresses that it has for Services and Gateways, apart by commas; absent where it has its own address only.
 pub const SERVICE_ADDRESSES: &str = "weft.dev/service-addresses";
+/// On a Node: the lowest port that it may listen at; 0 where it may listen at any.
+pub const LOWEST_PORT: &str = "weft.dev/lowest-port";
 /// On a Pod: `per-request` or `pooled`; how instances of its components are reused.
 pub const ISOLATION: &str = "weft.dev/isolation";
 /// On a Namespace, as a label: `true` gives its guests a process of their own on each node.

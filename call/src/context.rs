@@ -22,6 +22,8 @@ pub struct CallContext {
     pub depth: u32,
     /// 0 for the first try of a call, counted up by retries. (The guest's interface counts from 1.)
     pub attempt: u32,
+    /// At which of its ports the workload is called; none where that is not known.
+    pub port: Option<u16>,
 }
 
 /// Who calls, as the host knows it (same node) or as a verified certificate says (another node).
@@ -64,6 +66,7 @@ pub struct FrozenContext {
     trace: Option<TraceContext>,
     depth: u32,
     attempt: u32,
+    port: Option<u16>,
 }
 
 impl CallContext {
@@ -80,6 +83,7 @@ impl CallContext {
             trace: self.trace,
             depth: self.depth,
             attempt: self.attempt,
+            port: self.port,
         }
     }
 }
@@ -96,6 +100,7 @@ impl FrozenContext {
             trace: self.trace,
             depth: self.depth,
             attempt: self.attempt,
+            port: self.port,
         }
     }
 }

@@ -70,6 +70,8 @@ impl CallContext {
             trace: TraceContext::from_headers(lines),
             depth: small(DEPTH),
             attempt: small(ATTEMPT),
+            // Who receives it knows where.
+            port: None,
         }
     }
 }
@@ -184,7 +186,7 @@ mod tests {
         ) {
             let (sent, came) = (Instant::now(), Instant::now() + Duration::from_secs(3));
             let after = |start: Instant| millis.map(|millis| start + Duration::from_millis(millis));
-            let context = CallContext { peer: None, deadline: after(sent), trace, depth, attempt };
+            let context = CallContext { peer: None, deadline: after(sent), trace, depth, attempt, port: None };
             let mut lines = HeaderMap::new();
             // Nothing is left of what was there before.
             CallContext { deadline: Some(sent), attempt: 7, depth: 7, ..CallContext::default() }.encode(sent, &mut lines);

@@ -48,6 +48,7 @@ pub mod pod;
 mod quota;
 mod replicaset;
 mod revision;
+mod service_address;
 mod slice_mirror;
 #[cfg(test)]
 mod small;
@@ -109,6 +110,7 @@ pub static CONTROLLERS: &[Controller] = &[
     garbage::CONTROLLER,
     node::CONTROLLER,
     node_ranges::CONTROLLER,
+    service_address::CONTROLLER,
     gateway::CONTROLLER,
     capability_grant::CONTROLLER,
     quota::CONTROLLER,

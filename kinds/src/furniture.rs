@@ -26,6 +26,9 @@ const AUTHENTICATION: &str = "extension-apiserver-authentication";
 /// In which they find the authorities of servers that pass requests on, and the one name that those prove.
 const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";
 pub const FRONT_PROXY: &str = "front-proxy-client";
+/// The Service that names are asked of.
+const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+const DNS_PORT: u16 = 53;
 const API_PORT_NAME: &str = "https";
 const API_PORT: u16 = 443;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -86,7 +89,33 @@ pub fn pieces(facts: &Facts) -> Vec<Piece> {
     pieces.push(service_range(facts));
     pieces.extend(trust_bundle(facts));
     pieces.extend(api_service(facts));
+    pieces.extend(dns_service(facts));
     pieces
+}
+
+/// Where programs ask for names: the nodes answer for it, as long as it selects no pods. Whoever has a DNS of his own gives it a selector.
+fn dns_service(facts: &Facts) -> Option<Piece> {
+    let (namespace, name) = DNS_SERVICE;
+    // With whatever else needs a server: a cluster whose servers nobody knows serves nobody.
+    facts.servers.first()?;
+    Some(Piece::made_once(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": name, "namespace": namespace,
+            "labels": {"k8s-app": name, "kubernetes.io/cluster-service": "true"},
+        },
+        "spec": {
+            "clusterIP": facts.service_range.tenth().to_string(),
+            "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack",
+            "ports": [
+                {"name": "dns", "protocol": "UDP", "port": DNS_PORT, "targetPort": DNS_PORT},
+                {"name": "dns-tcp", "protocol": "TCP", "port": DNS_PORT, "targetPort": DNS_PORT},
+            ],
+            "sessionAffinity": "None",
+            "type": "ClusterIP",
+        },
+    })))
 }
 
 /// What servers that requests are passed on to know callers by, and this server. Each server has an authority of its own for that, and adds it.
@@ -366,6 +395,7 @@ mod tests {
                 "Service kubernetes",
                 "Endpoints kubernetes",
                 "EndpointSlice kubernetes",
+                "Service kube-dns",
             ]
         );
         assert_eq!(
@@ -378,6 +408,7 @@ mod tests {
                 "EndpointSlice kubernetes",
                 "EndpointSlice kubernetes-ipv4-7443",
                 "EndpointSlice kubernetes-ipv6-6443",
+                "Service kube-dns",
             ]
         );
         let all = pieces(&facts(&["10.0.0.2:6443", "10.0.0.1:6443"]));
@@ -388,6 +419,8 @@ mod tests {
         };
         assert_eq!(of("Service")["spec"]["clusterIP"], "10.43.0.1");
         assert_eq!(of("Service")["spec"]["ports"][0]["targetPort"], 6443);
+        let dns = all.last().unwrap();
+        assert_eq!(dns.object["spec"]["clusterIP"], "10.43.0.10");
         assert_eq!(
             of("Endpoints")["subsets"],
             json!([{

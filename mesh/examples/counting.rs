@@ -245,9 +245,9 @@ async fn calls(mesh: &Mesh) {
         namespace: "vote".to_owned(),
         name: "voting".to_owned(),
         ports: vec![ServicePortSpec {
-            name: None,
             port: 80,
             endpoints: vec![endpoint],
+            ..ServicePortSpec::default()
         }],
         ..ServiceSpec::default()
     };

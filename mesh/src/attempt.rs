@@ -17,14 +17,14 @@ use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, Inner, Raw, SpeaksH2,
+    Blame, Body, CallContext, Inner, SpeaksH2,
     call::{Call, Head, earlier},
     deliver, failure,
     health::Fault,
     measure::Holds,
     replay, retry,
     table::{Endpoint, ServiceLabels, Way},
-    wire::{self, Addressed},
+    wire::{self, Addressed, RawLine},
 };
 
 /// A response's head, and what keeps the call in flight while its body is read.
@@ -252,7 +252,7 @@ impl Call {
         let attached = self
             .inner
             .attached
-            .get(endpoint.address)
+            .get(self.door(endpoint.address))
             .filter(|attached| {
                 attached.identity == endpoint.identity || self.inner.answers_for(&endpoint.identity)
             })
@@ -261,7 +261,10 @@ impl Call {
             true => head.again(),
             false => head.take(),
         };
-        let context = self.context_of(attempt.number);
+        let context = CallContext {
+            port: Some(endpoint.address.port()),
+            ..self.context_of(attempt.number)
+        };
         if let Some(trace) = &context.trace {
             trace.write(&mut parts.headers);
         }
@@ -293,8 +296,8 @@ impl Call {
             source: &self.caller.source_line,
         };
         wire::encode_request(&to, &context, Instant::now(), &mut parts.headers);
-        if parts.extensions.get::<Raw>().is_some() {
-            wire::encode_raw(&mut parts.headers);
+        if let Some(raw) = RawLine::of(&parts.extensions) {
+            raw.encode(&mut parts.headers);
         }
         if parts.extensions.get::<SpeaksH2>().is_some() {
             wire::encode_speaks_h2(&mut parts.headers);

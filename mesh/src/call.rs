@@ -19,13 +19,13 @@ use weft_gateway::Retry;
 use weft_turns::Tenant;
 
 use crate::{
-    Body, CallContext, Inner, TraceContext,
+    Body, CallContext, Datagrams, Inner, TraceContext, affinity,
     attempt::Attempt,
     caller::{Callee, Caller, NO_SERVICE},
     failure, headers,
     measure::{self, Charge, RequestBytes},
     metrics::{Edge, Origin},
-    outbound::Arrival,
+    outbound::{Arrival, Client},
     replay,
     resolve::Target,
     retry::{self, Refusal, Verdict},
@@ -131,6 +131,9 @@ pub(crate) struct Call {
     pub(crate) layers: Duration,
     turn: Option<Tenant>,
     grpc: bool,
+    /// It carries datagrams.
+    datagrams: bool,
+    client: Option<Client>,
     /// Size of the request where it is known beforehand.
     request_bytes: Option<u64>,
     pub(crate) body: replay::Source,
@@ -190,6 +193,8 @@ impl Call {
             layers: Duration::ZERO,
             turn,
             grpc: measure::is_grpc(&head.headers),
+            datagrams: head.extensions.get::<Datagrams>().is_some(),
+            client: head.extensions.get::<Client>().copied(),
             request_bytes: body.size_hint().exact(),
             body: replay::Source::new(body, declared),
             edges: None,
@@ -337,6 +342,10 @@ impl Call {
         let port = self.port(table)?;
         let now = self.inner.nanos(self.began);
         let mut rng = rand::rng();
+        if let Some(client) = self.client {
+            let endpoint = self.pick_for(client, port, tried, now)?;
+            return Some((endpoint, port.has_choice() && !client.only_here));
+        }
         let endpoint = port
             .pick(tried, now, &mut rng)
             .or_else(|| port.pick(&[], now, &mut rng))?;
@@ -366,6 +375,51 @@ impl Call {
             .min(BACKOFF_MAX.max(first));
         let share = rand::random_range(0.5..=1.0_f64);
         tokio::time::sleep(longest.mul_f64(share).max(least.unwrap_or_default())).await;
+    }
+
+    /// Where the pod that has an endpoint takes this call.
+    pub(crate) fn door(&self, endpoint: SocketAddr) -> SocketAddr {
+        match self.datagrams {
+            true => Datagrams::door(endpoint),
+            false => endpoint,
+        }
+    }
+
+    /// The endpoint for a client that is known: the one where it was last, if the service wants that.
+    fn pick_for(
+        &self,
+        client: Client,
+        port: &Port,
+        tried: &[SocketAddr],
+        now: u64,
+    ) -> Option<Arc<Endpoint>> {
+        let mut rng = rand::rng();
+        let mut pick = |tried: &[SocketAddr]| match client.only_here {
+            true => port.pick_near(tried, now, &mut rng).cloned(),
+            false => port.pick(tried, now, &mut rng).cloned(),
+        };
+        let Destination::Service {
+            service,
+            port: number,
+        } = &self.destination
+        else {
+            return pick(tried);
+        };
+        let Some(time) = service.outside().affinity else {
+            return pick(tried).or_else(|| pick(&[]));
+        };
+        let who = affinity::Client {
+            service: Arc::clone(service.labels()),
+            port: *number,
+            ip: client.ip,
+        };
+        let affinity = &self.inner.affinity;
+        let last = affinity.last(&who, self.began);
+        let last = last.filter(|last| !tried.contains(last));
+        let last = last.and_then(|last| port.endpoint(last).cloned());
+        let endpoint = last.or_else(|| pick(tried)).or_else(|| pick(&[]))?;
+        affinity.keep(who, endpoint.address, self.began, time);
+        Some(endpoint)
     }
 
     /// Takes a retry from the service's budget. A pod that is called by its address has none, and is tried again where it is.
@@ -464,6 +518,8 @@ pub(crate) fn called_by(
         trace: Some(trace),
         depth: context.depth.saturating_add(1),
         attempt: 0,
+        // Of the call that it serves.
+        port: None,
     }
 }
 

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use weft_api::identity::SpiffeId;
 
 use crate::{
-    Body, FailureKind, Inner, Peer, Raw, SpeaksH2, Transport, WorkloadInfo,
+    Body, CallContext, Datagrams, FailureKind, Inner, Peer, SpeaksH2, Transport, WorkloadInfo,
     accept::accept_loop,
     deliver::{self, Attached},
     failure, headers,
@@ -55,7 +55,7 @@ use crate::{
         self, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT,
         SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
     },
-    wire,
+    wire::{self, RawLine},
 };
 
 /// Connections a listener holds where nobody says otherwise; about 100 KB each.
@@ -300,8 +300,14 @@ impl Session {
         if uri.authority().is_none() || !uri.path().starts_with('/') {
             return wire::encode_failure(&failure::bad_request("it names no host, or no path"));
         }
-        let found = wire::destination(request.headers())
-            .and_then(|address| Some((address, self.inner.attached.get(address)?)));
+        let raw = RawLine::decode(request.headers());
+        let found = wire::destination(request.headers()).and_then(|address| {
+            let door = match raw {
+                Some(RawLine::Datagrams(_)) => Datagrams::door(address),
+                _ => address,
+            };
+            Some((address, self.inner.attached.get(door)?))
+        });
         // A caller that was promised one identity must not reach a pod of another behind the same address. One who knows the address alone
         // was promised the node that has it.
         let by_address = self.inner.answers_for(&self.destination);
@@ -319,13 +325,16 @@ impl Session {
             let reason = "the names of its caller and service are longer than names can be";
             return wire::encode_failure(&failure::bad_request(reason));
         };
-        if wire::is_raw(&parts.headers) {
-            parts.extensions.insert(Raw);
+        if let Some(raw) = raw {
+            raw.mark(&mut parts.extensions);
         }
         if wire::speaks_h2(&parts.headers) {
             parts.extensions.insert(SpeaksH2);
         }
-        let context = wire::take_context(&mut parts.headers, peer, started);
+        let context = CallContext {
+            port: Some(address.port()),
+            ..wire::take_context(&mut parts.headers, peer, started)
+        };
         let deadline = context.deadline;
         let grpc = measure::is_grpc(&parts.headers);
         let (body, request_bytes) = counted(body);

@@ -22,6 +22,7 @@
 
 mod accept;
 mod admission;
+mod affinity;
 mod attempt;
 mod backend_tls;
 mod balance;
@@ -31,7 +32,9 @@ mod caller;
 mod connection;
 mod deliver;
 mod dial;
+mod dns;
 mod egress;
+mod exposed;
 mod failure;
 mod front;
 mod gate;
@@ -76,13 +79,18 @@ use weft_api::identity::SpiffeId;
 
 pub use accept::accept_loop;
 pub use deliver::Detached;
+pub use dns::{Answering, DnsConfig, Over};
 pub use egress::{
     EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
     OwnAddresses, Resolve, Resolving, SpecialAddress,
 };
+pub use exposed::Spawn;
 pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};
-pub use outbound::{Outbound, Raw};
+pub use names::Search;
+pub use outbound::{
+    Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, Outbound, Raw, TooLong, Unframed, flow,
+};
 pub use retry::{Refusal, Verdict};
 pub use route::{
     AttachedRoute, Backend, BackendTarget, BackendTls, CertificateName, ClientValidation, Filter,
@@ -91,7 +99,8 @@ pub use route::{
 };
 pub use speak::{Driven, SpeaksH2, speak};
 pub use table::{
-    Endpoint, EndpointSpec, PodRange, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
+    Endpoint, EndpointSpec, HostName, PodRange, Protocol, Service, ServicePortSpec, ServiceSpec,
+    SliceNames, Table, TableBuilder,
 };
 pub use tokio_util::sync::CancellationToken;
 pub use weft_call::{
@@ -206,6 +215,8 @@ pub(crate) struct Inner {
     pub(crate) transport: transport::Pool,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) egress: egress::Egress,
+    pub(crate) dns: dns::Dns,
+    pub(crate) affinity: affinity::Affinity,
     pub(crate) gateway: gateway::GatewayConfig,
     pub(crate) inbound_connections_max: usize,
     pub(crate) gateway_caller: Arc<caller::Caller>,
@@ -242,6 +253,7 @@ impl Mesh {
             gateway: GatewayConfig::default(),
             inbound_connections_max: inbound::CONNECTIONS_MAX,
             egress: EgressConfig::default(),
+            dns: DnsConfig::default(),
         }
     }
 
@@ -400,6 +412,7 @@ pub struct Builder {
     gateway: GatewayConfig,
     inbound_connections_max: usize,
     egress: EgressConfig,
+    dns: DnsConfig,
 }
 
 impl Builder {
@@ -421,6 +434,13 @@ impl Builder {
     #[must_use]
     pub fn egress(mut self, config: EgressConfig) -> Self {
         self.egress = config;
+        self
+    }
+
+    /// Where names outside of the cluster are asked for.
+    #[must_use]
+    pub fn dns(mut self, config: DnsConfig) -> Self {
+        self.dns = config;
         self
     }
 
@@ -464,6 +484,8 @@ impl Builder {
                 identities,
                 metrics: metrics::Metrics::default(),
                 egress: egress::Egress::new(self.egress),
+                dns: dns::Dns::new(self.dns),
+                affinity: affinity::Affinity::default(),
                 gateway: self.gateway,
                 inbound_connections_max: self.inbound_connections_max,
                 gateway_caller: Arc::new(gateway_caller),

@@ -1,125 +1,141 @@
-//! What names and addresses of the cluster mean to those who do not speak HTTP: the answers of a look-up, and who is behind an address.
+//! What names of the cluster mean to those who do not speak HTTP: the answers of a look-up, and who is behind an address.
 //!
 //! ```text
 //! web                             in the search list of namespace shop: web.shop.svc.cluster.local, then web.svc.cluster.local, then …
-//! web.shop.svc.cluster.local      the ClusterIP; of a headless Service the addresses of its endpoints
-//! web-0.web.shop.svc.…            the endpoint of that name
-//! 10-42-0-7.shop.pod.…            10.42.0.7
+//! web.shop.svc.cluster.local      what it has in the cluster's zone (dns/zone.rs)
 //! ```
-//! Pure: a table, a name and a namespace in, addresses out. Invariant: what is outside of the cluster has no address here.
+//! Pure: a table, a name and a search list in, addresses out. Invariant: what is outside of the cluster has no address here.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    Mesh,
+    Mesh, Outbound,
+    dns::zone::Data,
     resolve::host_name,
-    table::{Service, Table},
+    table::{Protocol, Table},
 };
 
-/// Names with as many dots are looked up as they are first, as a pod's `resolv.conf` says.
+/// Names with as many dots are looked up as they are first, as a pod's `resolv.conf` says where nobody says otherwise.
 const NDOTS: usize = 5;
 /// Names that stand for names that are followed: a circle of them has no end.
 const ALIASES_MAX: usize = 4;
 
-impl Mesh {
-    /// The addresses that `name` has for a workload in `namespace`; none where there is no such name. Each once, in no order that means
-    /// anything.
+/// How a name that is not written in full is looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// What is put behind it, in this order.
+    pub domains: Vec<String>,
+    /// A name with as many dots is taken as it is first.
+    pub dots: usize,
+}
+
+impl Search {
+    /// Of pods in `namespace`, where nothing else is said.
     #[must_use]
-    pub fn addresses(&self, namespace: &str, name: &str) -> Vec<IpAddr> {
-        let table = self.inner.table.load();
-        addresses(&table, &self.inner.cluster_domain, namespace, name)
+    pub fn of_namespace(namespace: &str, cluster_domain: &str) -> Self {
+        Self {
+            domains: vec![
+                format!("{namespace}.svc.{cluster_domain}"),
+                format!("svc.{cluster_domain}"),
+                cluster_domain.to_owned(),
+            ],
+            dots: NDOTS,
+        }
     }
 
-    /// The endpoints in use behind an address of a Service, those of this node first; none where it is no such address.
+    /// The full names that `name` may mean, in the order in which they are looked up.
+    fn candidates(&self, name: &str) -> Vec<String> {
+        let itself = host_name(name).into_owned();
+        if name.ends_with('.') {
+            return vec![itself];
+        }
+        let searched = self.domains.iter();
+        let mut all: Vec<String> = searched
+            .map(|domain| format!("{itself}.{}", domain.trim_end_matches('.')))
+            .collect();
+        let place = match itself.matches('.').count() >= self.dots {
+            true => 0,
+            false => all.len(),
+        };
+        all.insert(place, itself);
+        all
+    }
+}
+
+impl Outbound {
+    /// As [`Mesh::is_published`].
+    #[must_use]
+    pub fn is_published(&self, protocol: Protocol, at: SocketAddr) -> bool {
+        self.table().behind(protocol, at).is_some()
+    }
+}
+
+impl Mesh {
+    /// The addresses that `name` has for who searches like that; none where there is no such name. Each once, in no order that means
+    /// anything.
+    #[must_use]
+    pub fn addresses(&self, search: &Search, name: &str) -> Vec<IpAddr> {
+        let table = self.inner.table.load();
+        addresses(&table, &self.inner.cluster_domain, search, name)
+    }
+
+    /// Whether a Service is served at an address for who comes from outside of the cluster.
+    #[must_use]
+    pub fn is_published(&self, protocol: Protocol, at: SocketAddr) -> bool {
+        self.inner.table.load().behind(protocol, at).is_some()
+    }
+
+    /// The endpoints in use behind a Service's address for datagrams, those of this node first; none where it is no such address.
     #[must_use]
     pub fn endpoints(&self, of: SocketAddr) -> Vec<SocketAddr> {
         let table = self.inner.table.load();
-        let port = table
-            .service_by_ip(of.ip())
-            .and_then(|service| service.port(of.port()));
+        let of_cluster = table.service_by_ip(of.ip());
+        let behind = || table.behind(Protocol::Udp, of);
+        let found = of_cluster.map(|service| (service, of.port()));
+        let found = found.or_else(behind);
+        let port = found.and_then(|(service, port)| service.port_of(Protocol::Udp, port));
         port.map(|port| port.addresses()).unwrap_or_default()
     }
 }
 
-fn addresses(table: &Table, domain: &str, namespace: &str, name: &str) -> Vec<IpAddr> {
-    let is_absolute = name.ends_with('.');
-    let name = host_name(name);
-    let searched = [
-        format!("{namespace}.svc.{domain}"),
-        format!("svc.{domain}"),
-        domain.to_owned(),
-    ];
-    let searched = searched.iter().map(|suffix| format!("{name}.{suffix}"));
-    let mut candidates: Vec<String> = match is_absolute {
-        true => Vec::new(),
-        false => searched.collect(),
-    };
-    let first = name.matches('.').count() >= NDOTS;
-    candidates.insert(
-        if first { 0 } else { candidates.len() },
-        name.clone().into_owned(),
-    );
+fn addresses(table: &Table, domain: &str, search: &Search, name: &str) -> Vec<IpAddr> {
+    let candidates = search.candidates(name);
     let mut found = candidates
         .iter()
-        .map(|candidate| absolute(table, domain, candidate, 0));
+        .map(|candidate| absolute(table, domain, candidate));
     found.find(|found| !found.is_empty()).unwrap_or_default()
 }
 
 /// What a full name has.
-fn absolute(table: &Table, domain: &str, name: &str, aliases: usize) -> Vec<IpAddr> {
-    let short = name.strip_suffix(domain);
-    let Some(short) = short.and_then(|rest| rest.strip_suffix('.')) else {
-        return Vec::new();
-    };
-    let labels: Vec<&str> = short.split('.').collect();
-    let mut found = match labels[..] {
-        [name, namespace, "svc"] => match table.service(namespace, name) {
-            Some(service) => match service.alias() {
-                Some(alias) if aliases < ALIASES_MAX => {
-                    absolute(table, domain, &host_name(alias), aliases + 1)
-                }
-                Some(_) => Vec::new(),
-                None => of_service(service),
-            },
-            None => Vec::new(),
-        },
-        [pod, name, namespace, "svc"] => {
-            let service = table.service(namespace, name);
-            let endpoints = service.into_iter().flat_map(|service| service.endpoints());
-            endpoints
-                .filter(|endpoint| endpoint.pod == pod || dashed(endpoint.address.ip()) == pod)
-                .map(|endpoint| endpoint.address.ip())
-                .collect()
+fn absolute(table: &Table, domain: &str, name: &str) -> Vec<IpAddr> {
+    let mut name = name.to_ascii_lowercase();
+    for _ in 0..ALIASES_MAX {
+        let short = name.strip_suffix(domain);
+        let Some(short) = short.and_then(|rest| rest.strip_suffix('.')) else {
+            return Vec::new();
+        };
+        let labels: Vec<&str> = short.split('.').collect();
+        let data = table.zone.data(&labels).unwrap_or_default();
+        if let [Data::Alias(alias)] = data.as_slice() {
+            name = host_name(alias).into_owned();
+            continue;
         }
-        [ip, _, "pod"] => {
-            let parts: Vec<&str> = ip.split('-').collect();
-            parts.join(".").parse().into_iter().collect()
-        }
-        _ => Vec::new(),
-    };
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-fn of_service(service: &Service) -> Vec<IpAddr> {
-    match service.cluster_ip() {
-        Some(ip) => vec![ip],
-        None => service
-            .endpoints()
-            .map(|endpoint| endpoint.address.ip())
-            .collect(),
+        let addresses = data.into_iter().filter_map(|data| match data {
+            Data::Address(ip) => Some(ip),
+            _ => None,
+        });
+        let mut found: Vec<IpAddr> = addresses.collect();
+        found.sort_unstable();
+        found.dedup();
+        return found;
     }
-}
-
-fn dashed(ip: IpAddr) -> String {
-    ip.to_string().replace(['.', ':'], "-")
+    Vec::new()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::testing::{self, endpoint, service};
+    use crate::table::testing::{self, names, service};
 
     #[test]
     fn names_have_the_addresses_that_a_resolver_would_give() {
@@ -127,10 +143,14 @@ mod tests {
             .service(service("shop", "web").cluster_ip("10.43.0.7").build())
             .service(
                 service("shop", "db")
-                    .endpoints(vec![
-                        endpoint("shop", "db-0", "10.42.0.2", "a"),
-                        endpoint("shop", "db-1", "10.42.1.2", "b"),
-                    ])
+                    .names(names(
+                        &[],
+                        &[
+                            ("db-0", "10.42.0.2", true),
+                            ("db-1", "10.42.1.2", true),
+                            ("", "10.42.1.9", true),
+                        ],
+                    ))
                     .build(),
             )
             .service(
@@ -154,9 +174,9 @@ mod tests {
             ("other", "web.shop.svc.cluster.local", "10.43.0.7"),
             ("other", "web.shop.svc.cluster.local.", "10.43.0.7"),
             ("other", "web.shop.", ""),
-            ("shop", "db", "10.42.0.2 10.42.1.2"),
+            ("shop", "db", "10.42.0.2 10.42.1.2 10.42.1.9"),
             ("shop", "db-1.db", "10.42.1.2"),
-            ("shop", "10-42-0-2.db", "10.42.0.2"),
+            ("shop", "10-42-1-9.db", "10.42.1.9"),
             ("shop", "db-7.db", ""),
             ("shop", "basket", "10.43.0.7"),
             ("shop", "paint", ""),
@@ -165,9 +185,36 @@ mod tests {
             ("shop", "x.shop.pod", ""),
             ("shop", "example.com", ""),
         ] {
-            let found = addresses(&table, "cluster.local", from, name);
+            let found = addresses(
+                &table,
+                "cluster.local",
+                &Search::of_namespace(from, "cluster.local"),
+                name,
+            );
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             assert_eq!(found.join(" "), expected, "{name} from {from}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_searched_as_its_pod_says() {
+        let search = Search {
+            domains: vec!["svc.cluster.local.".to_owned(), "example.com".to_owned()],
+            dots: 2,
+        };
+        for (name, expected) in [
+            ("web", "web.svc.cluster.local web.example.com web"),
+            (
+                "Web.shop",
+                "web.shop.svc.cluster.local web.shop.example.com web.shop",
+            ),
+            (
+                "web.shop.svc",
+                "web.shop.svc web.shop.svc.svc.cluster.local web.shop.svc.example.com",
+            ),
+            ("web.", "web"),
+        ] {
+            assert_eq!(search.candidates(name).join(" "), expected, "{name}");
         }
     }
 }

@@ -16,6 +16,7 @@
 //!
 //! Invariant: every call is charged exactly once, whatever becomes of it; what ends before layer 5 is charged to nobody.
 
+mod datagrams;
 mod raw;
 
 use std::{
@@ -35,6 +36,7 @@ use weft_turns::Tenant;
 
 use crate::{
     Body, CallContext, CallerInfo, Inner, Mesh, PodAddress, SpeaksH2,
+    affinity::Affinity,
     call::{Call, Destination, Timeouts, called_by, earlier},
     caller::{BLACK_HOLE, Callee, Caller, NO_SERVICE},
     deliver,
@@ -51,6 +53,8 @@ use crate::{
     table::Table,
 };
 
+pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
+pub(crate) use raw::Client;
 pub use raw::Raw;
 
 /// A call that is under way.
@@ -97,6 +101,20 @@ impl Outbound {
             mesh,
             caller: Arc::new(Caller::new(caller, Origin::Workload)),
         }
+    }
+
+    /// The way of this node's gateway.
+    pub(crate) fn of_gateway(mesh: Mesh) -> Self {
+        let caller = Arc::clone(&mesh.inner.gateway_caller);
+        Self { mesh, caller }
+    }
+
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.mesh.inner.table.load_full()
+    }
+
+    pub(crate) fn affinity(&self) -> &Affinity {
+        &self.mesh.inner.affinity
     }
 
     /// Makes one call. The [`CallContext`] of the call being served, as an extension, is carried on.
@@ -170,7 +188,10 @@ impl Outbound {
             attached.ok_or_else(|| failure::given_up(FailureKind::NotHere.into(), &name(), 1))
         });
         let to = to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error))?;
-        let context = called_by(&self.caller, context, request.headers());
+        let context = CallContext {
+            port: Some(address.port),
+            ..called_by(&self.caller, context, request.headers())
+        };
         if let Some(trace) = &context.trace {
             trace.write(request.headers_mut());
         }

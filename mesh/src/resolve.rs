@@ -25,7 +25,7 @@ use weft_call::{Failure, FailureKind};
 
 use crate::{
     failure::{self, bad_request},
-    table::{Endpoint, Service, Table},
+    table::{Endpoint, Protocol, Service, Table},
 };
 
 /// Names that stand for names that are followed: a circle of them has no end.
@@ -112,6 +112,10 @@ fn named<'t>(
     if let Ok(ip) = bare.parse::<IpAddr>() {
         if let Some(service) = table.service_by_ip(ip) {
             return service_port(service, port);
+        }
+        // As a client outside of the cluster says it.
+        if let Some((service, port)) = table.behind(Protocol::Tcp, (ip, port).into()) {
+            return Ok(Target::Service { service, port });
         }
         return match table.endpoint((ip, port).into()) {
             Some(endpoint) => Ok(Target::Pod(endpoint)),

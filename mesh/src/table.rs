@@ -10,6 +10,7 @@
 
 mod builder;
 mod endpoint;
+mod exposure;
 mod ranges;
 mod spec;
 #[cfg(test)]
@@ -27,10 +28,12 @@ use weft_turns::Tenant;
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::{Port, Way};
+pub(crate) use exposure::{Exposure, Outside};
 pub use ranges::PodRange;
-pub use spec::{EndpointSpec, ServicePortSpec, ServiceSpec};
+pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames};
 
 use crate::budget::Budget;
+use crate::dns::zone::Zone;
 use crate::front::Fronts;
 use crate::resolve::Target;
 use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
@@ -55,6 +58,9 @@ pub struct Table {
     pods: Option<Arc<ranges::PodRanges>>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) fronts: Arc<Fronts>,
+    pub(crate) zone: Zone,
+    exposed: imbl::HashMap<Exposure, exposure::Behind>,
+    node_addresses: exposure::NodeAddresses,
 }
 
 /// A Service with its endpoints and the routes bound to it.
@@ -66,6 +72,7 @@ pub struct Service {
     cluster_ip: Option<IpAddr>,
     /// The name that it stands for.
     alias: Option<Arc<str>>,
+    outside: Arc<Outside>,
     routes: Arc<BoundRoutes>,
     budget: Arc<Budget>,
 }
@@ -131,6 +138,7 @@ impl Service {
             ports: Arc::default(),
             cluster_ip: None,
             alias: None,
+            outside: Arc::default(),
             routes: Arc::default(),
             budget: Arc::default(),
         }
@@ -141,6 +149,7 @@ impl Service {
         self.labels == other.labels
             && self.cluster_ip == other.cluster_ip
             && self.alias == other.alias
+            && self.outside == other.outside
             && self.routes == other.routes
             && self.ports.len() == other.ports.len()
             && self
@@ -159,14 +168,8 @@ impl Service {
         &self.labels
     }
 
-    /// Its own address, if it has one.
-    pub(crate) fn cluster_ip(&self) -> Option<IpAddr> {
-        self.cluster_ip
-    }
-
-    /// The endpoints in use behind any of its ports; one behind several is there for each.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.ports.iter().flat_map(|port| &port.all)
+    pub(crate) fn outside(&self) -> &Outside {
+        &self.outside
     }
 
     /// The name that calls to it are meant for, if it is not itself.
@@ -187,8 +190,14 @@ impl Service {
         numbers.join(", ")
     }
 
+    /// Its port for calls and streams.
     pub(crate) fn port(&self, number: u16) -> Option<&Port> {
-        self.ports.iter().find(|port| port.number == number)
+        self.port_of(Protocol::Tcp, number)
+    }
+
+    pub(crate) fn port_of(&self, protocol: Protocol, number: u16) -> Option<&Port> {
+        let mut ports = self.ports.iter();
+        ports.find(|port| (port.protocol, port.number) == (protocol, number))
     }
 
     /// Where a caller that names no port goes: 80, else the port called `http`, else the first.
@@ -236,6 +245,9 @@ impl Table {
             pods: None,
             listeners: Arc::default(),
             fronts: Arc::default(),
+            zone: Zone::default(),
+            exposed: imbl::HashMap::new(),
+            node_addresses: Arc::default(),
         }
     }
 
@@ -376,6 +388,17 @@ impl PartialEq for Table {
             && self.pods == other.pods
             && self.listeners == other.listeners
             && self.fronts == other.fronts
+            && self.zone == other.zone
+            && self.node_addresses == other.node_addresses
+            && self.exposed.len() == other.exposed.len()
+            && self.exposed.iter().all(|(exposure, behind)| {
+                let at = |table: &Self, behind: &exposure::Behind| {
+                    let service = table.services.get(behind.service.0)?;
+                    Some((Arc::clone(&service.labels), behind.port))
+                };
+                let theirs = other.exposed.get(exposure);
+                theirs.is_some_and(|theirs| at(self, behind) == at(other, theirs))
+            })
     }
 }
 

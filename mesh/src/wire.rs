@@ -3,7 +3,7 @@
 //! ```text
 //! request    x-weft-destination  ip:port of the pod it is for     x-weft-service   name.namespace that was called
 //!            x-weft-source       who calls, in words              and the call's context
-//!            x-weft-raw          its bodies are the two directions of a byte stream
+//!            x-weft-raw          its bodies are the two directions of a byte stream; or carry datagrams, and whose
 //!            x-weft-speaks-h2    its callee speaks HTTP/2 alone
 //! response   x-weft-worked-ns    what the workload took for the head
 //!            or a failure, with its message as the body
@@ -17,11 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body_util::BodyExt;
 use weft_call::Failure;
 
-use crate::{Body, CallContext, Peer, WorkloadInfo, headers};
+use crate::{Body, CallContext, Datagrams, Peer, Raw, WorkloadInfo, headers};
 
 const DESTINATION: HeaderName = HeaderName::from_static("x-weft-destination");
 const SERVICE: HeaderName = HeaderName::from_static("x-weft-service");
@@ -63,14 +63,52 @@ pub(crate) fn encode_request(
     context.encode(now, lines);
 }
 
-/// Says that the call is a byte stream.
-pub(crate) fn encode_raw(lines: &mut HeaderMap) {
-    lines.insert(RAW, HeaderValue::from_static("1"));
+/// A call that is no HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RawLine {
+    Stream,
+    Datagrams(Datagrams),
 }
 
-/// Whether it is one.
-pub(crate) fn is_raw(lines: &HeaderMap) -> bool {
-    lines.contains_key(RAW)
+impl RawLine {
+    /// Of a call with these extensions; none where it is HTTP.
+    pub(crate) fn of(extensions: &Extensions) -> Option<Self> {
+        extensions.get::<Raw>()?;
+        let datagrams = extensions.get::<Datagrams>().copied();
+        Some(datagrams.map_or(RawLine::Stream, RawLine::Datagrams))
+    }
+
+    pub(crate) fn encode(self, lines: &mut HeaderMap) {
+        let line = match self {
+            RawLine::Stream => Ok(HeaderValue::from_static("1")),
+            RawLine::Datagrams(Datagrams { port, client }) => {
+                HeaderValue::from_str(&format!("udp {port} {client}"))
+            }
+        };
+        if let Ok(line) = line {
+            lines.insert(RAW, line);
+        }
+    }
+
+    /// What [`RawLine::encode`] wrote.
+    pub(crate) fn decode(lines: &HeaderMap) -> Option<Self> {
+        let line = lines.get(RAW)?.to_str().ok()?;
+        let Some(datagrams) = line.strip_prefix("udp ") else {
+            return Some(RawLine::Stream);
+        };
+        let (port, client) = datagrams.split_once(' ')?;
+        Some(RawLine::Datagrams(Datagrams {
+            port: port.parse().ok()?,
+            client: client.parse().ok()?,
+        }))
+    }
+
+    pub(crate) fn mark(self, extensions: &mut Extensions) {
+        extensions.insert(Raw);
+        if let RawLine::Datagrams(datagrams) = self {
+            extensions.insert(datagrams);
+        }
+    }
 }
 
 /// Says that the callee speaks HTTP/2 alone.

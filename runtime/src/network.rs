@@ -63,6 +63,13 @@ pub trait Beyond: Send + Sync + 'static {
     /// Sends a datagram of a guest to an address outside of the pod, or drops it.
     fn send(&self, from: SocketAddr, to: SocketAddr, datagram: Bytes);
 
+    /// Whether something outside of the pod is at `to`, of TCP or of UDP, which is an address of the pod's loopback where none of its guests is:
+    /// as ports of a node are at each of its addresses.
+    fn is_at(&self, to: SocketAddr, is_udp: bool) -> bool {
+        let _ = (to, is_udp);
+        false
+    }
+
     /// The addresses that `name` has for the pod.
     ///
     /// # Errors
@@ -197,6 +204,13 @@ impl Network {
         }
     }
 
+    /// Whether a guest has `port` of UDP for who comes that way.
+    pub fn receives(&self, port: u16, via: Via) -> bool {
+        let ports = self.0.ports.lock();
+        let bound = ports.udp.get(&port);
+        bound.is_some_and(|(at, _)| via == Via::Loopback || !is_loopback(*at))
+    }
+
     /// Whether a guest listens on any port.
     pub fn serves_any(&self) -> bool {
         let ports = self.0.ports.lock();
@@ -323,7 +337,14 @@ impl Network {
         };
         let (ip, port_to) = (to.ip().to_canonical(), to.port());
         if self.is_own(ip) {
-            let is_served = matches!(self.0.ports.lock().tcp.get(&port_to), Some(Use::Served));
+            let known = self.0.ports.lock();
+            let is_served = matches!(known.tcp.get(&port_to), Some(Use::Served));
+            let is_free = !known.tcp.contains_key(&port_to);
+            drop(known);
+            let at = SocketAddr::new(ip, port_to);
+            if is_free && is_loopback(ip) && self.0.beyond.is_at(at, false) {
+                return self.dial_beyond(port, at, host);
+            }
             if !is_served {
                 let from = SocketAddr::new(to.ip(), port);
                 // Both ends are in the pod, and pay once: the one who listens does.
@@ -331,14 +352,18 @@ impl Network {
                 return Dialing::Done(reached.map_err(|error| code(&error)));
             }
         }
-        let Some(held) = self.hold(host) else {
-            return Dialing::Done(Err(ErrorCode::OutOfMemory));
-        };
-        let from = SocketAddr::new(self.0.ip, port);
         let to = match is_loopback(ip) {
             true => SocketAddr::new(self.0.ip, port_to),
             false => SocketAddr::new(ip, port_to),
         };
+        self.dial_beyond(port, to, host)
+    }
+
+    fn dial_beyond(&self, port: u16, to: SocketAddr, host: &Arc<HostBytes>) -> Dialing {
+        let Some(held) = self.hold(host) else {
+            return Dialing::Done(Err(ErrorCode::OutOfMemory));
+        };
+        let from = SocketAddr::new(self.0.ip, port);
         let connecting = self.0.beyond.connect(from, to);
         Dialing::Waiting(Box::pin(async move {
             let stream = connecting.await.map_err(|error| code(&error))?;
@@ -554,7 +579,11 @@ impl BoundUdp {
     pub(crate) fn send(&self, to: SocketAddr, datagram: Bytes) {
         let network = &self.network;
         let (ip, port) = (to.ip().to_canonical(), self.local.port());
-        if network.is_own(ip) {
+        let at = SocketAddr::new(ip, to.port());
+        let is_beyond = is_loopback(ip)
+            && !network.receives(to.port(), Via::Loopback)
+            && network.0.beyond.is_at(at, true);
+        if network.is_own(ip) && !is_beyond {
             let from = SocketAddr::new(to.ip(), port);
             network.put(from, Via::of(ip), to.port(), datagram);
         } else {

@@ -334,6 +334,7 @@ async fn a_guest_sees_an_absolute_request_its_environment_and_its_caller() {
         // The interface counts from 1.
         attempt: 1,
         depth: 0,
+        port: Some(8081),
     });
     let shown = text(workload.call(request).await.unwrap()).await;
     let left: u64 = shown
@@ -356,6 +357,7 @@ async fn a_guest_sees_an_absolute_request_its_environment_and_its_caller() {
     remaining: at most 500 ms
     attempt: 2
     trace: 00000000000000000000000000000abc
+    port: 8081
     ");
 }
 
@@ -713,6 +715,7 @@ async fn calls_that_share_an_instance_each_see_their_own_context() {
             }),
             attempt: number - 1,
             depth: 0,
+            port: None,
         });
         let workload = workload.clone();
         tokio::spawn(async move { text(workload.call(request).await.unwrap()).await })

@@ -182,12 +182,14 @@ async fn guests_answer_as_in_this_process() {
         deadline: Some(Instant::now() + Duration::from_secs(5)),
         // The interface counts from 1.
         attempt: 2,
+        port: Some(8081),
         ..CallContext::default()
     });
     let who = text(probe.call(request).await.unwrap()).await;
     for part in [
         "spiffe://here/ns/shop/sa/cart",
         "attempt: 3",
+        "port: 8081",
         "remaining: 4",
     ] {
         assert!(who.contains(part), "{part} is missing in {who}");

@@ -84,6 +84,10 @@ pub fn remaining() -> Option<Duration> {
     None
 }
 
+pub fn port() -> Option<u16> {
+    None
+}
+
 pub fn attempt() -> u32 {
     1
 }

@@ -591,6 +591,10 @@ pub fn remaining() -> Option<Duration> {
     mesh_context::remaining().map(Duration::from_nanos)
 }
 
+pub fn port() -> Option<u16> {
+    mesh_context::port()
+}
+
 pub fn attempt() -> u32 {
     mesh_context::attempt()
 }

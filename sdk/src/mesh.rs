@@ -81,6 +81,11 @@ pub fn attempt() -> u32 {
     host::attempt()
 }
 
+/// At which of its own ports the component is called, for one that serves several: that of the container, whatever Service led to it.
+pub fn port() -> Option<u16> {
+    host::port()
+}
+
 /// The W3C trace id of the current call, 32 hexadecimal digits. Calls made on its behalf carry the trace on.
 pub fn trace_id() -> Option<String> {
     host::trace_id()

@@ -17,8 +17,10 @@ mod servers;
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,7 +30,7 @@ use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
 use weft_agent::image::{Registries, RegistriesError};
 use weft_agent::{Agent, AgentError};
-use weft_mesh::{EgressConfig, GatewayConfig, Mesh, OpenServices};
+use weft_mesh::{DnsConfig, EgressConfig, GatewayConfig, Mesh, OpenServices};
 use weft_runtime::worker::WorkerCommand;
 use weft_runtime::{BuildError, CompilerCommand, Cores, Engine};
 
@@ -67,6 +69,11 @@ pub struct NodeConfig {
     pub service_addresses: Option<String>,
     pub mesh_port: u16,
     pub node_port: u16,
+    /// Where the cluster's names are answered for programs of this machine; nowhere when not given. Other nodes of the machine may answer
+    /// there, too.
+    pub dns_address: Option<SocketAddr>,
+    /// Whom names outside of the cluster are asked of; nobody when empty.
+    pub dns_upstream: Vec<SocketAddr>,
     /// In thousandths of a core; the machine's when not given.
     pub capacity_cpu_millis: Option<u64>,
     /// In bytes; the machine's when not given.
@@ -201,6 +208,10 @@ pub async fn run(
         Sharing::Cores,
     )?;
     let node_listener = listen("node", config.address, config.node_port, false)?;
+    let dns = match config.dns_address {
+        None => None,
+        Some(address) => Some(listen_dns(address)?),
+    };
     let ports = NodePorts {
         gateway: port(&gateways[0]),
         mesh: port(&inbound[0]),
@@ -223,6 +234,9 @@ pub async fn run(
             ..GatewayConfig::default()
         })
         .inbound_connections_max(places.inbound)
+        .dns(DnsConfig {
+            upstream: config.dns_upstream.clone(),
+        })
         .egress(EgressConfig {
             extra_roots,
             ..EgressConfig::default()
@@ -254,6 +268,31 @@ pub async fn run(
         cores.clone(),
         count,
         traffic.clone(),
+    ));
+
+    if let Some((datagrams, listener)) = dns {
+        let (on_dns, stop) = (mesh.clone(), traffic.clone());
+        serving.spawn(watched(
+            "dns",
+            tokio::spawn(async move { on_dns.serve_dns(datagrams, listener, stop).await }),
+        ));
+    }
+
+    let turn = AtomicUsize::new(0);
+    let on_cores = cores.clone();
+    let spawn: weft_mesh::Spawn = Arc::new(move |serving| {
+        // A place is served by one core; each by the next.
+        let core = turn.fetch_add(1, Ordering::Relaxed) % count;
+        on_cores.spawn_on(core, serving)
+    });
+    let (on_exposed, stop) = (mesh.clone(), traffic.clone());
+    let address = config.address;
+    serving.spawn(watched(
+        "services",
+        tokio::spawn(async move {
+            on_exposed.serve_exposed(address, spawn, stop).await;
+            Ok(())
+        }),
     ));
 
     let machine = Machine::detect();
@@ -452,6 +491,25 @@ fn listen(
         address,
         source,
     })
+}
+
+/// Sockets for questions of DNS, which nodes of one machine share.
+fn listen_dns(address: SocketAddr) -> Result<(UdpSocket, TcpListener), NodeError> {
+    let open = || -> io::Result<UdpSocket> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    let datagrams = open().map_err(|source| NodeError::Listen {
+        what: "dns",
+        address,
+        source,
+    })?;
+    let listener = listen("dns", address.ip(), address.port(), true)?;
+    Ok((datagrams, listener))
 }
 
 /// Takes the data folder for this process; the lock goes with it, however it ends.

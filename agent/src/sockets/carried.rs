@@ -23,6 +23,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Connects `stream`, the host's end of a guest's connection, to `to`: past services where something of this node is attached there.
 pub(super) async fn connect(
     outbound: &Outbound,
+    from: SocketAddr,
     to: SocketAddr,
     is_attached: bool,
     stream: Stream,
@@ -39,7 +40,10 @@ pub(super) async fn connect(
                     .connect_attached(PodAddress { ip, port }, sent)
                     .await
             }
-            false => outbound.connect(&to.to_string(), sent).await,
+            false => {
+                let authority = to.to_string();
+                outbound.connect_from(from.ip(), &authority, sent).await
+            }
         }
     };
     let called = tokio::time::timeout(CONNECT_MAX, calling).await;

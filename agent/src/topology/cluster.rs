@@ -29,6 +29,7 @@ pub(super) struct Cluster {
     /// Slices by their service.
     slices_of: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
     nodes: Arc<BTreeMap<String, NodeFacts>>,
+    nodes_changed: bool,
     /// Of the Gateway API.
     objects: Objects,
     changed_services: BTreeSet<NamespacedName>,
@@ -44,6 +45,8 @@ pub(super) struct Cluster {
 pub(super) struct NodeFacts {
     /// Where it takes calls of other nodes.
     pub(super) mesh_address: Option<SocketAddr>,
+    /// Where it is reached from outside of the cluster.
+    pub(super) address: Option<IpAddr>,
     /// What its pods have their addresses of, as the cluster gave it out.
     pub(super) pod_range: Option<IpNet>,
 }
@@ -52,7 +55,11 @@ impl NodeFacts {
     fn read(node: &Node) -> Self {
         let address = node.annotations().get(annotation::MESH_ADDRESS);
         let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref());
+        let status = node.status.iter();
+        let mut addresses = status.flat_map(|status| status.addresses.iter().flatten());
+        let internal = addresses.find(|address| address.type_ == "InternalIP");
         Self {
+            address: internal.and_then(|internal| internal.address.parse().ok()),
             mesh_address: address.and_then(|address| address.parse().ok()),
             pod_range: range.and_then(|range| range.parse().ok()),
         }
@@ -77,6 +84,7 @@ pub(super) struct Change {
     /// None: it is gone.
     services: Vec<(NamespacedName, Option<Parts>)>,
     nodes: Arc<BTreeMap<String, NodeFacts>>,
+    nodes_changed: bool,
     /// All routes, if one of them did.
     routes: Option<Objects>,
     /// All addresses of the cluster's own, if one of them did.
@@ -92,7 +100,7 @@ impl Change {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.routes.is_none()
+        self.services.is_empty() && self.routes.is_none() && !self.nodes_changed
     }
 
     /// The addresses that calls out of the cluster do not lead to, if they are others than before.
@@ -116,6 +124,7 @@ impl Change {
                 None => builder.remove_service(&name.namespace, &name.name),
             }
         }
+        builder.set_node_addresses(self.nodes.values().filter_map(|node| node.address));
         if let Some(objects) = self.routes {
             builder.set_routes(&weft_gateway::compile(&objects).served);
         }
@@ -125,6 +134,11 @@ impl Change {
 /// The Service of the API servers.
 fn api_servers() -> NamespacedName {
     NamespacedName::new("default", "kubernetes")
+}
+
+/// The Service of the cluster's DNS.
+fn dns_service() -> NamespacedName {
+    NamespacedName::new("kube-system", "kube-dns")
 }
 
 /// Where a node is, and where its pods are.
@@ -184,6 +198,7 @@ impl Cluster {
         Change {
             services,
             nodes: Arc::clone(&self.nodes),
+            nodes_changed: std::mem::take(&mut self.nodes_changed),
             routes: routes_changed.then(|| self.objects.clone()),
             own: std::mem::take(&mut self.own_changed).then(|| self.own_addresses()),
             ranges: std::mem::take(&mut self.ranges_changed).then(|| self.ranges()),
@@ -234,6 +249,18 @@ impl Cluster {
             }
         }
         None
+    }
+
+    /// The address of the cluster's DNS, and whether nodes answer there: nobody else does where its Service selects no pods.
+    pub(super) fn dns(&self) -> Option<(IpAddr, bool)> {
+        let service = self.services.get(&dns_service())?;
+        let spec = service.spec.as_ref()?;
+        let ip = spec.cluster_ip.as_ref()?.parse().ok()?;
+        let selects = spec
+            .selector
+            .as_ref()
+            .is_some_and(|selector| !selector.is_empty());
+        Some((ip, !selects && !self.slices_of.contains_key(&dns_service())))
     }
 
     fn own_addresses(&self) -> OwnAddresses {
@@ -338,6 +365,7 @@ impl Cluster {
             return;
         }
         self.ranges_changed = true;
+        self.nodes_changed = true;
         let nodes = Arc::make_mut(&mut self.nodes);
         if facts == NodeFacts::default() {
             nodes.remove(node);

@@ -1,14 +1,18 @@
 //! What the endpoints of a Service are, read once from each of its EndpointSlices. Pure.
 
 use super::cluster::NodeFacts;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use weft_api::{SpiffeId, annotation, workload};
 use weft_gateway::NamespacedName;
-use weft_mesh::{EndpointSpec, ServicePortSpec, ServiceSpec, WorkloadInfo};
+use weft_mesh::{
+    EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames, WorkloadInfo,
+};
 
 /// An EndpointSlice, as far as the mesh goes.
 #[derive(Debug, Default, PartialEq)]
@@ -19,6 +23,8 @@ pub(super) struct Slice {
     made_by_cluster: bool,
     ports: Vec<(Option<String>, u16)>,
     endpoints: Vec<Pod>,
+    /// The same for names.
+    names: Arc<SliceNames>,
 }
 
 /// An endpoint of a slice, behind each of its ports.
@@ -67,6 +73,7 @@ impl Slice {
         let accounts = by_pod(annotation::ENDPOINT_SERVICE_ACCOUNTS);
         let workloads = by_pod(annotation::ENDPOINT_WORKLOADS);
         let mut endpoints = Vec::new();
+        let mut hosts = Vec::new();
         for endpoint in slice.endpoints.iter().flatten() {
             let Some(ip) = endpoint
                 .addresses
@@ -83,6 +90,11 @@ impl Slice {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             // As EndpointSlice says: what is unknown counts as ready, and serving follows ready.
             let ready = conditions.ready.unwrap_or(true);
+            hosts.push(HostName {
+                hostname: endpoint.hostname.clone(),
+                ip,
+                ready,
+            });
             // Whoever wrote it by hand may know an address alone: nobody says whose pod that is, and it is called by that.
             let account = accounts.get(&name).map(String::as_str);
             let is_named = account.is_some() || endpoint.target_ref.is_some();
@@ -106,13 +118,22 @@ impl Slice {
         }
         let ports = slice.ports.iter().flatten().filter_map(|port| {
             let number = port.port.and_then(|number| u16::try_from(number).ok())?;
-            Some((named(port.name.as_deref()).map(str::to_owned), number))
+            let name = named(port.name.as_deref()).map(str::to_owned);
+            Some((name, Protocol::parse(port.protocol.as_deref()), number))
         });
+        let named_ports: Vec<(Option<String>, Protocol, u16)> = ports.collect();
         Self {
             service: service.map(|service| NamespacedName::new(namespace, service.as_str())),
             made_by_cluster,
-            ports: ports.collect(),
+            ports: named_ports
+                .iter()
+                .map(|(name, _, number)| (name.clone(), *number))
+                .collect(),
             endpoints,
+            names: Arc::new(SliceNames {
+                ports: named_ports,
+                hosts,
+            }),
         }
     }
 
@@ -185,7 +206,12 @@ pub(super) fn service_spec(
             .flat_map(|slice| slice.behind(port.name.as_deref(), selects, nodes));
         Some(ServicePortSpec {
             name: port.name.clone(),
+            protocol: Protocol::parse(port.protocol.as_deref()),
             port: number,
+            node_port: port
+                .node_port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port > 0),
             endpoints: endpoints.collect(),
         })
     });
@@ -198,5 +224,56 @@ pub(super) fn service_spec(
         cluster_ip: cluster_ip.and_then(|ip| ip.parse().ok()),
         namespace: name.namespace,
         name: name.name,
+        addresses: addresses(service),
+        source_ranges: source_ranges(service),
+        external_local: spec.and_then(|spec| spec.external_traffic_policy.as_deref())
+            == Some("Local"),
+        affinity: affinity(service),
+        names: slices
+            .iter()
+            .map(|slice| Arc::clone(&slice.names))
+            .collect(),
     }
+}
+
+/// Where it is served for who comes from outside.
+fn addresses(service: &Service) -> Vec<IpAddr> {
+    let is_balanced = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+    if is_balanced != Some("LoadBalancer") {
+        return Vec::new();
+    }
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
+    let addresses = ingress
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.ip.as_ref());
+    addresses.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+/// Who may come there; what cannot be read lets nobody in.
+fn source_ranges(service: &Service) -> Vec<IpNet> {
+    let spec = service.spec.as_ref();
+    let ranges = spec.and_then(|spec| spec.load_balancer_source_ranges.as_ref());
+    let nobody = IpNet::from(IpAddr::from([0, 0, 0, 0]));
+    let ranges = ranges.into_iter().flatten();
+    ranges
+        .map(|range| range.trim().parse().unwrap_or(nobody))
+        .collect()
+}
+
+/// How long a client stays with its endpoint, where it does.
+fn affinity(service: &Service) -> Option<Duration> {
+    /// Three hours, as Kubernetes has it.
+    const DEFAULT_SECONDS: u64 = 10_800;
+    let spec = service.spec.as_ref()?;
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let client = config.and_then(|config| config.client_ip.as_ref());
+    let seconds = client.and_then(|client| client.timeout_seconds);
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Some(Duration::from_secs(seconds.unwrap_or(DEFAULT_SECONDS)))
 }

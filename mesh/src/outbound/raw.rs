@@ -5,7 +5,7 @@
 //!
 //! Invariant: a stream is opened once; what was sent is never sent to another.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use http::Request;
 use weft_call::{Failure, FailureKind};
@@ -17,15 +17,54 @@ use crate::{Body, PodAddress, failure, ingress};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Raw;
 
+/// Who calls, as far as the choice of an endpoint goes. An extension of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Client {
+    pub(crate) ip: IpAddr,
+    /// It is served by this node's endpoints or by nobody.
+    pub(crate) only_here: bool,
+}
+
 impl Outbound {
+    /// As [`Outbound::connect`], for a workload at `from`: a Service that wants its clients to stay knows it by that.
+    ///
+    /// # Errors
+    /// As [`Outbound::connect`].
+    pub async fn connect_from(
+        &self,
+        from: IpAddr,
+        authority: &str,
+        sent: Body,
+    ) -> Result<Body, Failure> {
+        let client = Client {
+            ip: from,
+            only_here: false,
+        };
+        self.connect_for(authority, sent, client).await
+    }
+
+    pub(crate) async fn connect_for(
+        &self,
+        authority: &str,
+        sent: Body,
+        client: Client,
+    ) -> Result<Body, Failure> {
+        let mut request = raw(authority, sent)?;
+        request.extensions_mut().insert(client);
+        self.open(request).await
+    }
+
     /// Opens a byte stream to `authority`, a name or an address of the cluster with a port: what `sent` brings goes there, and what is
     /// returned comes from there.
     ///
     /// # Errors
     /// [`FailureKind::Denied`] when nothing of the cluster is there, and as [`Outbound::call`].
     pub async fn connect(&self, authority: &str, sent: Body) -> Result<Body, Failure> {
+        self.open(raw(authority, sent)?).await
+    }
+
+    async fn open(&self, mut request: Request<Body>) -> Result<Body, Failure> {
         let at = Instant::now();
-        let mut request = raw(authority, sent)?;
         let inner = &self.mesh.inner;
         weft_turns::charge(self.caller.tenant, weft_turns::REQUEST);
         let table = inner.table.load_full();
@@ -59,7 +98,7 @@ impl Outbound {
     }
 }
 
-fn raw(authority: &str, sent: Body) -> Result<Request<Body>, Failure> {
+pub(super) fn raw(authority: &str, sent: Body) -> Result<Request<Body>, Failure> {
     let request = Request::post(format!("http://{authority}/")).body(sent);
     let mut request = request.map_err(|_| failure::bad_request("its host is not valid"))?;
     request.extensions_mut().insert(Raw);

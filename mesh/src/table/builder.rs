@@ -17,9 +17,10 @@ use smallvec::SmallVec;
 use weft_api::identity::SpiffeId;
 use weft_gateway::{NamespacedName, Served, ServiceRoutes};
 
+use super::exposure::Behind;
 use super::{
-    BoundRoutes, Endpoint, EndpointSpec, PodRange, Port, Service, ServiceIndex, ServiceLabels,
-    ServiceSpec, Table, Way, ranges::PodRanges,
+    BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, PodRange, Port, Service, ServiceIndex,
+    ServiceLabels, ServiceSpec, Table, Way, ranges::PodRanges,
 };
 use crate::{WorkloadInfo, front::Fronts, route::Listeners, wire};
 
@@ -39,12 +40,14 @@ pub struct TableBuilder {
     claimed: Vec<Claimed>,
     endpoints: Claims<SocketAddr, Arc<Endpoint>>,
     cluster_ips: Claims<IpAddr, ServiceIndex>,
+    exposures: Claims<Exposure, Behind>,
 }
 
 #[derive(Debug, Default)]
 struct Claimed {
     addresses: Vec<SocketAddr>,
     cluster_ip: Option<IpAddr>,
+    exposures: Vec<Exposure>,
 }
 
 impl TableBuilder {
@@ -58,6 +61,7 @@ impl TableBuilder {
             claimed: Vec::new(),
             endpoints: Claims::default(),
             cluster_ips: Claims::default(),
+            exposures: Claims::default(),
         }
     }
 
@@ -112,6 +116,8 @@ impl TableBuilder {
 
     /// Takes in a service, in place of what it was. What is known of endpoints that stay is kept.
     pub fn set_service(&mut self, spec: ServiceSpec) {
+        self.table.zone.set(&spec);
+        let exposures = Exposure::of(&spec);
         let known = self.table.service_index(&spec.namespace, &spec.name);
         let before = known.map(|index| Arc::clone(&self.table.services[index.0]));
         let labels = match &before {
@@ -153,6 +159,7 @@ impl TableBuilder {
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
             ports.push(Port {
                 name: port.name,
+                protocol: port.protocol,
                 number: port.port,
                 near: all.iter().filter(is_near).cloned().collect(),
                 all,
@@ -165,6 +172,11 @@ impl TableBuilder {
             ports: ports.into(),
             cluster_ip: spec.cluster_ip,
             alias: spec.alias.map(Into::into),
+            outside: Arc::new(Outside {
+                affinity: spec.affinity,
+                local: spec.external_local,
+                source_ranges: spec.source_ranges,
+            }),
             routes,
             budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
         };
@@ -174,6 +186,7 @@ impl TableBuilder {
             namespace.insert(spec.name, index);
         }
         self.claim(index, &labels, listed, spec.cluster_ip);
+        self.claim_exposures(index, &labels, exposures);
     }
 
     /// Forgets a service, if it is there.
@@ -181,8 +194,10 @@ impl TableBuilder {
         let Some(index) = self.table.service_index(namespace, name) else {
             return;
         };
+        self.table.zone.remove(namespace, name);
         let labels = Arc::clone(&self.table.services[index.0].labels);
         self.claim(index, &labels, Listed::default(), None);
+        self.claim_exposures(index, &labels, Vec::new());
         if let Some(names) = self.table.by_name.get_mut(namespace) {
             names.remove(name);
             if names.is_empty() {
@@ -285,7 +300,50 @@ impl TableBuilder {
         self.claimed[index.0] = Claimed {
             addresses,
             cluster_ip,
+            exposures: before.exposures,
         };
+    }
+
+    /// The same of the places where it is served for who comes from outside.
+    fn claim_exposures(
+        &mut self,
+        index: ServiceIndex,
+        labels: &Arc<ServiceLabels>,
+        exposures: Vec<(Exposure, u16)>,
+    ) {
+        let before = std::mem::take(&mut self.claimed[index.0].exposures);
+        for exposure in &before {
+            self.exposures.withdraw(exposure, labels);
+        }
+        for (exposure, port) in &exposures {
+            let behind = Behind {
+                service: index,
+                port: *port,
+            };
+            self.exposures.claim(*exposure, labels, true, behind);
+        }
+        let now: Vec<Exposure> = exposures
+            .into_iter()
+            .map(|(exposure, _)| exposure)
+            .collect();
+        for exposure in before.iter().chain(&now) {
+            match self.exposures.winner(exposure) {
+                Some(behind) => self.table.exposed.insert(*exposure, *behind),
+                None => self.table.exposed.remove(exposure),
+            };
+        }
+        self.claimed[index.0].exposures = now;
+    }
+
+    /// Takes in where the nodes are, each of them once, in place of what was known.
+    pub fn set_node_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let mut counted = std::collections::BTreeMap::new();
+        for address in addresses {
+            *counted.entry(address.to_canonical()).or_insert(0) += 1;
+        }
+        if *self.table.node_addresses != counted {
+            self.table.node_addresses = Arc::new(counted);
+        }
     }
 
     /// The endpoint, shared with whoever knows the very same; `None` when this node cannot reach it. `listed`: those of the service

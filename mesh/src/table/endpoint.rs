@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use http::HeaderValue;
 use weft_api::identity::SpiffeId;
 
+use super::Protocol;
 use crate::{
     Transport, WorkloadInfo,
     balance::{self, Standing},
@@ -96,6 +97,7 @@ impl Endpoint {
 #[derive(Debug, Clone)]
 pub(crate) struct Port {
     pub(super) name: Option<String>,
+    pub(super) protocol: Protocol,
     pub(super) number: u16,
     /// Endpoints of this node.
     pub(super) near: Vec<Arc<Endpoint>>,
@@ -120,6 +122,30 @@ impl Port {
             return Some(near);
         }
         pick(&self.all, tried, now, rng)
+    }
+
+    /// Where its endpoints are; of this node only, if that is asked for.
+    pub(crate) fn at(&self, only_here: bool) -> Vec<SocketAddr> {
+        let endpoints = match only_here {
+            true => &self.near,
+            false => &self.all,
+        };
+        endpoints.iter().map(|endpoint| endpoint.address).collect()
+    }
+
+    /// Chooses among those of this node alone.
+    pub(crate) fn pick_near(
+        &self,
+        tried: &[SocketAddr],
+        now: u64,
+        rng: &mut impl rand::Rng,
+    ) -> Option<&Arc<Endpoint>> {
+        pick(&self.near, tried, now, rng)
+    }
+
+    /// The endpoint at an address, if it is in use.
+    pub(crate) fn endpoint(&self, at: SocketAddr) -> Option<&Arc<Endpoint>> {
+        self.all.iter().find(|endpoint| endpoint.address == at)
     }
 
     /// Where its endpoints are, those of this node first.
@@ -147,6 +173,7 @@ impl Port {
     pub(super) fn map(&self, renewed: impl Fn(&Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
         Self {
             name: self.name.clone(),
+            protocol: self.protocol,
             number: self.number,
             near: self.near.iter().map(&renewed).collect(),
             all: self.all.iter().map(&renewed).collect(),
@@ -158,7 +185,8 @@ impl Port {
         let same = |a: &[Arc<Endpoint>], b: &[Arc<Endpoint>]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_identical(b))
         };
-        (&self.name, self.number, self.outside) == (&other.name, other.number, other.outside)
+        (&self.name, self.protocol, self.number, self.outside)
+            == (&other.name, other.protocol, other.number, other.outside)
             && same(&self.near, &other.near)
             && same(&self.all, &other.all)
     }

@@ -1,6 +1,12 @@
 //! What the agent says of a Service: plain values, as read from Kubernetes' objects.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
 
 use weft_api::identity::SpiffeId;
 
@@ -16,13 +22,72 @@ pub struct ServiceSpec {
     /// The name that it stands for, if it has no endpoints of its own (`ExternalName`).
     pub alias: Option<String>,
     pub ports: Vec<ServicePortSpec>,
+    /// Addresses of its own outside of the cluster, at which its ports are served.
+    pub addresses: Vec<IpAddr>,
+    /// Who may come from outside to those; everybody where there is none.
+    pub source_ranges: Vec<IpNet>,
+    /// Who comes from outside to a node is served by that node's endpoints alone (`externalTrafficPolicy: Local`).
+    pub external_local: bool,
+    /// How long a client that is known by its address stays with its endpoint (`sessionAffinity: ClientIP`).
+    pub affinity: Option<Duration>,
+    /// What its slices say for names.
+    pub names: Vec<Arc<SliceNames>>,
+}
+
+/// What ports are of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// As Kubernetes writes it; what is not written is TCP.
+    #[must_use]
+    pub fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        }
+    }
+
+    /// As it is in names, behind a line: `tcp`.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+}
+
+/// A slice of a Service, as far as names go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SliceNames {
+    pub ports: Vec<(Option<String>, Protocol, u16)>,
+    pub hosts: Vec<HostName>,
+}
+
+/// An endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostName {
+    /// Where it has none, it is found by its address.
+    pub hostname: Option<String>,
+    pub ip: IpAddr,
+    pub ready: bool,
 }
 
 /// A port of a Service and the endpoints behind it.
 #[derive(Debug, Clone, Default)]
 pub struct ServicePortSpec {
     pub name: Option<String>,
+    pub protocol: Protocol,
     pub port: u16,
+    /// Where each node serves it, too.
+    pub node_port: Option<u16>,
     pub endpoints: Vec<EndpointSpec>,
 }
 

@@ -16,13 +16,35 @@ pub(crate) fn service(namespace: &str, name: &str) -> ServiceMaker {
     ServiceMaker(ServiceSpec {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        cluster_ip: None,
-        alias: None,
         ports: vec![ServicePortSpec {
             name: None,
+            protocol: Protocol::Tcp,
             port: 80,
+            node_port: None,
             endpoints: vec![endpoint(namespace, &format!("{name}-0"), "10.42.0.1", "a")],
         }],
+        ..ServiceSpec::default()
+    })
+}
+
+/// A slice: ports by name, and endpoints by host name, address and whether they are ready.
+pub(crate) fn names(
+    ports: &[(&str, Protocol, u16)],
+    hosts: &[(&str, &str, bool)],
+) -> Arc<SliceNames> {
+    let ports = ports.iter();
+    let hosts = hosts.iter();
+    Arc::new(SliceNames {
+        ports: ports
+            .map(|(name, protocol, number)| (Some((*name).to_owned()), *protocol, *number))
+            .collect(),
+        hosts: hosts
+            .map(|(name, ip, ready)| HostName {
+                hostname: Some((*name).to_owned()),
+                ip: ip.parse().expect("an address"),
+                ready: *ready,
+            })
+            .collect(),
     })
 }
 
@@ -40,6 +62,11 @@ impl ServiceMaker {
 
     pub(crate) fn port(mut self, port: u16) -> Self {
         self.0.ports[0].port = port;
+        self
+    }
+
+    pub(crate) fn names(mut self, names: Arc<SliceNames>) -> Self {
+        self.0.names.push(names);
         self
     }
 

@@ -15,7 +15,7 @@ use http_body_util::StreamBody;
 use tokio::sync::Notify;
 use weft_mesh::{
     Body, BoxError, CallContext, CallerInfo, CancellationToken, Failure, FailureKind, Mesh,
-    PodRange, Table, gateway_identity,
+    PodAddress, PodRange, Table, gateway_identity,
 };
 
 use super::world::*;
@@ -563,4 +563,44 @@ async fn a_node_that_dies_fails_no_idempotent_call() {
             Err(error) => panic!("{method}: {error:?}"),
         }
     }
+}
+
+/// A component with several ports has one body of code for all of them.
+#[tokio::test]
+async fn a_workload_is_told_at_which_of_its_ports_it_is_called() {
+    let world = world();
+    let told = |request: Request<Body>| async move {
+        let context = request
+            .extensions()
+            .get::<CallContext>()
+            .expect("the context");
+        Ok::<_, Failure>(Response::new(Body::full(format!("{:?}", context.port))))
+    };
+    let ports = [8080, 9090];
+    let at = |last: u8| ports.map(|port| PodAddress { port, ..pod(last) });
+    world.a.attach_at(&at(1), workload("local", told));
+    world.b.attach_at(&at(2), workload("voting", told));
+    let two = |name: &str, last, node| {
+        let mut service = service(name, vec![endpoint(name, last, node, world.b_address)]);
+        let mut other = service.ports[0].clone();
+        other.port = 81;
+        other.endpoints[0].port = 9090;
+        service.ports.push(other);
+        service
+    };
+    world.publish(1, vec![two("local", 1, "a"), two("voting", 2, "b")]);
+    for (uri, expected) in [
+        ("http://local/", "Some(8080)"),
+        ("http://local:81/", "Some(9090)"),
+        ("http://voting/", "Some(8080)"),
+        ("http://voting:81/", "Some(9090)"),
+    ] {
+        let (_, text) = world.get(uri).await.expect("an answer");
+        assert_eq!(text, expected, "{uri}");
+    }
+    let request = Request::get("http://10.42.0.1:9090/");
+    let request = request.body(Body::empty()).expect("a request");
+    let attached = world.outbound().call_attached(at(1)[1], request).await;
+    let (_, text) = text(attached.expect("an answer")).await.expect("text");
+    assert_eq!(text, "Some(9090)");
 }

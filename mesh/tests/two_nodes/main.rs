@@ -1,6 +1,7 @@
 //! Two meshes in one process, talking over loopback with certificates of one throw-away authority.
 
 mod calls;
+mod exposed;
 mod faults;
 mod gateway;
 mod streams;

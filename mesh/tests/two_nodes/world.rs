@@ -145,9 +145,9 @@ pub fn service(name: &str, endpoints: Vec<EndpointSpec>) -> ServiceSpec {
         namespace: "vote".to_owned(),
         name: name.to_owned(),
         ports: vec![ServicePortSpec {
-            name: None,
             port: 80,
             endpoints,
+            ..ServicePortSpec::default()
         }],
         ..ServiceSpec::default()
     }

@@ -64,6 +64,10 @@ impl context::HostWithStore<HostState> for Mesh {
         Ok(asking(&mut access)?.map_or(1, |call| call.attempt.saturating_add(1)))
     }
 
+    fn port(mut access: Access<'_, HostState, Self>) -> wasmtime::Result<Option<u16>> {
+        Ok(asking(&mut access)?.and_then(|call| call.port))
+    }
+
     fn trace_id(mut access: Access<'_, HostState, Self>) -> wasmtime::Result<Option<String>> {
         let call = asking(&mut access)?;
         Ok(call.and_then(|call| {

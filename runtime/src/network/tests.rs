@@ -170,3 +170,46 @@ async fn names_are_what_is_known_beyond() {
         assert_eq!(found, expected, "{name}");
     }
 }
+
+/// What is outside at one address of the loopback, as a port of the node is.
+struct NodePort;
+
+impl Beyond for NodePort {
+    fn opened(&self, _: &Network, _: u16) {}
+
+    fn closed(&self, _: u16) {}
+
+    fn connect(&self, from: SocketAddr, to: SocketAddr) -> BoxFuture<'static, io::Result<Stream>> {
+        Box::pin(std::future::ready(Ok(pair(from, to).0)))
+    }
+
+    fn send(&self, _: SocketAddr, _: SocketAddr, _: Bytes) {}
+
+    fn is_at(&self, to: SocketAddr, is_udp: bool) -> bool {
+        !is_udp && to == at("127.0.0.1:30080")
+    }
+
+    fn resolve(&self, _: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(Err(io::ErrorKind::NotFound.into())))
+    }
+}
+
+#[tokio::test]
+async fn a_port_of_the_node_is_at_the_loopback_unless_a_guest_is() {
+    let memory = host(1 << 20);
+    let network = Network::new("10.42.0.2".parse().unwrap(), NodePort);
+    let beyond = match network.dial(None, at("127.0.0.1:30080"), &memory) {
+        Dialing::Waiting(waiting) => waiting.await.map(|stream| stream.remote()),
+        Dialing::Done(done) => done.map(|stream| stream.remote()),
+    };
+    assert_eq!(beyond.ok(), Some(at("127.0.0.1:30080")));
+    let refused = dialled(&network, "127.0.0.1:30081", &memory);
+    assert_eq!(refused.err().as_deref(), Some("ConnectionRefused"));
+    let _guest = network.bind(at("127.0.0.1:30080")).unwrap();
+    let refused = dialled(&network, "127.0.0.1:30080", &memory);
+    assert_eq!(
+        refused.err().as_deref(),
+        Some("ConnectionRefused"),
+        "it is the guest's"
+    );
+}

@@ -165,6 +165,9 @@ fn whoami() -> String {
     if let Some(id) = weft::mesh::trace_id() {
         let _ = writeln!(text, "trace: {id}");
     }
+    if let Some(port) = weft::mesh::port() {
+        let _ = writeln!(text, "port: {port}");
+    }
     text
 }
 

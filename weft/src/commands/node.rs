@@ -58,6 +58,12 @@ pub struct Args {
     /// Port for logs and metrics; 0 picks a free one
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     node_port: u16,
+    /// Answer the cluster's names to programs of this machine at this address, as 127.0.0.53:5353
+    #[arg(long, value_name = "IP:PORT")]
+    dns_address: Option<SocketAddr>,
+    /// Ask this server for names that are not of the cluster; up to three, with one flag each [default: they are refused]
+    #[arg(long, value_name = "IP[:PORT]", value_parser = dns_server)]
+    dns_upstream: Vec<SocketAddr>,
     /// CPU to offer to pods, as 4 or 500m [default: what the machine has]
     #[arg(long, value_name = "QUANTITY", value_parser = quantity)]
     capacity_cpu: Option<Quantity>,
@@ -195,6 +201,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         service_addresses: args.service_addresses,
         mesh_port: args.mesh_port,
         node_port: args.node_port,
+        dns_address: args.dns_address,
+        dns_upstream: args.dns_upstream,
         capacity_cpu_millis: args.capacity_cpu.map(|cpu| clamp(cpu.milli())),
         capacity_memory_bytes: args.capacity_memory.map(|memory| clamp(memory.value())),
         lease_every_seconds: args.lease_renewal,
@@ -242,6 +250,17 @@ fn announcement(name: &str, address: IpAddr, ports: NodePorts) -> String {
 }
 
 /// The server must be who it says it is, so that plain HTTP would be no way to join.
+/// A server of DNS, at its usual port where none is said.
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    const PORT: u16 = 53;
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    match (text.parse(), bare.parse()) {
+        (Ok(address), _) => Ok(address),
+        (_, Ok(ip)) => Ok(SocketAddr::new(ip, PORT)),
+        _ => Err("it must be an address, as 192.0.2.53 or 192.0.2.53:5353".to_owned()),
+    }
+}
+
 fn https(text: &str) -> Result<String, String> {
     let refused = |why: &str| format!("{why}; write it as https://10.0.0.1:6443");
     let uri: http::Uri = text.parse().map_err(|error| refused(&format!("{error}")))?;

@@ -51,6 +51,12 @@ pub struct Args {
     /// Ranges of addresses of this machine, of which each Gateway gets one [default: of 127.0.0.0/8, by the API's port]
     #[arg(long, value_name = "CIDRS")]
     service_addresses: Option<String>,
+    /// Answer the cluster's names to programs of this machine at this address, as 127.0.0.53:5353
+    #[arg(long, value_name = "IP:PORT")]
+    dns_address: Option<SocketAddr>,
+    /// Ask this server for names that are not of the cluster; up to three, with one flag each [default: they are refused]
+    #[arg(long, value_name = "IP[:PORT]", value_parser = super::node::dns_server)]
+    dns_upstream: Vec<SocketAddr>,
     /// Let clients on other machines, too, reach services without a route, at SERVICE.NAMESPACE.localhost
     #[arg(long)]
     open_services: bool,
@@ -164,6 +170,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         cores: args.cores,
         service_addresses: args.service_addresses,
         services_open: args.open_services,
+        dns_address: args.dns_address,
+        dns_upstream: args.dns_upstream,
         registries_file,
         egress_ca_file,
         host_paths: args.allow_host_path.clone(),
@@ -247,6 +255,8 @@ struct Cluster {
     cores: Option<usize>,
     service_addresses: Option<String>,
     services_open: bool,
+    dns_address: Option<SocketAddr>,
+    dns_upstream: Vec<SocketAddr>,
     registries_file: Option<PathBuf>,
     egress_ca_file: Option<PathBuf>,
     host_paths: Vec<PathBuf>,
@@ -337,6 +347,12 @@ impl Cluster {
             "this-machine"
         };
         arguments.push(format!("--open-services={open_to}"));
+        if let Some(address) = self.dns_address {
+            arguments.extend(["--dns-address".to_owned(), address.to_string()]);
+        }
+        for server in &self.dns_upstream {
+            arguments.extend(["--dns-upstream".to_owned(), server.to_string()]);
+        }
         if let Some(file) = &self.registries_file {
             arguments.extend(["--private-registry".to_owned(), file.display().to_string()]);
         }

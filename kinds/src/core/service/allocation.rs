@@ -43,6 +43,11 @@ impl ServiceRange {
         Ipv4Addr::from(self.0.network().to_bits().saturating_add(1))
     }
 
+    /// The tenth address, which is that of the cluster's DNS.
+    pub fn tenth(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.0.network().to_bits().saturating_add(10))
+    }
+
     /// The first and the last address are those of the network.
     pub(super) fn contains(self, address: Ipv4Addr) -> bool {
         let Self(net) = self;

@@ -11,38 +11,27 @@ use crate::field::Field;
 use crate::lens::{items, text};
 use crate::validate::{Problems, labels};
 
-/// What it asks for and does not get: of what comes from outside of the cluster, only the nodes' gateway takes anything.
+/// What it asks for and does not get.
 pub(super) fn unserved(service: &Value) -> Vec<String> {
-    const BY_ROUTE: &str =
-        "to be reached from outside, name the Service in an HTTPRoute to a Gateway";
     let mut told = Vec::new();
-    match text(service, "/spec/type") {
-        "NodePort" => told.push(format!(
-            "spec.type NodePort: no node listens on the node ports that are given out; {BY_ROUTE}"
-        )),
-        "LoadBalancer" => told.push(format!(
-            "spec.type LoadBalancer: nothing gives it an address outside of the cluster, and no node listens on its node ports; {BY_ROUTE}"
-        )),
-        "ExternalName" => {
-            let name = text(service, "/spec/externalName").trim_end_matches('.');
-            if !name.ends_with(".svc") && !name.contains(".svc.") {
-                told.push(format!(
-                    "spec.externalName: calls are not passed on to {name}, which is no Service; components call it by its own name"
-                ));
-            }
+    if text(service, "/spec/type") == "ExternalName" {
+        let name = text(service, "/spec/externalName").trim_end_matches('.');
+        if !name.ends_with(".svc") && !name.contains(".svc.") {
+            told.push(format!(
+                "spec.externalName: calls are not passed on to {name}, which is no Service; components call it by its own name"
+            ));
         }
-        _ => {}
     }
     if !items(service, "/spec/externalIPs").is_empty() {
-        told.push(format!(
-            "spec.externalIPs: no node listens there; {BY_ROUTE}"
-        ));
+        told.push(
+            "spec.externalIPs: no node listens there, since whoever writes a Service could take any address; \
+            a Service of type LoadBalancer gets an address of its own"
+                .to_owned(),
+        );
     }
     let mut ports = items(service, "/spec/ports").iter();
-    if ports.any(|port| !matches!(text(port, "/protocol"), "" | "TCP")) {
-        told.push(
-            "spec.ports: only TCP ports are served, over HTTP; the others lead nowhere".to_owned(),
-        );
+    if ports.any(|port| text(port, "/protocol") == "SCTP") {
+        told.push("spec.ports: ports of SCTP lead nowhere; TCP and UDP are served".to_owned());
     }
     told
 }

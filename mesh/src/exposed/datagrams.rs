@@ -1,0 +1,131 @@
+//! Datagrams from outside to a port of a Service: a session for each client, which is a flow to one endpoint.
+//!
+//! Invariants: one task owns the socket and the sessions of a place; sessions are bounded, and end when nothing came back for a while; what
+//! cannot be sent on is dropped.
+
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, UdpSocket as StdSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::{net::UdpSocket, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::At;
+use crate::{
+    FlowSender, Outbound,
+    affinity::Client,
+    flow,
+    table::{Protocol, Service},
+};
+
+/// Clients of one place at a time; datagrams of further ones are dropped until a session ends.
+const SESSIONS_MAX: usize = 4_096;
+/// The largest datagram.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
+/// Waits after an error of the socket that does not go away at once.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: CancellationToken) {
+    let socket = match UdpSocket::from_std(socket) {
+        Ok(socket) => Arc::new(socket),
+        Err(error) => {
+            tracing::error!(at = %at.place, %error, "a place of a Service is not served");
+            return;
+        }
+    };
+    let mut sessions: HashMap<SocketAddr, FlowSender> = HashMap::new();
+    let mut carrying = JoinSet::new();
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = carrying.join_next() => continue,
+            received = socket.recv_from(&mut buffer) => received,
+        };
+        let (bytes, client) = match received {
+            Ok(received) => received,
+            Err(error) => {
+                // Of an answer that a client did not take, for one.
+                tracing::trace!(at = %at.place, %error, "receiving a datagram");
+                tokio::time::sleep(ERROR_PAUSE).await;
+                continue;
+            }
+        };
+        let datagram = Bytes::copy_from_slice(buffer.get(..bytes).unwrap_or_default());
+        if let Some(session) = sessions.get(&client)
+            && session.send(datagram.clone())
+        {
+            continue;
+        }
+        if sessions.len() >= SESSIONS_MAX {
+            sessions.retain(|_, session| !session.is_ended());
+            if sessions.len() >= SESSIONS_MAX {
+                continue;
+            }
+        }
+        let Some(endpoint) = endpoint(&outbound, at, client) else {
+            continue;
+        };
+        let (sender, sent) = flow();
+        sender.send(datagram);
+        sessions.insert(client, sender);
+        let (outbound, socket) = (outbound.clone(), Arc::clone(&socket));
+        carrying.spawn(async move {
+            let received = |datagram: Bytes| {
+                // Where the kernel has no room, it is lost as any.
+                let _ = socket.try_send_to(&datagram, client);
+            };
+            let carried = outbound.carry_datagrams(endpoint, client, sent, received);
+            if let Err(failure) = carried.await {
+                tracing::debug!(%client, %endpoint, %failure, "a session came to nothing");
+            }
+        });
+    }
+    drop(sessions);
+    carrying.shutdown().await;
+}
+
+/// The endpoint for a client of a place.
+fn endpoint(outbound: &Outbound, at: At, client: SocketAddr) -> Option<SocketAddr> {
+    let table = outbound.table();
+    let (service, port) = table.behind(Protocol::Udp, at.place)?;
+    if !service.outside().admits(client.ip()) {
+        return None;
+    }
+    let only_here = service.outside().local && !table.is_shared(at.node);
+    let endpoints = service.port_of(Protocol::Udp, port)?.at(only_here);
+    chosen(outbound, service, port, client, &endpoints)
+}
+
+/// Where the client was last, if the Service wants that; else any.
+fn chosen(
+    outbound: &Outbound,
+    service: &Arc<Service>,
+    port: u16,
+    client: SocketAddr,
+    endpoints: &[SocketAddr],
+) -> Option<SocketAddr> {
+    let any = || {
+        let place = usize::from(rand::random::<u16>());
+        endpoints.get(place.checked_rem(endpoints.len())?).copied()
+    };
+    let Some(time) = service.outside().affinity else {
+        return any();
+    };
+    let who = Client {
+        service: Arc::clone(service.labels()),
+        port,
+        ip: client.ip().to_canonical(),
+    };
+    let (affinity, now) = (outbound.affinity(), Instant::now());
+    let last = affinity.last(&who, now);
+    let last = last.filter(|last| endpoints.contains(last));
+    let endpoint = last.or_else(any)?;
+    affinity.keep(who, endpoint, now, time);
+    Some(endpoint)
+}
