@@ -467,7 +467,10 @@ async fn readyz(State(state): State<AppState>, uri: Uri) -> Response {
     let checks = [
         ("ping", true),
         ("store", led),
-        ("poststarthook/bootstrap-controller", state.started.is_told()),
+        (
+            "poststarthook/bootstrap-controller",
+            state.started.is_told(),
+        ),
         ("shutdown", open),
     ];
     health::answer(&uri, &checks)

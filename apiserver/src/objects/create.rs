@@ -333,6 +333,7 @@ impl Objects {
         let in_namespace = namespace
             .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
             .transpose()?;
+        kind.strategy.settle(value, None);
         kind.strategy.admit(value, around)?;
         *value = canonicalized(kind, value.take())?;
         kind.strategy.drop_unserved(value);

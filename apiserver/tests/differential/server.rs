@@ -28,7 +28,10 @@ pub struct Answer {
 impl Answer {
     pub fn recorded(case: &Value) -> Self {
         let mut object = case["object"].clone();
-        let is_binary = matches!(case["action"].as_str(), Some("read protobuf" | "list protobuf"));
+        let is_binary = matches!(
+            case["action"].as_str(),
+            Some("read protobuf" | "list protobuf")
+        );
         if is_binary && object.is_string() {
             let bytes = base64::engine::general_purpose::STANDARD.decode(object.as_str().unwrap());
             object = weft_kinds::protobuf::decode(&bytes.unwrap()).unwrap().value;
@@ -211,8 +214,12 @@ impl Compared {
             _ => self.world.send_for_bytes(request).await,
         };
         let object: Value = match action {
-            "read yaml" | "list yaml" => serde_saphyr::from_str(&String::from_utf8(bytes).unwrap()).unwrap(),
-            "read protobuf" | "list protobuf" if code < 300 => weft_kinds::protobuf::decode(&bytes).unwrap().value,
+            "read yaml" | "list yaml" => {
+                serde_saphyr::from_str(&String::from_utf8(bytes).unwrap()).unwrap()
+            }
+            "read protobuf" | "list protobuf" if code < 300 => {
+                weft_kinds::protobuf::decode(&bytes).unwrap().value
+            }
             // A refusal may be plain text.
             _ => serde_json::from_slice(&bytes).unwrap_or_default(),
         };

@@ -502,8 +502,12 @@ fn request_of(case: &Case, collection: String, manifest: &Value, version: Option
         "delete" => query = "dryRun=All".to_owned(),
         action if action.starts_with("read ") => query.clear(),
         "list table" => query = format!("fieldSelector={}&includeObject=Object", named(manifest)),
-        "watch json" => query = format!("fieldSelector={}&watch=1&timeoutSeconds=1", named(manifest)),
-        action if action.starts_with("list ") => query = format!("fieldSelector={}", named(manifest)),
+        "watch json" => {
+            query = format!("fieldSelector={}&watch=1&timeoutSeconds=1", named(manifest))
+        }
+        action if action.starts_with("list ") => {
+            query = format!("fieldSelector={}", named(manifest))
+        }
         _ => {}
     }
     let mut words = case.action.split(' ').peekable();
