@@ -74,11 +74,12 @@ fn bundles(kubectl: &Path, newest: &Path, older: &Path) -> anyhow::Result<()> {
             .collect();
         run(&args).map(drop)
     };
-    // As people do who go where the bundle's own policy would not let them. It is in force, or not, some moments later.
+    // As people do who go where the bundle's own policy would not let them. It is out of force some moments later, and each bundle
+    // brings it again.
     let unguarded = |module: &Path, channel: &str, how: &[&str]| {
-        let kinds = "validatingadmissionpolicybindings,validatingadmissionpolicies";
-        run(&["delete", "--ignore-not-found", kinds, GUARD])?;
         eventually(&format!("{channel} is applied"), || {
+            let kinds = "validatingadmissionpolicybindings,validatingadmissionpolicies";
+            run(&["delete", "--ignore-not-found", kinds, GUARD])?;
             Ok(apply(module, channel, how).ok())
         })
     };

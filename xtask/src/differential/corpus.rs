@@ -1,5 +1,5 @@
-//! Requests from manifests: as they are, mutants, patches; the same of what subresources show; applies, deletions, and reads in each
-//! encoding. Everything follows from a seed.
+//! Requests from manifests: as they are, mutants, patches; the same of what subresources show; applies, deletions, and reads, lists
+//! and watches in each encoding. Everything follows from a seed.
 
 use serde_json::{Map, Value, json};
 
