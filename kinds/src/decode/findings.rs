@@ -142,6 +142,10 @@ impl Findings {
         let node = schema.target();
         if value.is_null() && node.nullable {
             self.matches += 1;
+            // One of few values is not nothing, also where that is among them.
+            if !node.values.is_empty() {
+                self.not_allowed(node, value);
+            }
             return;
         }
         if let Some((expected, found)) = mistyped(schema, value) {
@@ -197,9 +201,15 @@ impl Findings {
     }
 
     fn allowed(&mut self, node: &Node, value: &Value) {
-        if node.values.is_empty() || node.values.contains(value) {
-            return;
+        // A number is one however it is written.
+        let is_same =
+            |other: &Value| other == value || value.is_number() && other.as_f64() == value.as_f64();
+        if !node.values.is_empty() && !node.values.iter().any(is_same) {
+            self.not_allowed(node, value);
         }
+    }
+
+    fn not_allowed(&mut self, node: &Node, value: &Value) {
         let allowed: Vec<String> = node
             .values
             .iter()
@@ -300,6 +310,17 @@ impl Findings {
                 );
                 self.add(Cause::invalid("<nil>", &"".into(), &sentence));
             }
+        }
+        // Of the formats of numbers, one is narrower than all of them.
+        if schema.kind() == Some("number")
+            && schema.format() == Some("float")
+            && number.abs() > f64::from(f32::MAX)
+        {
+            let sentence = format!(
+                "Checked value must be of type number with format float in {}",
+                self.path
+            );
+            self.add(Cause::invalid("<nil>", &"".into(), &sentence));
         }
         if let Some(of) = node.multiple_of.filter(|of| *of > 0.0)
             && (number / of).fract() != 0.0
@@ -544,6 +565,13 @@ impl Findings {
     }
 }
 
+/// Whether a number beyond those of 64 bits has no fraction that anybody could tell.
+fn is_whole(value: &Value) -> bool {
+    const EXACT: f64 = 9_007_199_254_740_991.0;
+    let number = value.as_f64();
+    number.is_some_and(|number| number.fract() == 0.0 && number.abs() <= EXACT)
+}
+
 /// A number without a fraction, as a validator of Go reads it.
 fn whole_number(value: &Value) -> Option<i64> {
     let whole = value.as_i64();
@@ -571,9 +599,7 @@ fn mistyped<'a>(schema: Schema<'a>, value: &Value) -> Option<(&'a str, &'static 
     };
     let fits = match expected {
         "string" => value.is_string(),
-        "integer" => {
-            value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
-        }
+        "integer" => value.is_i64() || is_whole(value),
         "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
@@ -595,7 +621,7 @@ fn mistyped<'a>(schema: Schema<'a>, value: &Value) -> Option<(&'a str, &'static 
 
 fn format_name(value: &Value) -> &'static str {
     match value {
-        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(number) if !number.is_i64() => "float64",
         Value::Number(_) => "int64",
         _ => "",
     }
@@ -605,7 +631,7 @@ fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(number) if !number.is_i64() => "number",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",

@@ -334,3 +334,44 @@ fn schemas_that_are_combined_are_judged_as_far_as_they_go() {
         assert_eq!(told(json!({ "address": address })), expected, "{address}");
     }
 }
+
+/// What is written as a number, beyond those of its type, and nothing among few values.
+#[test]
+fn numbers_are_those_of_go() {
+    let node = Node::parse(&json!({ "type": "object", "properties": {
+        "some": { "type": "integer", "enum": [1, 2] },
+        "none": { "type": "string", "nullable": true, "enum": ["a", null] },
+        "long": { "type": "integer", "format": "int64" },
+        "float": { "type": "number", "format": "float" },
+    } }))
+    .unwrap();
+    let told = |value: Value| -> Vec<String> {
+        let causes = validate(Schema::at(&node), &value, None);
+        causes.into_iter().map(|cause| cause.message).collect()
+    };
+    for (value, expected) in [
+        (
+            json!({ "some": 1.0, "none": "a", "long": 1e3, "float": 1.5 }),
+            vec![],
+        ),
+        (
+            json!({ "none": null }),
+            vec![r#"Unsupported value: null: supported values: "a", "null""#],
+        ),
+        (
+            json!({ "long": 9_223_372_036_854_775_808_u64 }),
+            vec![
+                r#"Invalid value: "float64": long in body must be of type int64: "float64""#,
+                r#"Invalid value: "": Checked value must be of type integer with format int64 in long"#,
+            ],
+        ),
+        (
+            json!({ "float": 1e300 }),
+            vec![
+                r#"Invalid value: "": Checked value must be of type number with format float in float"#,
+            ],
+        ),
+    ] {
+        assert_eq!(told(value.clone()), expected, "{value}");
+    }
+}
