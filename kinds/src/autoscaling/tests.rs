@@ -42,7 +42,7 @@ fn policies_that_there_are_none_of_are_no_policies() {
     whole["apiVersion"] = "autoscaling/v2".into();
     whole["kind"] = "HorizontalPodAutoscaler".into();
     whole["spec"]["behavior"] = json!({"scaleUp": {"policies": []}, "scaleDown": {}});
-    let read = crate::decode::value(&HORIZONTAL_POD_AUTOSCALER, &whole).unwrap();
+    let read = crate::decode::value(&*HORIZONTAL_POD_AUTOSCALER, &whole).unwrap();
     assert_eq!(
         told::of_new(&HORIZONTAL_POD_AUTOSCALER, &read.value),
         ["spec.behavior.scaleUp.policies: Required value: must specify at least one Policy"]
