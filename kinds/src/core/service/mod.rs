@@ -275,7 +275,7 @@ fn keep_addresses(next: &mut Value, old: &Value) {
         if all.is_empty() {
             put(spec, "clusterIPs", old.pointer("/spec/clusterIPs").cloned());
         }
-    } else if !address.is_empty() && address != kept && all == all_kept {
+    } else if address != kept && all == all_kept {
         put(spec, "clusterIPs", Some(json!([address])));
     } else if address == kept && all.is_empty() {
         put(spec, "clusterIPs", old.pointer("/spec/clusterIPs").cloned());
