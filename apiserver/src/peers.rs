@@ -92,7 +92,7 @@ mod tests {
     use rustls_pki_types::pem::PemObject as _;
 
     #[test]
-    fn only_a_servers_certificate_is_a_servers() {
+    fn attack_86_only_a_servers_certificate_is_a_servers() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
         link_tls(&authority, 7).unwrap();

@@ -37,6 +37,7 @@ use crate::authn::{
 use crate::ca::{Authority, CaError};
 use crate::caller::Caller;
 use crate::encryption::{EncryptionError, KeyFile};
+use crate::http::health::Started;
 use crate::http::servers::{self, Servers};
 use crate::http::usage::UsageReader;
 use crate::http::{AppState, proxy, registry, router};
@@ -176,7 +177,8 @@ impl Server {
             servers,
             closing.clone(),
         )
-        .audited(config.audit);
+        .audited(config.audit)
+        .starting();
         Ok(Self {
             listener: config.listener,
             acceptor: TlsAcceptor::from(tls),
@@ -190,6 +192,11 @@ impl Server {
     /// The verbs, for the control loop.
     pub fn objects(&self) -> Objects {
         self.objects.clone()
+    }
+
+    /// To say that what clients rely on is there: this server calls itself ready from then on.
+    pub fn started(&self) -> Started {
+        self.state.started()
     }
 
     /// Who reads what pods use, for the control loop.
@@ -301,7 +308,9 @@ impl Server {
 /// # Errors
 /// As [`Server::new`].
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
-    Server::new(config)?.run(shutdown).await;
+    let server = Server::new(config)?;
+    server.started().tell();
+    server.run(shutdown).await;
     Ok(())
 }
 

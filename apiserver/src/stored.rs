@@ -36,6 +36,8 @@ const HEADER: usize = 5;
 const VERSION_BYTES: usize = 48;
 /// Where the buffer of a line begins; it grows for larger objects.
 const LINE_BYTES: usize = 2048;
+/// How an object begins that does not say what it is.
+const METADATA: &[u8] = br#"{"metadata":{"#;
 /// Stands for the namespace in keys of cluster-scoped objects.
 const NO_NAMESPACE: &str = "-";
 
@@ -417,11 +419,32 @@ impl Stored {
         Bytes::from(out)
     }
 
+    /// What a list shows of the object. The list says once what built-in kinds are; an object of a user's kind says it itself.
+    pub(crate) fn item_value(&self) -> Value {
+        let mut value = self.value();
+        if self.kind.custom.is_none() {
+            lens::put(&mut value, "apiVersion", None);
+            lens::put(&mut value, "kind", None);
+        }
+        value
+    }
+
     /// Appends the JSON of the object.
     pub fn write_json(&self, out: &mut Vec<u8>) {
+        self.write(out, false);
+    }
+
+    /// Appends the JSON of [`Stored::item_value`].
+    pub(crate) fn write_item(&self, out: &mut Vec<u8>) {
+        self.write(out, self.kind.custom.is_none());
+    }
+
+    /// `nameless` leaves out what the object is.
+    fn write(&self, out: &mut Vec<u8>, nameless: bool) {
         let other = self.kind.spelling.is_some() || self.converted.is_some();
         let layout = if other { Bytes::new() } else { self.layout() };
         let made = match &self.kind.custom {
+            _ if other && nameless => Some(self.item_value()),
             _ if other => Some(self.value()),
             Some(custom) => self.made(custom, &layout),
             None => None,
@@ -433,7 +456,8 @@ impl Stored {
         }
         let (before, after) = halves(&layout);
         out.reserve(layout.len() + VERSION_BYTES);
-        out.extend_from_slice(before);
+        // Nothing but its kind stands before the metadata.
+        out.extend_from_slice(if nameless { METADATA } else { before });
         write_version(self.revision, out);
         out.extend_from_slice(after);
     }

@@ -1,5 +1,5 @@
 //! How far this server answers as kube-apiserver 1.37.2 does: the same dry-run creates, replacements, patches, applies and deletions of
-//! objects, their status and their scale, reads in each encoding, and its recorded answers.
+//! objects, their status and their scale, reads, lists and watches in each encoding, and its recorded answers.
 //!
 //! `differential/corpus.json` holds the manifests, `differential/answers.lz4` the requests made from them and what a
 //! real kube-apiserver answered, a line of JSON each (`cargo xtask differential record`). Compared are the code, the
@@ -41,6 +41,7 @@ const PROMISED: &[(&str, [u32; 3])] = &[
     ("apply", [9_960, 9_800, 9_980]),
     ("delete", [9_980, 9_930, 9_980]),
     ("read", [9_980, 9_900, 9_950]),
+    ("list", [9_980, 9_900, 9_950]),
 ];
 
 /// Kinds that the promise is oldest about.
@@ -67,6 +68,7 @@ const FIRST: [&str; 16] = [
 fn part_of<'a>(action: &'a str, kind: &str) -> &'a str {
     match action.split(' ').next().unwrap_or_default() {
         part @ ("apply" | "delete" | "read") => part,
+        "list" | "watch" => "list",
         _ if !FIRST.contains(&kind) => "other kinds",
         part @ ("update" | "status" | "scale") => part,
         _ => "objects",

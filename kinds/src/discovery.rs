@@ -9,7 +9,7 @@ use weft_api::name;
 
 use crate::columns::{Column, Row};
 use crate::field::Field;
-use crate::lens::{fill, integer, items, items_mut, object, put, text};
+use crate::lens::{fill, integer, items, items_mut, none_when_empty, object, put, text};
 use crate::strategy::{Strategy, desired_state_differs};
 use crate::validate::Problems;
 use crate::{Kind, Subresource};
@@ -43,12 +43,11 @@ impl Strategy for EndpointSlices {
             fill(port, "name", "");
             fill(port, "protocol", "TCP");
         }
-        // Kubernetes writes a list without elements as none.
-        for list in ["endpoints", "ports"] {
-            if items(value, &format!("/{list}")).is_empty() {
-                put(value, list, Some(Value::Null));
-            }
-        }
+    }
+
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        none_when_empty(next, "endpoints");
+        none_when_empty(next, "ports");
     }
 
     /// Labels say whose endpoints these are. A topology of before `v1` asks for something, too, although it is not kept.

@@ -228,8 +228,8 @@ fn service_range(facts: &Facts) -> Piece {
     }
 }
 
-/// Nothing while no server has said where it is.
-fn api_service(facts: &Facts) -> Vec<Piece> {
+/// The Service that programs find the API by, and where that leads. Nothing while no server has said where it is.
+pub fn api_service(facts: &Facts) -> Vec<Piece> {
     let (namespace, name) = API_SERVICE;
     // Servers at one port are told together; most clusters have one port.
     let mut by_port: BTreeMap<(bool, u16), Vec<IpAddr>> = BTreeMap::new();

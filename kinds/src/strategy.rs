@@ -53,6 +53,10 @@ pub trait Strategy: Send + Sync {
     /// Drops what is understood and not kept, once it has been seen whether something else is asked for.
     fn drop_unserved(&self, _next: &mut Value) {}
 
+    /// Completes what its fields say of each other, once it is known whose those are: what follows from them is nobody's, and a list without
+    /// elements, which somebody may own, is kept as none. Runs on create (`old` is none) and on every update; run twice it changes nothing.
+    fn settle(&self, _next: &mut Value, _old: Option<&Value>) {}
+
     /// Completes or refuses a new object by the cluster that it is to live in.
     ///
     /// # Errors

@@ -712,6 +712,7 @@ pub(crate) mod told {
     pub fn of_new(kind: &Kind, new: &Value) -> Vec<String> {
         let mut new = new.clone();
         kind.strategy.default(&mut new);
+        kind.strategy.settle(&mut new, None);
         lines(all_of_new(kind, &new).into_result(kind, "x"))
     }
 
@@ -724,8 +725,10 @@ pub(crate) mod told {
     ) -> Vec<String> {
         let (mut new, mut old) = (new.clone(), old.clone());
         kind.strategy.default(&mut old);
+        kind.strategy.settle(&mut old, None);
         new = kind.strategy.prepare_for_update(kind, part, new, &old);
         kind.strategy.default(&mut new);
+        kind.strategy.settle(&mut new, Some(&old));
         lines(super::updated(kind, &new, &old, part))
     }
 

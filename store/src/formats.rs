@@ -1,13 +1,21 @@
-//! An older program meets newer data: every kind of record of every file, one at a time.
+//! An older program meets newer data: every kind of record of every file, one at a time. This one meets the folders of each before it.
 
 use std::path::Path;
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use crate::checkpoint::{decode_entry, encode_entry};
 use crate::codec::{Reader, Writer};
 use crate::command::{Mutation, Precondition};
-use crate::tables::{EVENTS, FORMAT, LOG, META, OBJECTS, context, index_context, meta_context};
+use crate::event::{Event, EventKind};
+use crate::key::{Entry, Key};
+use crate::log::Record;
+use crate::machine::{Members, Position};
+use crate::tables::{
+    EVENTS, FORMAT, LOG, META, OBJECTS, PACKED_SINCE, SHARES_SINCE, context, index_context,
+    meta_context,
+};
 use crate::{Config, Store};
 
 /// A record as the next version of this program could have written it.
@@ -174,4 +182,171 @@ async fn values_from_before_they_were_compressed_are_read() {
     let entry = store.snapshot().get(&"/k".into()).expect("there");
     assert_eq!((entry.value(), entry.revision), (new.into(), 2));
     store.shutdown().await;
+}
+
+/// The state as a program of an earlier format wrote it.
+fn former_state(record: Bytes, format: u8) -> Vec<u8> {
+    let mut reader = Reader::open(record, &meta_context("state"), FORMAT).expect("sound");
+    let mut writer = Writer::new(format);
+    for _ in ["revision", "compacted"] {
+        writer.u64(reader.u64().expect("a revision"));
+    }
+    for _ in ["applied", "members"] {
+        let position = Position::decode_option(&mut reader).expect("a position");
+        Position::encode_option(position, &mut writer);
+    }
+    let members = Members::decode(&mut reader).expect("members");
+    members.encode(&mut writer);
+    if format >= 2 {
+        writer.u64(reader.u64().expect("the highest number"));
+    }
+    assert!(format < SHARES_SINCE);
+    writer.finish(&meta_context("state"))
+}
+
+/// An event in the same way.
+fn former_event(event: &Event, format: u8) -> Vec<u8> {
+    let mut writer = Writer::new(format);
+    let value = |entry: &Entry, writer: &mut Writer| match format < PACKED_SINCE {
+        true => writer.bytes(&entry.value()),
+        false => entry.stored_value().encode(writer),
+    };
+    writer.u8(u8::from(event.kind == EventKind::Delete));
+    writer.bytes(event.entry.key.as_bytes());
+    writer.u64(event.entry.create_revision);
+    value(&event.entry, &mut writer);
+    let previous = event.previous_entry();
+    writer.u8(u8::from(previous.is_some()));
+    if let Some(previous) = previous {
+        writer.u64(previous.create_revision);
+        writer.u64(previous.revision);
+        value(&previous, &mut writer);
+    }
+    writer.finish(&index_context("events", event.revision))
+}
+
+/// Makes of a folder what a program of an earlier format would have left behind: each record of both files.
+fn write_as_before(dir: &Path, format: u8) {
+    for file in ["log.redb", "state.redb"] {
+        let database = Database::open(dir.join(file)).expect("opens");
+        let transaction = database.begin_write().expect("begins");
+        let mut meta = transaction.open_table(META).expect("table");
+        let records: Vec<(String, Bytes)> = (meta.iter().expect("read"))
+            .map(|record| record.expect("read"))
+            .map(|(key, value)| {
+                (
+                    key.value().to_owned(),
+                    Bytes::copy_from_slice(value.value()),
+                )
+            })
+            .collect();
+        for (key, record) in records {
+            let context = meta_context(&key);
+            let former = if key == "state" {
+                former_state(record, format)
+            } else {
+                let body = Reader::open(record, &context, FORMAT).expect("sound");
+                let mut writer = Writer::new(format);
+                writer.tail(&body.tail());
+                writer.finish(&context)
+            };
+            meta.insert(key.as_str(), former.as_slice()).expect("put");
+        }
+        drop(meta);
+        let numbered = match file {
+            "log.redb" => LOG,
+            _ => EVENTS,
+        };
+        let mut table = transaction.open_table(numbered).expect("table");
+        let records: Vec<(u64, Bytes)> = (table.iter().expect("read"))
+            .map(|record| record.expect("read"))
+            .map(|(key, value)| (key.value(), Bytes::copy_from_slice(value.value())))
+            .collect();
+        assert!(!records.is_empty(), "{file}");
+        for (number, record) in records {
+            let former = if file == "log.redb" {
+                let record = Record::from_disk(number, record).expect("sound");
+                let mut writer = match format < PACKED_SINCE {
+                    true => Writer::unpacking(format),
+                    false => Writer::new(format),
+                };
+                record.encode(&mut writer);
+                writer.finish(&index_context("log", number))
+            } else {
+                let event = Event::from_disk(number, record).expect("sound");
+                former_event(&event, format)
+            };
+            table.insert(number, former.as_slice()).expect("put");
+        }
+        drop(table);
+        if file == "state.redb" {
+            let mut objects = transaction.open_table(OBJECTS).expect("table");
+            let records: Vec<(Bytes, Bytes)> = (objects.iter().expect("read"))
+                .map(|record| record.expect("read"))
+                .map(|(key, value)| {
+                    let key = Bytes::copy_from_slice(key.value());
+                    (key, Bytes::copy_from_slice(value.value()))
+                })
+                .collect();
+            for (key, record) in records {
+                let entry = decode_entry(Key::new(key.clone()), record).expect("sound");
+                let former = encode_entry(&entry, format);
+                objects.insert(&key[..], former.as_slice()).expect("put");
+            }
+        }
+        transaction.commit().expect("commits");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_of_each_earlier_format_opens_and_has_what_it_had() {
+    for format in 1..FORMAT {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let dir = dir.path();
+        let value = |number: u64| format!(r#"{{"number":{number},"kind":"ConfigMap"}}"#).repeat(20);
+        let store = Store::open(Config::new(dir)).await.expect("opens");
+        for number in 0..20 {
+            let put = Mutation::put(
+                format!("/k/{}", number % 8),
+                Precondition::None,
+                value(number),
+            );
+            store.write(vec![put], None).await.expect("written");
+        }
+        let gone = Mutation::delete("/k/7", Precondition::None);
+        store.write(vec![gone], None).await.expect("deleted");
+        let told = async |store: &Store| {
+            let snapshot = store.snapshot();
+            let objects: Vec<(String, u64, Bytes)> = (0..8)
+                .filter_map(|key| snapshot.get(&format!("/k/{key}").as_str().into()))
+                .map(|entry| (entry.key.to_string(), entry.revision, entry.value()))
+                .collect();
+            let mut watch = store.watch("/k/", 0).expect("watches");
+            let mut events = Vec::new();
+            for _ in 0..21 {
+                let event = watch.next().await.expect("events").expect("no end");
+                let replaced = event.previous_entry().map(|entry| entry.value());
+                events.push((event.revision, event.entry.key.to_string(), replaced));
+            }
+            (snapshot.revision(), objects, events)
+        };
+        let before = told(&store).await;
+        assert_eq!((before.0, before.1.len()), (21, 7));
+        store.shutdown().await;
+
+        write_as_before(dir, format);
+        let store = Store::open(Config::new(dir)).await.expect("opens");
+        assert_eq!(told(&store).await, before, "format {format}");
+        // It goes on from there, also after a start that reads some of each.
+        let put = Mutation::put("/k/0", Precondition::Revision(17), "new");
+        store.write(vec![put], None).await.expect("written over");
+        store.shutdown().await;
+        let store = Store::open(Config::new(dir)).await.expect("opens again");
+        let snapshot = store.snapshot();
+        let entry = snapshot.get(&"/k/0".into()).expect("there");
+        assert_eq!((entry.value(), entry.revision), ("new".into(), 22));
+        let kept = snapshot.get(&"/k/3".into()).expect("there");
+        assert_eq!(kept.value(), value(19));
+        store.shutdown().await;
+    }
 }

@@ -9,6 +9,11 @@ use weft_tests::cluster::{Cluster, eventually, success, weft};
 #[test]
 fn an_interrupted_weft_drains_and_exits_with_zero() {
     let mut cluster = Cluster::start(1).unwrap();
+    // What programs find the API by is there as soon as anybody is told that it is ready.
+    for kind in ["services", "endpoints", "endpointslices"] {
+        let found = cluster.weft(&["get", kind, "kubernetes"]).unwrap();
+        assert!(success(found).unwrap().contains("kubernetes"), "{kind}");
+    }
     assert!(
         success(cluster.weft(&["get", "nodes"]).unwrap())
             .unwrap()

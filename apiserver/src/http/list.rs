@@ -203,7 +203,11 @@ pub async fn respond(
 
 /// The list without its items.
 fn head_of(kind: KindRef<'_>, page: &Page, shape: Shape) -> Value {
-    let metadata = metadata_of(page);
+    let mut metadata = metadata_of(page);
+    if let (Shape::Whole, Some(_), None) = (shape, &kind.custom, &page.next) {
+        // Where there are no more of a user's kind, the list says so.
+        metadata["continue"] = "".into();
+    }
     match shape {
         Shape::Whole => json!({
             "kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": metadata,
@@ -241,7 +245,7 @@ impl Shape {
     /// An item as a value.
     fn value(self, kind: KindRef<'_>, item: &Stored) -> Value {
         match self {
-            Self::Whole => item.value(),
+            Self::Whole => item.item_value(),
             Self::Metadata => table::metadata_only(&item.stored_value(), "v1"),
             Self::Table(style) => table::row_of(kind, item, style),
         }
@@ -449,7 +453,7 @@ impl Chunks {
                     out.push(b',');
                 }
                 match shape {
-                    Shape::Whole => item.write_json(out),
+                    Shape::Whole => item.write_item(out),
                     Shape::Metadata => item.write_metadata("v1", out),
                     // Writing to a Vec cannot fail.
                     Shape::Table(_) => {
@@ -544,6 +548,10 @@ mod tests {
             }
         };
         let whole: Vec<Value> = list(0).await.items.iter().map(Stored::value).collect();
+        let items: Vec<Value> = (list(0).await.items.iter())
+            .map(Stored::item_value)
+            .collect();
+        assert_eq!(items[0]["kind"], json!(null));
         let style = Style {
             version: "v1",
             include: Include::Object,
@@ -558,7 +566,7 @@ mod tests {
             match shape {
                 Shape::Whole => {
                     assert!(frames >= 3, "{frames}");
-                    assert_eq!(said["items"], json!(whole));
+                    assert_eq!(said["items"], json!(items));
                 }
                 Shape::Metadata => {
                     let metadata = whole.iter().map(|value| table::metadata_only(value, "v1"));

@@ -18,7 +18,7 @@ mod drain;
 mod encoding;
 pub mod error;
 mod forward;
-mod health;
+pub mod health;
 mod large;
 mod links;
 mod list;
@@ -91,6 +91,7 @@ pub struct AppState {
     pub(crate) answers: TaskTracker,
     pub(crate) audit: Option<Audit>,
     pub(crate) flow_control: FlowControl,
+    pub(crate) started: health::Started,
     large_bodies: LargeBodies,
     documents: openapi::Documents,
     sockets: websocket::Sockets,
@@ -121,6 +122,7 @@ impl AppState {
             answers: TaskTracker::new(),
             audit: None,
             flow_control: FlowControl::default(),
+            started: health::Started::default(),
             large_bodies: LargeBodies::default(),
             documents: openapi::Documents::default(),
             sockets: websocket::Sockets::default(),
@@ -129,6 +131,18 @@ impl AppState {
             metrics: metrics::Metrics::default(),
             bulk: Bulk::default(),
         }
+    }
+
+    /// The same, which is not ready before somebody says so.
+    #[must_use]
+    pub fn starting(self) -> Self {
+        let started = health::Started::not_yet();
+        Self { started, ..self }
+    }
+
+    /// To say that what has to be there first is there.
+    pub fn started(&self) -> health::Started {
+        self.started.clone()
     }
 
     /// The same, with requests written down.
@@ -450,6 +464,14 @@ async fn healthz(uri: Uri) -> Response {
 async fn readyz(State(state): State<AppState>, uri: Uri) -> Response {
     let led = state.objects.store().leader().borrow().is_some();
     let open = !state.closing.is_cancelled();
-    let checks = [("ping", true), ("store", led), ("shutdown", open)];
+    let checks = [
+        ("ping", true),
+        ("store", led),
+        (
+            "poststarthook/bootstrap-controller",
+            state.started.is_told(),
+        ),
+        ("shutdown", open),
+    ];
     health::answer(&uri, &checks)
 }

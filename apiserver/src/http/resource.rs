@@ -280,12 +280,20 @@ async fn collection(
             let list = params.list_options(kind)?;
             let received = state.large_bodies.receive(request).await?;
             let options = delete_options(params, sent_options(&received)?)?;
-            let encodings = Encodings::of(&received.headers);
+            let form = negotiate::form(&received.headers)?;
+            form.check(kind, true)?;
+            let include = include(params, form)?;
             let page = state
                 .objects
                 .delete_collection(asked, &list, &options)
                 .await?;
-            Ok(list::respond(kind, page, Shape::Whole, &encodings, &state.bulk).await)
+            let shape = Shape::of(form, |version| Style {
+                version,
+                include,
+                now: Timestamp::now(),
+            });
+            let encodings = Encodings::of(&received.headers);
+            Ok(list::respond(kind, page, shape, &encodings, &state.bulk).await)
         }
         _ => Err(StatusError::method_not_allowed()),
     }

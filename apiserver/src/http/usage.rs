@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
+use weft_kinds::lens::put;
 
 use super::AppState;
 use super::proxy::NodeClient;
@@ -397,7 +398,13 @@ pub(super) async fn answer(
     let items: Vec<Value> = page
         .items
         .iter()
-        .filter_map(|object| metrics_of(&rates, object, pods))
+        .filter_map(|object| {
+            let mut metrics = metrics_of(&rates, object, pods)?;
+            // The list says once what they are.
+            put(&mut metrics, "kind", None);
+            put(&mut metrics, "apiVersion", None);
+            Some(metrics)
+        })
         .collect();
     Ok(json_response(&json!({
         "kind": if pods { "PodMetricsList" } else { "NodeMetricsList" },

@@ -374,6 +374,7 @@ impl Objects {
         let in_namespace = namespace
             .map(|namespace| self.check_namespace(snapshot, kind, namespace, &name))
             .transpose()?;
+        kind.strategy.settle(value, None);
         kind.strategy.admit(value, around)?;
         *value = completed(kind, value.take())?;
         kind.strategy.drop_unserved(value);

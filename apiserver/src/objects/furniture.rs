@@ -91,6 +91,24 @@ impl Objects {
         }
     }
 
+    /// Has the Service that programs find the API by, which leads to `servers`. For when a server begins: whoever is told that it is ready
+    /// finds it.
+    ///
+    /// # Errors
+    /// The first refusal, after everything was tried.
+    pub async fn ensure_api_service(
+        &self,
+        caller: &Caller,
+        servers: &BTreeSet<SocketAddr>,
+    ) -> Result<(), StatusError> {
+        let mut outcome = Ok(());
+        for piece in furniture::api_service(&self.facts(servers)) {
+            let made = self.ensure(caller, &piece).await;
+            outcome = outcome.and(made);
+        }
+        outcome
+    }
+
     fn furniture(&self, servers: &BTreeSet<SocketAddr>) -> Vec<Piece> {
         furniture::pieces(&self.facts(servers))
     }

@@ -197,6 +197,7 @@ impl Objects {
                     owners.updated(&old, &mut next);
                 }
             }
+            stored_kind.strategy.settle(&mut next, Some(&old));
             if !fits {
                 owners::set(&mut next, None);
             }
@@ -222,6 +223,7 @@ impl Objects {
                     .extend(owners::keep_sound(&next, &mut changed));
                 // Whatever it was changed to, what this request may not change stays.
                 next = next_state(stored_kind, part, changed, &old, Ownership::Said)?;
+                stored_kind.strategy.settle(&mut next, Some(&old));
             }
             if part == Some(Subresource::Scale)
                 && let Some((place, new, before)) = own_body(part, stored_kind, &next, &old)

@@ -222,6 +222,31 @@ async fn a_token_goes_with_what_it_is_bound_to() {
     assert_eq!(status["error"], "serviceaccounts \"web\" not found");
 }
 
+/// Whoever is called knows the caller by its certificate. A token that is shown besides says which pod it was given to, whoever shows it.
+#[tokio::test]
+async fn attack_87_the_token_of_another_pod_says_whose_it_is() {
+    let world = world().await;
+    let owner = pod_of_web(&world, "p").await;
+    let mut wanted = bound("Pod", &owner);
+    wanted["spec"]["audiences"] = json!(["callee"]);
+    let token = token_of(&world.ask(TOKEN, wanted).await).to_owned();
+    let at_the_api = world.ask_as(&token, "GET /version", Value::Null).await;
+    assert_eq!(at_the_api.status, 401, "it is for nobody but the callee");
+    let shown_to = |callee: &str| json!({"token": token, "audiences": [callee]});
+    let status = review(&world, shown_to("callee")).await;
+    let extra = &status["user"]["extra"];
+    assert_eq!(
+        extra["authentication.kubernetes.io/pod-uid"],
+        json!([owner["metadata"]["uid"]])
+    );
+    let status = review(&world, shown_to("another")).await;
+    assert_ne!(status["authenticated"], true);
+    let gone = format!("DELETE {PODS}/p");
+    world.ask(&gone, json!({"gracePeriodSeconds": 0})).await;
+    let status = review(&world, shown_to("callee")).await;
+    assert_ne!(status["authenticated"], true);
+}
+
 #[tokio::test]
 async fn a_token_is_for_its_audience() {
     let world = world().await;

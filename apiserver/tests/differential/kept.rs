@@ -201,47 +201,16 @@ fn protection(object: &mut Value, _: &str) {
     }
 }
 
-/// The list that a Service's one address is copied into, and lists of an EndpointSlice that are empty.
+/// The labels that a Job takes of its template.
 fn completed_fields(object: &mut Value, kind: &str) {
-    let is_slice = kind == "EndpointSlice";
-    let is_set = kind == "DaemonSet";
-    let is_job = kind == "Job";
-    let is_claim = kind == "PersistentVolumeClaim";
+    if kind != "Job" {
+        return;
+    }
     let owners = object.pointer_mut("/metadata/managedFields");
     for owner in owners.and_then(Value::as_array_mut).into_iter().flatten() {
-        drop_at(owner, "/fieldsV1/f:spec", "f:clusterIPs");
-        // The number of a DaemonSet's template.
-        let annotations = "/fieldsV1/f:metadata/f:annotations";
-        drop_at(
-            owner,
-            annotations,
-            "f:deprecated.daemonset.template.generation",
-        );
-        let none = [Some(json!({})), Some(json!({".": {}}))];
-        if is_set && none.contains(&owner.pointer(annotations).cloned()) {
-            drop_at(owner, "/fieldsV1/f:metadata", "f:annotations");
-        }
-        if is_set && owner.pointer("/fieldsV1/f:metadata") == Some(&json!({})) {
+        drop_at(owner, "/fieldsV1/f:metadata", "f:labels");
+        if owner.pointer("/fieldsV1/f:metadata") == Some(&json!({})) {
             drop_at(owner, "/fieldsV1", "f:metadata");
-        }
-        // The labels of a Job's template, and the other spelling of a claim's source.
-        if is_job {
-            drop_at(owner, "/fieldsV1/f:metadata", "f:labels");
-        }
-        if is_claim {
-            for source in ["f:dataSource", "f:dataSourceRef"] {
-                drop_at(owner, "/fieldsV1/f:spec", source);
-            }
-        }
-        for part in ["f:metadata", "f:spec"] {
-            if owner["fieldsV1"].get(part) == Some(&json!({})) {
-                drop_at(owner, "/fieldsV1", part);
-            }
-        }
-        for list in ["f:ports", "f:endpoints"] {
-            if is_slice && owner["fieldsV1"].get(list) == Some(&json!({})) {
-                drop_at(owner, "/fieldsV1", list);
-            }
         }
     }
 }

@@ -16,9 +16,21 @@ const MADE_UP: [&str; 7] = [
     "MissingPL",
 ];
 
-/// An object without what a server makes up; a table without that of its rows' objects, and without how long ago they were made.
+/// An object without what a server makes up, also in a list or in an event of a watch; a table without that of its rows' objects, and without how long ago they were made.
 pub fn comparable(object: &Value, kind: &str) -> Value {
     let mut object = object.clone();
+    if object["items"].is_array() && object.pointer("/metadata/name").is_none() {
+        drop_at(&mut object, "/metadata", "resourceVersion");
+        for item in object["items"].as_array_mut().into_iter().flatten() {
+            *item = comparable(item, kind);
+        }
+        return object;
+    }
+    if object["type"].is_string() && object["object"].is_object() {
+        // An event of a watch.
+        object["object"] = comparable(&object["object"], kind);
+        return object;
+    }
     if object["kind"] == "Table" {
         let columns = object["columnDefinitions"].as_array().into_iter().flatten();
         let made_up: Vec<usize> = columns

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use http::header;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::is_definition;
 use crate::world::{JSON, Setup, World};
@@ -26,7 +28,11 @@ pub struct Answer {
 impl Answer {
     pub fn recorded(case: &Value) -> Self {
         let mut object = case["object"].clone();
-        if case["action"] == "read protobuf" && object.is_string() {
+        let is_binary = matches!(
+            case["action"].as_str(),
+            Some("read protobuf" | "list protobuf")
+        );
+        if is_binary && object.is_string() {
             let bytes = base64::engine::general_purpose::STANDARD.decode(object.as_str().unwrap());
             object = weft_kinds::protobuf::decode(&bytes.unwrap()).unwrap().value;
         }
@@ -156,6 +162,16 @@ impl Compared {
                 let name = manifest["metadata"]["name"].as_str().unwrap_or("none");
                 return self.read(&format!("{collection}/{name}"), action).await;
             }
+            Some("list" | "watch") => {
+                let name = manifest["metadata"]["name"].as_str().unwrap_or("none");
+                let more = match action {
+                    "list table" => "&includeObject=Object",
+                    "watch json" => "&watch=1",
+                    _ => "",
+                };
+                let path = format!("{collection}?fieldSelector=metadata.name%3D{name}{more}");
+                return self.read(&path, action).await;
+            }
             _ => ("PUT", JSON),
         };
         let name = manifest["metadata"]["name"].as_str().unwrap_or("none");
@@ -180,22 +196,30 @@ impl Compared {
             .await
     }
 
-    /// An object in one of its forms, decoded.
+    /// An object or a list in one of its forms, decoded; of a watch, the first event.
     async fn read(&self, path: &str, action: &str) -> Answer {
         let accept = match action {
-            "read yaml" => "application/yaml",
-            "read protobuf" => "application/vnd.kubernetes.protobuf",
-            "read table" => "application/json;as=Table;v=v1;g=meta.k8s.io",
+            "read yaml" | "list yaml" => "application/yaml",
+            "read protobuf" | "list protobuf" => "application/vnd.kubernetes.protobuf",
+            "read table" | "list table" => "application/json;as=Table;v=v1;g=meta.k8s.io",
+            "list metadata" => "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
             "read metadata" => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
             _ => JSON,
         };
         let request = self
             .world
             .request(&format!("GET {path}"), &[(header::ACCEPT, accept)], "");
-        let (code, bytes) = self.world.send_for_bytes(request).await;
+        let (code, bytes) = match action {
+            "watch json" => self.first_line(request).await,
+            _ => self.world.send_for_bytes(request).await,
+        };
         let object: Value = match action {
-            "read yaml" => serde_saphyr::from_str(&String::from_utf8(bytes).unwrap()).unwrap(),
-            "read protobuf" if code < 300 => weft_kinds::protobuf::decode(&bytes).unwrap().value,
+            "read yaml" | "list yaml" => {
+                serde_saphyr::from_str(&String::from_utf8(bytes).unwrap()).unwrap()
+            }
+            "read protobuf" | "list protobuf" if code < 300 => {
+                weft_kinds::protobuf::decode(&bytes).unwrap().value
+            }
             // A refusal may be plain text.
             _ => serde_json::from_slice(&bytes).unwrap_or_default(),
         };
@@ -205,6 +229,20 @@ impl Compared {
             message: told.unwrap_or_default().to_owned(),
             object,
         }
+    }
+
+    /// A watch has no end: what it begins with.
+    async fn first_line(&self, request: http::Request<axum::body::Body>) -> (u16, Vec<u8>) {
+        let response = self.world.router.clone().oneshot(request).await.unwrap();
+        let (code, mut body) = (response.status().as_u16(), response.into_body());
+        let mut bytes = Vec::new();
+        while !bytes.contains(&b'\n')
+            && let Some(frame) = body.frame().await
+        {
+            bytes.extend(frame.unwrap().into_data().unwrap_or_default());
+        }
+        let first = bytes.split(|byte| *byte == b'\n').next();
+        (code, first.unwrap_or_default().to_vec())
     }
 
     async fn send(&self, method: &str, path: &str, media_type: &str, body: &Value) -> Answer {

@@ -57,6 +57,12 @@ struct DaemonSets;
 impl Strategy for DaemonSets {
     fn default(&self, value: &mut Value) {
         workload::default_template(value);
+        // Whoever writes a DaemonSet owns the number, which the server counts.
+        fill(
+            member(member(value, "metadata"), "annotations"),
+            TEMPLATE_GENERATION,
+            "0",
+        );
         let spec = member(value, "spec");
         fill(spec, "revisionHistoryLimit", 10);
         let strategy = member(spec, "updateStrategy");

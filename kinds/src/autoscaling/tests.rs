@@ -35,6 +35,20 @@ fn what_is_left_out_is_filled_in() {
     );
 }
 
+/// Who says that there are none is refused, and not given those that there are where none were named.
+#[test]
+fn policies_that_there_are_none_of_are_no_policies() {
+    let mut whole = autoscaler();
+    whole["apiVersion"] = "autoscaling/v2".into();
+    whole["kind"] = "HorizontalPodAutoscaler".into();
+    whole["spec"]["behavior"] = json!({"scaleUp": {"policies": []}, "scaleDown": {}});
+    let read = crate::decode::value(&*HORIZONTAL_POD_AUTOSCALER, &whole).unwrap();
+    assert_eq!(
+        told::of_new(&HORIZONTAL_POD_AUTOSCALER, &read.value),
+        ["spec.behavior.scaleUp.policies: Required value: must specify at least one Policy"]
+    );
+}
+
 #[test]
 fn each_rule_is_told_of_by_itself() {
     let reference = |kind: &str, name: &str, version: &str| json!({"kind": kind, "name": name, "apiVersion": version});

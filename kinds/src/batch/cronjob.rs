@@ -76,6 +76,10 @@ impl Strategy for CronJobs {
         job::default_template(member(member(spec, "jobTemplate"), "spec"));
     }
 
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        job::no_rules_when_empty(next, "/spec/jobTemplate/spec");
+    }
+
     /// As of a Job.
     fn drop_unserved(&self, next: &mut Value) {
         if let Some(job) = next.pointer_mut("/spec/jobTemplate/spec") {

@@ -12,7 +12,7 @@ use weft_api::quantity::Quantity;
 use super::pod::resources;
 use crate::Kind;
 use crate::field::Field;
-use crate::lens::{items_mut, member, object, text};
+use crate::lens::{items_mut, member, none_when_empty, object, text};
 use crate::strategy::Strategy;
 use crate::validate::Problems;
 
@@ -55,6 +55,12 @@ impl Strategy for LimitRanges {
             fill_from(limit, "default", "max");
             fill_from(limit, "defaultRequest", "default");
             fill_from(limit, "defaultRequest", "min");
+        }
+    }
+
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        if let Some(spec) = next.get_mut("spec") {
+            none_when_empty(spec, "limits");
         }
     }
 

@@ -9,7 +9,7 @@ use weft_api::name;
 use crate::columns::{Column, Row, or_none};
 use crate::field::Field;
 use crate::kind::Selectable;
-use crate::lens::{flag, items, member, object, text};
+use crate::lens::{flag, items, items_mut, member, none_when_empty, object, text};
 use crate::strategy::Strategy;
 use crate::validate::Problems;
 use crate::{Kind, StatusMetadata, Subresource};
@@ -56,6 +56,12 @@ impl Strategy for Nodes {
             Some(first) if range.is_empty() => member(value, "spec")["podCIDR"] = first,
             None if !range.is_empty() => member(value, "spec")["podCIDRs"] = json!([range]),
             _ => {}
+        }
+    }
+
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        for image in items_mut(next, "/status/images") {
+            none_when_empty(image, "names");
         }
     }
 

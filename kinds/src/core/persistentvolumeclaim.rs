@@ -12,7 +12,7 @@ use crate::field::Field;
 use crate::lens::{fill, items, member, put, text};
 use crate::storage::{IS_DEFAULT, STORAGE_CLASS};
 use crate::strategy::{Strategy, Surroundings, replace_part};
-use crate::validate::{Problems, label_selector};
+use crate::validate::{Problems, annotations, label_selector, labels};
 use crate::{Kind, StatusMetadata, Subresource, default_class, quantity_of};
 
 pub static PERSISTENT_VOLUME_CLAIM: LazyLock<Arc<Kind>> = LazyLock::new(|| {
@@ -81,21 +81,10 @@ struct Claims;
 impl Strategy for Claims {
     fn prepare_for_create(&self, _: &Kind, new: &mut Value) {
         put(new, "status", None);
-        settle_sources(new, None);
     }
 
-    fn prepare_for_update(
-        &self,
-        kind: &Kind,
-        part: Option<Subresource>,
-        proposed: Value,
-        old: &Value,
-    ) -> Value {
-        let mut next = replace_part(kind, part, proposed, old);
-        if part.is_none() {
-            settle_sources(&mut next, Some(old));
-        }
-        next
+    fn settle(&self, next: &mut Value, old: Option<&Value>) {
+        settle_sources(next, old);
     }
 
     fn default(&self, value: &mut Value) {
@@ -332,6 +321,35 @@ pub(crate) fn validate_spec(spec: &Field<'_, '_>, problems: &mut Problems) {
     if !attributes.text().is_empty() {
         problems.rule(&attributes, name::dns1123_subdomain_faults);
     }
+}
+
+/// What a claim is made from: its metadata says labels and annotations alone.
+pub(crate) fn validate_template(template: &Field<'_, '_>, problems: &mut Problems) {
+    const NEVER: [(&str, &str); 13] = [
+        ("name", "name"),
+        ("generateName", "generateName"),
+        ("namespace", "namespace"),
+        ("selfLink", "selfLink"),
+        ("uid", "uID"),
+        ("resourceVersion", "resourceVersion"),
+        ("generation", "generation"),
+        ("creationTimestamp", "creationTimestamp"),
+        ("deletionTimestamp", "deletionTimestamp"),
+        ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+        ("ownerReferences", "ownerReferences"),
+        ("finalizers", "finalizers"),
+        ("managedFields", "managedFields"),
+    ];
+    let metadata = template.child("metadata");
+    annotations(&metadata.child("annotations"), problems);
+    labels(&metadata.child("labels"), problems);
+    for (member, shown) in NEVER {
+        let field = metadata.child_as(member, shown);
+        if field.is_set() {
+            problems.forbidden(&field, "cannot be set");
+        }
+    }
+    validate_spec(&template.child("spec"), problems);
 }
 
 /// Kubernetes' messages leave `requests` out of the path.
@@ -574,7 +592,7 @@ mod tests {
         ] {
             let mut claim = json!({"spec": spec});
             let strategy = &PERSISTENT_VOLUME_CLAIM.strategy;
-            strategy.prepare_for_create(&PERSISTENT_VOLUME_CLAIM, &mut claim);
+            strategy.settle(&mut claim, None);
             assert_eq!((&claim["spec"]["dataSource"]), &older, "{spec}");
             assert_eq!((&claim["spec"]["dataSourceRef"]), &newer, "{spec}");
         }

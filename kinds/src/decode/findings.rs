@@ -60,7 +60,7 @@ pub(super) fn validate<'a>(
 pub(crate) fn validate_part(schema: Schema<'_>, value: &Value, path: &str) -> Vec<Cause> {
     let mut findings = Findings {
         path: path.to_owned(),
-        causes: Vec::new(),
+        ..Findings::default()
     };
     findings.check(schema, value, Old::default());
     findings.resources(schema, value, false);
@@ -92,11 +92,14 @@ pub(super) fn unchecked(causes: &[Cause]) -> Option<Cause> {
 struct Findings {
     path: String,
     causes: Vec<Cause>,
+    /// How much of the schema was met, as kube-openapi's validator counts it, to tell the alternative that was meant.
+    matches: u64,
 }
 
 impl Findings {
     fn add(&mut self, cause: Cause) {
-        if self.causes.len() < FINDINGS_MAX {
+        // What several schemas say is told once.
+        if self.causes.len() < FINDINGS_MAX && !self.causes.contains(&cause) {
             self.causes.push(cause);
         }
     }
@@ -138,6 +141,11 @@ impl Findings {
     fn look<'a>(&mut self, schema: Schema<'a>, value: &'a Value, old: Old<'a>) {
         let node = schema.target();
         if value.is_null() && node.nullable {
+            self.matches += 1;
+            // One of few values is not nothing, also where that is among them.
+            if !node.values.is_empty() {
+                self.not_allowed(node, value);
+            }
             return;
         }
         if let Some((expected, found)) = mistyped(schema, value) {
@@ -157,6 +165,12 @@ impl Findings {
             }
             return;
         }
+        if value.is_null() {
+            self.matches += 1;
+            return self.allowed(node, value);
+        }
+        let is_typed = schema.kind().is_some() || schema.format().is_some();
+        self.matches += if is_typed { 2 } else { 0 };
         self.constraints(node, value);
         let length = self.path.len();
         match value {
@@ -187,9 +201,15 @@ impl Findings {
     }
 
     fn allowed(&mut self, node: &Node, value: &Value) {
-        if node.values.is_empty() || node.values.contains(value) {
-            return;
+        // A number is one however it is written.
+        let is_same =
+            |other: &Value| other == value || value.is_number() && other.as_f64() == value.as_f64();
+        if !node.values.is_empty() && !node.values.iter().any(is_same) {
+            self.not_allowed(node, value);
         }
+    }
+
+    fn not_allowed(&mut self, node: &Node, value: &Value) {
         let allowed: Vec<String> = node
             .values
             .iter()
@@ -205,7 +225,16 @@ impl Findings {
 
     /// What a node says about the value itself; schemas that are combined say it in parts.
     fn constraints(&mut self, node: &Node, value: &Value) {
+        self.combined(node, value);
         self.allowed(node, value);
+        // Whether it is one of few values, and all of it; what is said of its sort.
+        self.matches += 2;
+        self.matches += match value {
+            Value::String(_) => 1 + u64::from(Schema::at(node).format().is_some()),
+            Value::Number(_) | Value::Array(_) => 2,
+            Value::Object(_) => 1,
+            Value::Null | Value::Bool(_) => 0,
+        };
         match value {
             Value::String(text) => self.text(node, value, text),
             Value::Number(number) => self.number(node, value, number.as_f64().unwrap_or_default()),
@@ -231,7 +260,6 @@ impl Findings {
             }
             Value::Null | Value::Bool(_) => {}
         }
-        self.combined(node, value);
     }
 
     fn text(&mut self, node: &Node, value: &Value, text: &str) {
@@ -283,6 +311,17 @@ impl Findings {
                 self.add(Cause::invalid("<nil>", &"".into(), &sentence));
             }
         }
+        // Of the formats of numbers, one is narrower than all of them.
+        if schema.kind() == Some("number")
+            && schema.format() == Some("float")
+            && number.abs() > f64::from(f32::MAX)
+        {
+            let sentence = format!(
+                "Checked value must be of type number with format float in {}",
+                self.path
+            );
+            self.add(Cause::invalid("<nil>", &"".into(), &sentence));
+        }
         if let Some(of) = node.multiple_of.filter(|of| *of > 0.0)
             && (number / of).fract() != 0.0
         {
@@ -308,35 +347,83 @@ impl Findings {
         }
     }
 
+    /// What schemas that are combined say: of alternatives, which none or several of are met, the faults of the one that is met most.
     fn combined(&mut self, node: &Node, value: &Value) {
-        let matches = |node: &Node| {
-            let mut findings = Findings::default();
-            findings.check(Schema::at(node), value, Old::default());
-            findings.causes.is_empty()
-        };
+        self.matches += 2;
         let path = self.path.clone();
-        let quoted = |sentence: &str| format!("{path:?} {sentence}");
-        for node in &node.all_of {
-            self.constraints(node, value);
+        let judged = |node: &Node| {
+            let mut findings = Findings {
+                path: path.clone(),
+                ..Findings::default()
+            };
+            findings.look(Schema::at(node), value, Old::default());
+            findings
+        };
+        let refusal = |sentence: &str| {
+            let sentence = format!("{path:?} {sentence}");
+            Cause::invalid("<nil>", &"".into(), &sentence)
+        };
+        let best = |all: Vec<Findings>| {
+            // The first of those that fit as well.
+            let all = all.into_iter().rev();
+            all.max_by_key(|findings| findings.matches)
+        };
+        let mut failed = Vec::new();
+        let mut met = None;
+        for node in &node.any_of {
+            let found = judged(node);
+            if found.causes.is_empty() {
+                met = Some(found);
+                break;
+            }
+            failed.push(found);
         }
-        if !node.any_of.is_empty() && !node.any_of.iter().any(matches) {
-            let sentence = quoted("must validate at least one schema (anyOf)");
-            self.add(Cause::invalid("<nil>", &"".into(), &sentence));
+        if met.is_none() && !node.any_of.is_empty() {
+            self.add(refusal("must validate at least one schema (anyOf)"));
         }
-        let alternatives = node.one_of.iter().filter(|node| matches(node)).count();
-        if !node.one_of.is_empty() && alternatives != 1 {
-            let found = match alternatives {
+        self.merge(met.or_else(|| best(failed)));
+        let all = node.one_of.iter().map(judged);
+        let (mut met, failed): (Vec<Findings>, Vec<Findings>) =
+            all.partition(|found| found.causes.is_empty());
+        if met.len() == 1 {
+            self.merge(met.pop());
+        } else if !node.one_of.is_empty() {
+            let found = match met.len() {
                 0 => "Found none valid".to_owned(),
                 many => format!("Found {many} valid alternatives"),
             };
-            let sentence = quoted(&format!(
+            self.add(refusal(&format!(
                 "must validate one and only one schema (oneOf). {found}"
-            ));
-            self.add(Cause::invalid("<nil>", &"".into(), &sentence));
+            )));
+            self.merge(met.is_empty().then(|| best(failed)).flatten());
         }
-        if node.not.as_deref().is_some_and(matches) {
-            let sentence = quoted("must not validate the schema (not)");
-            self.add(Cause::invalid("<nil>", &"".into(), &sentence));
+        let mut broken = 0;
+        for node in &node.all_of {
+            let found = judged(node);
+            broken += usize::from(!found.causes.is_empty());
+            self.merge(Some(found));
+        }
+        if broken > 0 {
+            let none = match broken == node.all_of.len() {
+                true => ". None validated",
+                false => "",
+            };
+            self.add(refusal(&format!(
+                "must validate all the schemas (allOf){none}"
+            )));
+        }
+        if let Some(node) = &node.not
+            && judged(node).causes.is_empty()
+        {
+            self.add(refusal("must not validate the schema (not)"));
+        }
+    }
+
+    fn merge(&mut self, found: Option<Findings>) {
+        let Some(found) = found else { return };
+        self.matches += found.matches;
+        for cause in found.causes {
+            self.add(cause);
         }
     }
 
@@ -478,6 +565,13 @@ impl Findings {
     }
 }
 
+/// Whether a number beyond those of 64 bits has no fraction that anybody could tell.
+fn is_whole(value: &Value) -> bool {
+    const EXACT: f64 = 9_007_199_254_740_991.0;
+    let number = value.as_f64();
+    number.is_some_and(|number| number.fract() == 0.0 && number.abs() <= EXACT)
+}
+
 /// A number without a fraction, as a validator of Go reads it.
 fn whole_number(value: &Value) -> Option<i64> {
     let whole = value.as_i64();
@@ -497,12 +591,15 @@ fn mistyped<'a>(schema: Schema<'a>, value: &Value) -> Option<(&'a str, &'static 
         let fits = value.is_string() || value.is_i64() || value.is_u64();
         return (!fits).then_some(("integer,string", type_name(value)));
     }
-    let expected = schema.kind()?;
+    let Some(expected) = schema.kind() else {
+        // An alternative names a format without a type.
+        let format = schema.format().filter(|format| knows_format("", format))?;
+        let judged = matches!(value, Value::Number(_) | Value::Bool(_) | Value::Object(_));
+        return judged.then_some((format, format_name(value)));
+    };
     let fits = match expected {
         "string" => value.is_string(),
-        "integer" => {
-            value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
-        }
+        "integer" => value.is_i64() || is_whole(value),
         "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
@@ -524,7 +621,7 @@ fn mistyped<'a>(schema: Schema<'a>, value: &Value) -> Option<(&'a str, &'static 
 
 fn format_name(value: &Value) -> &'static str {
     match value {
-        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(number) if !number.is_i64() => "float64",
         Value::Number(_) => "int64",
         _ => "",
     }
@@ -534,7 +631,7 @@ fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(number) if !number.is_i64() => "number",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",

@@ -199,6 +199,7 @@ pub fn merged(of: &impl Readable, merged: &Value) -> Result<Decoded, DecodeError
 
 fn structured(schema: Schema<'_>, mut value: Value) -> Result<Decoded, DecodeError> {
     bounded(&value)?;
+    structural::shorten_numbers(&mut value);
     let mut faults = Vec::new();
     // Metadata is Kubernetes' own type in every kind.
     if let (Some(metadata), Some(meta)) = (value.get_mut("metadata"), Schema::named(OBJECT_META))

@@ -35,6 +35,25 @@ pub(super) fn prune(schema: Schema<'_>, value: &mut Value) -> Result<Vec<String>
     }
 }
 
+/// Writes numbers without a fraction without one, as Go does: `1.0` and `1e0` are `1`.
+pub(super) fn shorten_numbers(value: &mut Value) {
+    /// 2 to the power of 63, which is no number of 64 bits any more.
+    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0);
+            if let Some(whole) = whole.filter(|whole| whole.abs() < BEYOND) {
+                #[allow(clippy::cast_possible_truncation)] // It is whole, and within that.
+                let whole = whole as i64;
+                *value = whole.into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(shorten_numbers),
+        Value::Object(map) => map.values_mut().for_each(shorten_numbers),
+        _ => {}
+    }
+}
+
 /// Whether a value has nothing that the schema does not name.
 pub(crate) fn is_pruned(schema: Schema<'_>, value: &Value) -> bool {
     let mut pruner = Pruner::default();

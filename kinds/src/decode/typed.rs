@@ -208,7 +208,7 @@ fn is_written(field: Schema<'_>, go: &Go, value: &Value) -> bool {
         Value::Null => false,
         _ if go.is_pointer() => true,
         value if field.is_go_struct() => !(go.omit_zero && *value == zero(field, &go.type_name)),
-        value => !(go.omit_empty && is_empty(value)),
+        value => !(go.omit_empty && is_empty(value)) || value.is_array() && go.counts_when_empty(),
     }
 }
 

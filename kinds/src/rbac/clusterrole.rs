@@ -27,8 +27,8 @@ impl Strategy for ClusterRoles {
         true
     }
 
-    fn default(&self, value: &mut Value) {
-        none_when_empty(value, "rules");
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        none_when_empty(next, "rules");
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

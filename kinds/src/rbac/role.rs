@@ -26,8 +26,8 @@ impl Strategy for Roles {
         true
     }
 
-    fn default(&self, value: &mut Value) {
-        none_when_empty(value, "rules");
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        none_when_empty(next, "rules");
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use weft_api::name;
 
 use crate::field::Field;
-use crate::lens::{fill, integer, items_mut, put, text};
+use crate::lens::{fill, integer, items_mut, none_when_empty, put, text};
 use crate::storage::declared_driver_name;
 use crate::validate::Problems;
 
@@ -48,6 +48,13 @@ impl Requests {
                 .get(request)
                 .is_some_and(|alternatives| alternatives.contains(alternative)),
         }
+    }
+}
+
+/// Requests of devices that there are none of, as they are kept; `spec` is a claim's.
+pub(super) fn settle(spec: Option<&mut Value>) {
+    if let Some(devices) = spec.and_then(|spec| spec.get_mut("devices")) {
+        none_when_empty(devices, "requests");
     }
 }
 
@@ -252,6 +259,8 @@ fn qualified_attribute(field: &Field<'_, '_>, problems: &mut Problems) {
 pub(super) fn attribute_name(field: &Field<'_, '_>, text: &str, problems: &mut Problems) {
     match text.split_once('/') {
         None => attribute_parts(field, None, text, problems),
+        // Kubernetes looks at two parts, and at none of more.
+        Some((_, more)) if more.contains('/') => {}
         Some((domain, identifier)) => attribute_parts(field, Some(domain), identifier, problems),
     }
 }

@@ -31,6 +31,10 @@ const CONSUMERS_MAX: usize = 256;
 struct ResourceClaims;
 
 impl Strategy for ResourceClaims {
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        claim::settle(next.get_mut("spec"));
+    }
+
     /// What was said of devices that the claim does not have any more goes with them.
     fn prepare_for_update(
         &self,

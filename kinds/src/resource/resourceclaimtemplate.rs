@@ -31,6 +31,10 @@ impl Strategy for Templates {
         claim::default(member(spec, "devices"));
     }
 
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        claim::settle(next.pointer_mut("/spec/spec"));
+    }
+
     fn warn(&self, _: &Value, _: &dyn Surroundings) -> Vec<String> {
         unserved::told_of(GROUP, "ResourceClaimTemplate")
     }

@@ -11,6 +11,7 @@ use crate::columns::{Column, Row};
 use crate::core::pod::node_selector;
 use crate::field::Field;
 use crate::kind::Selectable;
+use crate::lens::{items_mut, put};
 use crate::storage::required_driver_name;
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
@@ -47,12 +48,30 @@ const COUNTERS_MAX: usize = 32;
 const CONSUMED_SETS_MAX: usize = 2;
 const TAINTS_MAX: usize = 16;
 const VALUE_BYTES_MAX: usize = 64;
+const CONDITIONS_MAX: usize = 4;
+/// What an attribute can be, one of them.
+const VALUES: [&str; 8] = [
+    "int", "bool", "string", "version", "ints", "bools", "strings", "versions",
+];
+/// Those that a cluster without the feature of their own forgets.
+const LISTS_OF_VALUES: [&str; 4] = ["ints", "bools", "strings", "versions"];
 
 struct ResourceSlices;
 
 impl Strategy for ResourceSlices {
     fn warn(&self, _: &Value, _: &dyn Surroundings) -> Vec<String> {
         unserved::told_of(GROUP, "ResourceSlice")
+    }
+
+    fn drop_unserved(&self, next: &mut Value) {
+        for device in items_mut(next, "/spec/devices") {
+            let attributes = device.get_mut("attributes").and_then(Value::as_object_mut);
+            for attribute in attributes.into_iter().flat_map(|all| all.values_mut()) {
+                for list in LISTS_OF_VALUES {
+                    put(attribute, list, None);
+                }
+            }
+        }
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {
@@ -210,11 +229,16 @@ fn device(device: &Field<'_, '_>, each: bool, problems: &mut Problems) {
         problems.invalid(device, total, &sentence);
     }
     for (key, attribute) in device.entries("attributes") {
-        claim::attribute_name(&attribute, key, problems);
+        claim::attribute_name(&device.child("attributes"), key, problems);
         self::attribute(&attribute, problems);
     }
+    let shared = device.child("allowMultipleAllocations").flag();
     for (key, capacity) in device.entries("capacity") {
-        claim::attribute_name(&capacity, key, problems);
+        claim::attribute_name(&device.child("capacity"), key, problems);
+        let policy = capacity.child("requestPolicy");
+        if policy.is_set() && !shared {
+            problems.forbidden(&policy, "allowMultipleAllocations must be true");
+        }
     }
     claim::at_most(device, "taints", TAINTS_MAX, problems);
     for taint in device.items("taints") {
@@ -243,24 +267,99 @@ fn device(device: &Field<'_, '_>, each: bool, problems: &mut Problems) {
         let sentence = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
         problems.invalid(device, Value::Null, sentence);
     }
+    conditions(device, problems);
+}
+
+/// What a device waits for before a pod is bound, and what ends that: both or none.
+fn conditions(device: &Field<'_, '_>, problems: &mut Problems) {
+    const BINDING: &str = "bindingConditions";
+    const FAILURE: &str = "bindingFailureConditions";
+    for list in [BINDING, FAILURE] {
+        claim::at_most(device, list, CONDITIONS_MAX, problems);
+        for condition in device.items(list) {
+            problems.rule(&condition, name::qualified_name_faults);
+        }
+    }
+    let named = |list: &'static str| -> BTreeSet<&str> {
+        device.items(list).map(|one| one.text()).collect()
+    };
+    let waited_for = named(BINDING);
+    for list in [BINDING, FAILURE] {
+        let mut seen = BTreeSet::new();
+        for condition in device.items(list) {
+            if !seen.insert(condition.text()) {
+                problems.duplicate(&condition, condition.text());
+            }
+            if list == FAILURE && waited_for.contains(condition.text()) {
+                let sentence = "bindingFailureConditions must not overlap with bindingConditions";
+                problems.invalid(&condition, condition.text(), sentence);
+            }
+        }
+    }
+    for (list, other) in [(BINDING, FAILURE), (FAILURE, BINDING)] {
+        let missing = device.child(list);
+        if missing.is_empty() && !device.child(other).is_empty() {
+            let sentence = format!("{list} are required to use {other}");
+            problems.invalid(&missing, Value::Null, &sentence);
+        }
+    }
 }
 
 /// An attribute has one value.
 fn attribute(attribute: &Field<'_, '_>, problems: &mut Problems) {
-    let members = attribute.map().map_or(0, serde_json::Map::len);
-    if members == 0 {
-        let sentence = "must specify one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`";
-        problems.invalid(attribute, "", sentence);
-    } else if members > 1 {
-        let sentence = "exactly one value must be specified";
-        problems.invalid(attribute, attribute.shown(), sentence);
+    let said = VALUES
+        .iter()
+        .filter(|value| attribute.child(value).is_set());
+    let said: Vec<&str> = said.copied().collect();
+    let values = VALUES.map(|value| format!("`{value}`")).join(", ");
+    match said.as_slice() {
+        [] => {
+            let sentence = format!("must specify one of: {values}");
+            problems.invalid(attribute, "", &sentence);
+        }
+        [_] => {}
+        several => {
+            let shown = format!("{{{}}}", several.join(", "));
+            let sentence = format!("must specify exactly one of: {values}");
+            problems.invalid(attribute, shown, &sentence);
+        }
     }
     for member in ["string", "version"] {
         let value = attribute.child(member);
+        if member == "version" && value.is_set() && !is_version(value.text()) {
+            let sentence = "must be a string compatible with semver.org spec 2.0.0";
+            problems.invalid(&value, value.text(), sentence);
+        }
         if value.text().len() > VALUE_BYTES_MAX {
             problems.too_long(&value, VALUE_BYTES_MAX);
         }
     }
+}
+
+/// Whether a text is a version as semver.org has it, numbers of any length: `1.2.3-alpha.1+build.5`.
+fn is_version(text: &str) -> bool {
+    let is_number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits && (text == "0" || !text.starts_with('0'))
+    };
+    let is_identifier = |text: &str| {
+        let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !text.is_empty() && text.bytes().all(letters)
+    };
+    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (text, build) = match text.split_once('+') {
+        Some((text, build)) => (text, Some(build)),
+        None => (text, None),
+    };
+    let (numbers, release) = match text.split_once('-') {
+        Some((numbers, release)) => (numbers, Some(release)),
+        None => (text, None),
+    };
+    let of_release = |part: &str| is_identifier(part) && (!all_digits(part) || is_number(part));
+    numbers.split('.').count() == 3
+        && numbers.split('.').all(is_number)
+        && release.is_none_or(|release| release.split('.').all(of_release))
+        && build.is_none_or(|build| build.split('.').all(is_identifier))
 }
 
 fn counters(of: &Field<'_, '_>, problems: &mut Problems) {

@@ -156,8 +156,59 @@ fn slices_say_whose_devices_they_hold() {
                 json!({"name": "gpu-0"}),
                 &["spec.devices[1]: Duplicate value: \"gpu-0\""],
             ),
+            (
+                "/spec/devices/0/attributes",
+                json!({"1a": {"int": 1}, "a/b/c": {"int": 1}, "both": {"int": 1, "bool": true}, "none": {}}),
+                &[
+                    "spec.devices[0].attributes: Invalid value: \"1a\": a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')",
+                    "spec.devices[0].attributes[both]: Invalid value: \"{int, bool}\": must specify exactly one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`",
+                    "spec.devices[0].attributes[none]: Invalid value: \"\": must specify one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`",
+                ],
+            ),
+            (
+                "/spec/devices/0/capacity",
+                json!({"m": {"value": "1", "requestPolicy": {"default": "1"}}}),
+                &[
+                    "spec.devices[0].capacity[m].requestPolicy: Forbidden: allowMultipleAllocations must be true",
+                ],
+            ),
+            (
+                "/spec/devices/0/bindingConditions",
+                json!(["a"]),
+                &[
+                    "spec.devices[0].bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use bindingConditions",
+                ],
+            ),
         ],
     );
+    for (version, is_one) in [
+        ("1.2.3", true),
+        ("0.0.0-0a.1+01.b-c", true),
+        ("99999999999999999999.1.1", true),
+        ("1.2", false),
+        ("01.2.3", false),
+        ("v1.2.3", false),
+        ("1.2.3.4", false),
+        ("1.2.3-", false),
+        ("1.2.3-01", false),
+        ("1.2.3-a..b", false),
+        ("1.2.3+", false),
+        ("1.2.3-\u{e4}", false),
+        (" 1.2.3", false),
+        ("", false),
+    ] {
+        let attributes = json!({"v": {"version": version}});
+        let versioned = told::with(&slice, "/spec/devices/0/attributes", attributes);
+        let found = told::of_new(&RESOURCE_SLICE, &versioned);
+        assert_eq!(found.is_empty(), is_one, "{version}: {found:?}");
+    }
+    let mut listed = told::with(
+        &slice,
+        "/spec/devices/0/attributes",
+        json!({"v": {"ints": [1]}}),
+    );
+    RESOURCE_SLICE.strategy.drop_unserved(&mut listed);
+    assert_eq!(listed["spec"]["devices"][0]["attributes"], json!({"v": {}}));
     let other = told::with(&slice, "/spec/pool/name", json!("m"));
     assert_eq!(
         told::of_update(&RESOURCE_SLICE, &other, &slice, None),

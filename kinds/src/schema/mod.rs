@@ -357,6 +357,11 @@ impl Go {
         self.type_name.starts_with('*')
     }
 
+    /// Whether a list without elements says something else than none, although it is not written: it is refused where none has defaults.
+    pub(crate) fn counts_when_empty(&self) -> bool {
+        self.type_name == "[]v2.HPAScalingPolicy"
+    }
+
     /// Whether a field of this type is left out where it says nothing. A struct is never empty to Go, however little it says.
     fn is_omitted(&self, schema: Schema<'_>) -> bool {
         match schema.find_go_struct() && !self.is_pointer() {

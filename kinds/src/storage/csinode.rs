@@ -38,8 +38,8 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 struct CsiNodes;
 
 impl Strategy for CsiNodes {
-    fn default(&self, value: &mut Value) {
-        let spec = member(value, "spec");
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        let spec = member(next, "spec");
         none_when_empty(spec, "drivers");
         for driver in items_mut(spec, "/drivers") {
             none_when_empty(driver, "topologyKeys");

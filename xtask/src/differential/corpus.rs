@@ -1,5 +1,5 @@
-//! Requests from manifests: as they are, mutants, patches; the same of what subresources show; applies, deletions, and reads in each
-//! encoding. Everything follows from a seed.
+//! Requests from manifests: as they are, mutants, patches; the same of what subresources show; applies, deletions, and reads, lists
+//! and watches in each encoding. Everything follows from a seed.
 
 use serde_json::{Map, Value, json};
 
@@ -41,8 +41,8 @@ pub const CURRENT: &str = "CURRENT";
 
 /// One request of the comparison.
 pub struct Case {
-    /// What is done: `create`, `update`, `apply`, `delete`, `read` in an encoding, or a type of patch; below an object `status`,
-    /// `status merge` and so on.
+    /// What is done: `create`, `update`, `apply`, `delete`, `read`, `list` or `watch` in an encoding, or a type of patch; below an object
+    /// `status`, `status merge` and so on.
     pub action: &'static str,
     /// `Strict`, `Warn` or `Ignore`.
     pub validation: &'static str,
@@ -193,6 +193,15 @@ pub fn cases(manifests: &[Value], statuses: &Map<String, Value>, amounts: Amount
             change(encoding, 0, Value::Null);
         }
     }
+    // Later still.
+    for manifest in 0..manifests.len() {
+        changes.extend(LISTS.map(|action| Case {
+            action,
+            validation: VALIDATIONS[0],
+            manifest,
+            body: Value::Null,
+        }));
+    }
     creates.append(&mut changes);
     creates
 }
@@ -204,6 +213,16 @@ const READS: [&str; 5] = [
     "read protobuf",
     "read table",
     "read metadata",
+];
+
+/// A list of the one object, in each form that clients ask for it, and what a watch tells of it.
+const LISTS: [&str; 6] = [
+    "list json",
+    "list yaml",
+    "list protobuf",
+    "list table",
+    "list metadata",
+    "watch json",
 ];
 
 /// What a second manager applies: the whole with a mutation, or a part of it with the name.

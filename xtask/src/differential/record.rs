@@ -451,10 +451,14 @@ fn line_of(case: &Case, answer: &Answer) -> Value {
     });
     let text = String::from_utf8_lossy(&answer.body);
     let parsed: Value = match case.action {
-        "read yaml" => serde_saphyr::from_str(&text).unwrap_or_default(),
+        "read yaml" | "list yaml" => serde_saphyr::from_str(&text).unwrap_or_default(),
         // As it came: the comparison decodes both.
-        "read protobuf" if answer.code < 300 => {
+        "read protobuf" | "list protobuf" if answer.code < 300 => {
             json!(base64::engine::general_purpose::STANDARD.encode(&answer.body))
+        }
+        "watch json" if answer.code < 300 => {
+            let first = text.lines().next().unwrap_or_default();
+            serde_json::from_str(first).unwrap_or_default()
         }
         _ => serde_json::from_str(&text).unwrap_or_default(),
     };
@@ -497,6 +501,13 @@ fn request_of(case: &Case, collection: String, manifest: &Value, version: Option
         "apply force" => query += &format!("&fieldManager={APPLIER}&force=true"),
         "delete" => query = "dryRun=All".to_owned(),
         action if action.starts_with("read ") => query.clear(),
+        "list table" => query = format!("fieldSelector={}&includeObject=Object", named(manifest)),
+        "watch json" => {
+            query = format!("fieldSelector={}&watch=1&timeoutSeconds=1", named(manifest))
+        }
+        action if action.starts_with("list ") => {
+            query = format!("fieldSelector={}", named(manifest))
+        }
         _ => {}
     }
     let mut words = case.action.split(' ').peekable();
@@ -504,7 +515,7 @@ fn request_of(case: &Case, collection: String, manifest: &Value, version: Option
     let (method, media_type) = match words.next() {
         Some("apply") => ("PATCH", "application/apply-patch+yaml"),
         Some("delete") => ("DELETE", "application/json"),
-        Some("read") => ("GET", "application/json"),
+        Some("read" | "list" | "watch") => ("GET", "application/json"),
         Some("create") => ("POST", "application/json"),
         Some("json") => ("PATCH", "application/json-patch+json"),
         Some("merge") => ("PATCH", "application/merge-patch+json"),
@@ -514,6 +525,7 @@ fn request_of(case: &Case, collection: String, manifest: &Value, version: Option
     let name = manifest["metadata"]["name"].as_str().unwrap_or("none");
     let path = match (method, below) {
         ("POST", _) => collection,
+        ("GET", _) if !case.action.starts_with("read ") => collection,
         (_, None) => format!("{collection}/{name}"),
         (_, Some(below)) => format!("{collection}/{name}/{below}"),
     };
@@ -540,12 +552,19 @@ fn request_of(case: &Case, collection: String, manifest: &Value, version: Option
     }
 }
 
+/// What selects one object among those of its kind.
+fn named(manifest: &Value) -> String {
+    let name = manifest["metadata"]["name"].as_str().unwrap_or("none");
+    format!("metadata.name%3D{name}")
+}
+
 /// The form that an answer is asked for in.
 fn accepted(action: &str) -> &'static str {
     match action {
-        "read yaml" => "application/yaml",
-        "read protobuf" => "application/vnd.kubernetes.protobuf",
-        "read table" => "application/json;as=Table;v=v1;g=meta.k8s.io",
+        "read yaml" | "list yaml" => "application/yaml",
+        "read protobuf" | "list protobuf" => "application/vnd.kubernetes.protobuf",
+        "read table" | "list table" => "application/json;as=Table;v=v1;g=meta.k8s.io",
+        "list metadata" => "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
         "read metadata" => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
         _ => "application/json",
     }

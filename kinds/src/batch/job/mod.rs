@@ -17,7 +17,8 @@ use crate::core::replicationcontroller::warning_of_name;
 use crate::field::Field;
 use crate::kind::Selectable;
 use crate::lens::{
-    condition_is_true, fill, flag, integer, items_mut, member, object, put, text, time,
+    condition_is_true, fill, flag, integer, items_mut, member, none_when_empty, object, put, text,
+    time,
 };
 use crate::strategy::{Dependents, Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
@@ -102,6 +103,10 @@ impl Strategy for Jobs {
         }
     }
 
+    fn settle(&self, next: &mut Value, _: Option<&Value>) {
+        no_rules_when_empty(next, "/spec");
+    }
+
     /// Its uid and its name, which pods are found by.
     fn admit(&self, new: &mut Value, _: &dyn Surroundings) -> Result<(), StatusError> {
         if flag(new, "/spec/manualSelector") {
@@ -179,6 +184,13 @@ pub(super) fn default_template(spec: &mut Value) {
                 put(pattern, "status", Some("True".into()));
             }
         }
+    }
+}
+
+/// The policy about failed pods of a Job's spec, which may have no rules.
+pub(super) fn no_rules_when_empty(job: &mut Value, spec: &str) {
+    if let Some(policy) = job.pointer_mut(&format!("{spec}/podFailurePolicy")) {
+        none_when_empty(policy, "rules");
     }
 }
 

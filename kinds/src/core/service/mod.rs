@@ -77,9 +77,23 @@ impl Strategy for Services {
         let mut next = replace_part(kind, part, proposed, old);
         if part.is_none() && next.get("spec").is_some_and(Value::is_object) {
             drop_of_former_type(&mut next, old);
-            keep_addresses(&mut next, old);
         }
         next
+    }
+
+    /// Of its addresses, the first one says the same as the list of them.
+    fn settle(&self, next: &mut Value, old: Option<&Value>) {
+        let spec = next.get("spec").is_some_and(Value::is_object);
+        if !spec || text(next, "/spec/type") == "ExternalName" {
+            return;
+        }
+        if let Some(old) = old {
+            keep_addresses(next, old);
+        }
+        let address = text(next, "/spec/clusterIP").to_owned();
+        if items(next, "/spec/clusterIPs").is_empty() && !address.is_empty() {
+            member(next, "spec")["clusterIPs"] = json!([address]);
+        }
     }
 
     fn default(&self, value: &mut Value) {
@@ -115,12 +129,6 @@ impl Strategy for Services {
         }
         if kind == "ExternalName" {
             return;
-        }
-        let address = text(spec, "/clusterIP").to_owned();
-        match items(spec, "/clusterIPs").first().cloned() {
-            None if !address.is_empty() => spec["clusterIPs"] = json!([address]),
-            Some(first) if address.is_empty() => spec["clusterIP"] = first,
-            _ => {}
         }
         fill(spec, "internalTrafficPolicy", "Cluster");
         let reachable = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
@@ -268,10 +276,12 @@ fn keep_addresses(next: &mut Value, old: &Value) {
     );
     let (all, all_kept) = (list(next), list(old));
     let spec = member(next, "spec");
-    if address.is_empty() && (all.is_empty() || all == all_kept) {
+    if address.is_empty() {
         put(spec, "clusterIP", old.pointer("/spec/clusterIP").cloned());
-        put(spec, "clusterIPs", old.pointer("/spec/clusterIPs").cloned());
-    } else if !address.is_empty() && address != kept && all == all_kept {
+        if all.is_empty() {
+            put(spec, "clusterIPs", old.pointer("/spec/clusterIPs").cloned());
+        }
+    } else if address != kept && all == all_kept {
         put(spec, "clusterIPs", Some(json!([address])));
     } else if address == kept && all.is_empty() {
         put(spec, "clusterIPs", old.pointer("/spec/clusterIPs").cloned());

@@ -253,3 +253,125 @@ fn numbers_are_held_to_their_format() {
         assert_eq!(told, expected, "{value}");
     }
 }
+
+/// Of alternatives that none of is met, the faults of the one that fits best are told; all parts have to be met.
+#[test]
+fn schemas_that_are_combined_are_judged_as_far_as_they_go() {
+    let node = Node::parse(&json!({ "type": "object", "properties": {
+        "spec": {
+            "type": "object",
+            "properties": { "a": { "type": "string" }, "n": { "type": "integer" }, "l": { "type": "array", "items": { "type": "string" } } },
+            "oneOf": [{ "required": ["a"] }, { "required": ["n"] }],
+            "anyOf": [{ "properties": { "a": { "minLength": 2 } } }, { "properties": { "n": { "minimum": 5 } } }],
+            "not": { "properties": { "a": { "enum": ["no"] } }, "required": ["a"] },
+            "allOf": [{ "properties": { "l": { "maxItems": 2 } } }, { "required": ["l"] }],
+        },
+        "address": {
+            "type": "object",
+            "properties": { "type": { "type": "string" }, "value": { "type": "string" } },
+            "oneOf": [
+                { "properties": { "type": { "enum": ["IPAddress"] }, "value": { "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] } } },
+                { "properties": { "type": { "not": { "enum": ["IPAddress"] } } } },
+            ],
+        },
+    } }))
+    .unwrap();
+    let told = |value: Value| -> Vec<String> {
+        let causes = validate(Schema::at(&node), &value, None);
+        let line = |cause: Cause| format!("{}: {}", cause.field, cause.message);
+        causes.into_iter().map(line).collect()
+    };
+    const ALL: &str = r#"<nil>: Invalid value: "": "spec" must validate all the schemas (allOf)"#;
+    for (spec, expected) in [
+        (
+            json!({}),
+            vec![
+                r#"<nil>: Invalid value: "": "spec" must validate one and only one schema (oneOf). Found none valid"#,
+                "spec.a: Required value",
+                "spec.l: Required value",
+                ALL,
+            ],
+        ),
+        (json!({ "a": "x" }), vec!["spec.l: Required value", ALL]),
+        (
+            json!({ "a": "xx", "l": ["1", "2", "3"] }),
+            vec!["spec.l: Too many: 3: must have at most 2 items", ALL],
+        ),
+        (
+            json!({ "a": "xx", "n": 7, "l": [] }),
+            vec![
+                r#"<nil>: Invalid value: "": "spec" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
+            ],
+        ),
+        (json!({ "n": 7, "l": [] }), vec![]),
+    ] {
+        assert_eq!(told(json!({ "spec": spec })), expected, "{spec}");
+    }
+    let none = r#"<nil>: Invalid value: "": "address" must validate one and only one schema (oneOf). Found none valid"#;
+    let any =
+        r#"<nil>: Invalid value: "": "address.value" must validate at least one schema (anyOf)"#;
+    for (address, expected) in [
+        (json!({ "type": "IPAddress", "value": "::1" }), vec![]),
+        (json!({ "type": "Hostname", "value": "x" }), vec![]),
+        (
+            json!({ "type": "IPAddress", "value": "x" }),
+            vec![
+                none,
+                any,
+                r#"address.value: Invalid value: "x": address.value in body must be of type ipv4: "x""#,
+            ],
+        ),
+        (
+            json!({ "type": "IPAddress", "value": 7 }),
+            vec![
+                none,
+                any,
+                r#"address.value: Invalid value: "int64": address.value in body must be of type ipv4: "int64""#,
+                r#"address.value: Invalid value: "integer": address.value in body must be of type string: "integer""#,
+            ],
+        ),
+    ] {
+        assert_eq!(told(json!({ "address": address })), expected, "{address}");
+    }
+}
+
+/// What is written as a number, beyond those of its type, and nothing among few values.
+#[test]
+fn numbers_are_those_of_go() {
+    let node = Node::parse(&json!({ "type": "object", "properties": {
+        "some": { "type": "integer", "enum": [1, 2] },
+        "none": { "type": "string", "nullable": true, "enum": ["a", null] },
+        "long": { "type": "integer", "format": "int64" },
+        "float": { "type": "number", "format": "float" },
+    } }))
+    .unwrap();
+    let told = |value: Value| -> Vec<String> {
+        let causes = validate(Schema::at(&node), &value, None);
+        causes.into_iter().map(|cause| cause.message).collect()
+    };
+    for (value, expected) in [
+        (
+            json!({ "some": 1.0, "none": "a", "long": 1e3, "float": 1.5 }),
+            vec![],
+        ),
+        (
+            json!({ "none": null }),
+            vec![r#"Unsupported value: null: supported values: "a", "null""#],
+        ),
+        (
+            json!({ "long": 9_223_372_036_854_775_808_u64 }),
+            vec![
+                r#"Invalid value: "float64": long in body must be of type int64: "float64""#,
+                r#"Invalid value: "": Checked value must be of type integer with format int64 in long"#,
+            ],
+        ),
+        (
+            json!({ "float": 1e300 }),
+            vec![
+                r#"Invalid value: "": Checked value must be of type number with format float in float"#,
+            ],
+        ),
+    ] {
+        assert_eq!(told(value.clone()), expected, "{value}");
+    }
+}

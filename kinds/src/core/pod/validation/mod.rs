@@ -60,7 +60,12 @@ pub(super) fn created(pod: &Field<'_, '_>, problems: &mut Problems) {
 
 fn metadata_and_spec(pod: &Field<'_, '_>, problems: &mut Problems) {
     let spec = pod.child("spec");
-    self::spec(&spec, Part::Pod, problems);
+    self::spec(
+        &spec,
+        Part::Pod,
+        pod.child("metadata.name").text(),
+        problems,
+    );
     if spec.child("serviceAccountName").text().is_empty() {
         for volume in spec.items("volumes") {
             for source in volume.items("projected.sources") {
@@ -87,7 +92,7 @@ pub(crate) fn template(template: &Field<'_, '_>, problems: &mut Problems) {
     let own_annotations = template.child_as("metadata.annotations", "annotations");
     annotations(&own_annotations, problems);
     let spec = template.child("spec");
-    self::spec(&spec, Part::Template, problems);
+    self::spec(&spec, Part::Template, "", problems);
     let ephemeral = spec.child("ephemeralContainers");
     if !ephemeral.list().is_empty() {
         let sentence = "ephemeral containers not allowed in pod template";
@@ -95,12 +100,13 @@ pub(crate) fn template(template: &Field<'_, '_>, problems: &mut Problems) {
     }
 }
 
-fn spec(spec: &Field<'_, '_>, part: Part, problems: &mut Problems) {
+/// `name` is the pod's, empty where it has none.
+fn spec(spec: &Field<'_, '_>, part: Part, name: &str, problems: &mut Problems) {
     let grace = spec.child("terminationGracePeriodSeconds");
     if !grace.is_set() {
         problems.required(&grace, "");
     }
-    let volumes = volumes::all(spec, problems);
+    let volumes = volumes::all(spec, name, problems);
     containers::regular(spec, &volumes, problems);
     containers::init(spec, &volumes, problems);
     containers::ephemeral(spec, &volumes, problems);

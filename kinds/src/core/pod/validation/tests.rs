@@ -160,6 +160,8 @@ fn containers() {
 
 #[test]
 fn volumes() {
+    let asks =
+        json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
     let told = |source: Value| {
         let mut volume = json!({"name": "v"});
         let members = source.as_object().unwrap().clone();
@@ -199,9 +201,33 @@ fn volumes() {
             json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 60}}]}}),
             "spec.volumes[0].projected.sources[0].serviceAccountToken.expirationSeconds: Invalid value: 60: may not specify a duration less than 10 minutes",
         ),
+        (
+            json!({"ephemeral": {}}),
+            "spec.volumes[0].ephemeral.volumeClaimTemplate: Required value",
+        ),
+        (
+            json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"uid": "u"}, "spec": asks}}}),
+            "spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.uID: Forbidden: cannot be set",
+        ),
+        (
+            json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["X"], "resources": asks["resources"]}}}}),
+            "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.accessModes: Unsupported value: \"X\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
+        ),
     ] {
         assert_eq!(told(source.clone()), [expected], "{source}");
     }
+    let ephemeral = json!([
+        {"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": asks}}},
+        {"name": "w", "persistentVolumeClaim": {"claimName": "p-v"}},
+    ]);
+    let mut named = told::with(&pod(), "/spec/volumes", ephemeral);
+    named["metadata"]["name"] = "p".into();
+    assert_eq!(
+        told::of_new(&POD, &named),
+        [
+            "spec.volumes[1].persistentVolumeClaim.claimName: Invalid value: \"p-v\": must not reference a PVC that gets created for an ephemeral volume"
+        ]
+    );
     let twice = json!([{"name": "v", "emptyDir": {}}, {"name": "v", "emptyDir": {}}]);
     assert_eq!(
         told::of_new(&POD, &told::with(&pod(), "/spec/volumes", twice)),

@@ -7,6 +7,7 @@ use weft_api::name;
 
 use super::containers::{pod_field, resource_field};
 use crate::certificates::{self, signer_name};
+use crate::core::persistentvolumeclaim::validate_template;
 use crate::field::Field;
 use crate::validate::{Problems, label_selector, user_annotations};
 
@@ -82,11 +83,23 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("csi", &["driver"]),
 ];
 
-pub(super) fn all(spec: &Field<'_, '_>, problems: &mut Problems) -> Volumes {
+/// Of a pod with this name; those of a template have none yet.
+pub(super) fn all(spec: &Field<'_, '_>, pod: &str, problems: &mut Problems) -> Volumes {
     let mut sound = BTreeMap::new();
+    let claims = claims_of(spec, pod);
     for volume in spec.items("volumes") {
         let before = problems.count();
         let sort = source(&volume, problems);
+        if let Some(claim) = claim_name(&volume, pod) {
+            for fault in name::dns1123_subdomain_faults(&claim) {
+                let sentence = format!("PVC name {claim:?}: {fault}");
+                problems.invalid(
+                    &volume.child("name"),
+                    volume.child("name").text(),
+                    &sentence,
+                );
+            }
+        }
         let own_name = volume.child("name");
         problems.required_rule(&own_name, name::dns1123_label_faults);
         if sound.contains_key(own_name.text()) {
@@ -95,8 +108,27 @@ pub(super) fn all(spec: &Field<'_, '_>, problems: &mut Problems) -> Volumes {
         if problems.count() == before {
             sound.insert(own_name.text().to_owned(), sort);
         }
+        let named = volume.child("persistentVolumeClaim.claimName");
+        if claims.contains(named.text()) {
+            let sentence = "must not reference a PVC that gets created for an ephemeral volume";
+            problems.invalid(&named, named.text(), sentence);
+        }
     }
     sound
+}
+
+/// The name of the claim that is made for an ephemeral volume, once its pod has a name.
+fn claim_name(volume: &Field<'_, '_>, pod: &str) -> Option<String> {
+    let own_name = volume.child("name").text();
+    let is_made = volume.child("ephemeral").is_set() && !pod.is_empty() && !own_name.is_empty();
+    is_made.then(|| format!("{pod}-{own_name}"))
+}
+
+fn claims_of(spec: &Field<'_, '_>, pod: &str) -> BTreeSet<String> {
+    let volumes = spec.items("volumes");
+    volumes
+        .filter_map(|volume| claim_name(&volume, pod))
+        .collect()
 }
 
 fn source(volume: &Field<'_, '_>, problems: &mut Problems) -> Volume {
@@ -123,6 +155,8 @@ fn source(volume: &Field<'_, '_>, problems: &mut Problems) -> Volume {
                 let template = source.child("volumeClaimTemplate");
                 if !template.is_set() {
                     problems.required(&template, "");
+                } else {
+                    validate_template(&template, problems);
                 }
                 Volume::Claim
             }
