@@ -14,6 +14,7 @@
 
 use crate::failures::{Asked, Failures};
 use crate::guest::Guest;
+use crate::host_aliases::HostAliases;
 use crate::sockets::heard;
 use crate::translate::REQUEST_TIMEOUT_DEFAULT;
 use arc_swap::ArcSwap;
@@ -131,12 +132,14 @@ async fn answered(
 }
 
 /// A workload's way out.
-pub fn outbound(
+pub(crate) fn outbound(
     mesh: weft_mesh::Outbound,
     siblings: Siblings,
+    aliases: HostAliases,
     failures: Arc<Failures>,
 ) -> Outbound {
-    Outbound::from_fn(move |request: Request<Body>| {
+    Outbound::from_fn(move |mut request: Request<Body>| {
+        aliases.direct(&mut request);
         let Some(port) = localhost_port(&request) else {
             let (call, failures) = (mesh.call(request), failures.clone());
             return Either::Left(

@@ -92,6 +92,15 @@ fn hosts(at: Downward<'_>, hostname: &str, cluster_domain: &str) -> Vec<u8> {
         }
         None => text += &format!("{ip}\t{hostname}\n"),
     }
+    let aliases = spec.and_then(|spec| spec.host_aliases.as_deref());
+    let aliases = aliases.filter(|aliases| !aliases.is_empty());
+    if aliases.is_some() {
+        text += "\n# Entries added by HostAliases.\n";
+    }
+    for alias in aliases.unwrap_or_default() {
+        let names = alias.hostnames.as_deref().unwrap_or_default();
+        text += &format!("{}\t{}\n", alias.ip, names.join("\t"));
+    }
     text.into()
 }
 
@@ -135,7 +144,10 @@ mod tests {
 
     #[test]
     fn files_read_as_a_kubelets() {
-        let spec = json!({"containers": [], "hostname": "web", "subdomain": "front"});
+        let aliases = json!([{"ip": "10.0.0.9", "hostnames": ["db", "db.example"]}]);
+        let spec = json!({
+            "containers": [], "hostname": "web", "subdomain": "front", "hostAliases": aliases,
+        });
         let text: Vec<String> = of(spec, json!({"name": "c"}))
             .files
             .into_iter()
@@ -151,6 +163,9 @@ mod tests {
         fe00::1→ip6-allnodes
         fe00::2→ip6-allrouters
         10.42.0.7→web.front.shop.svc.cluster.local→web
+
+        # Entries added by HostAliases.
+        10.0.0.9→db→db.example
 
         /etc/hostname
         web

@@ -17,6 +17,7 @@ mod carried;
 mod spoken;
 
 use crate::bridge::{Ports, Siblings};
+use crate::host_aliases::HostAliases;
 use crate::node::Node;
 use crate::pod_view::PodView;
 use crate::prepare::workload_info;
@@ -208,6 +209,7 @@ impl Lodging {
             identity,
             workload,
             siblings: self.siblings.ports(),
+            aliases: HostAliases::of(pod),
             tasks: self.tasks.clone(),
         };
         Network::new(self.ip, around)
@@ -223,6 +225,7 @@ struct Around {
     identity: SpiffeId,
     workload: WorkloadInfo,
     siblings: Ports,
+    aliases: HostAliases,
     tasks: TaskTracker,
 }
 
@@ -267,12 +270,9 @@ impl Beyond for Around {
                 Ok(here)
             });
         }
-        let is_attached = node.mesh.is_attached(PodAddress {
-            ip: to.ip(),
-            port: to.port(),
-        });
+        let attached = attached(&node, to);
         Box::pin(async move {
-            carried::connect(&outbound, to, is_attached, there, &tasks).await?;
+            carried::connect(&outbound, &to.to_string(), attached, there, &tasks).await?;
             Ok(here)
         })
     }
@@ -289,16 +289,38 @@ impl Beyond for Around {
     }
 
     fn resolve(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
-        let found = match self.node.upgrade() {
-            Some(node) => node.mesh.addresses(&self.workload.namespace, &name),
-            None => Vec::new(),
-        };
+        let mut found = self.aliases.addresses(&name);
+        if found.is_empty()
+            && let Some(node) = self.node.upgrade()
+        {
+            found = node.mesh.addresses(&self.workload.namespace, &name);
+        }
         let found = match found.is_empty() {
             true => Err(io::ErrorKind::NotFound.into()),
             false => Ok(found),
         };
         Box::pin(std::future::ready(found))
     }
+}
+
+/// Connects to `authority` as a server of the cluster does: for what a node asks of a pod on its own account.
+///
+/// # Errors
+/// As [`Beyond::connect`].
+pub(crate) async fn dial(node: &Arc<Node>, authority: &str) -> io::Result<Stream> {
+    let (here, there) = pair(NODE, NODE);
+    let to: Option<SocketAddr> = authority.parse().ok();
+    let attached = to.and_then(|to| attached(node, to));
+    let tasks = node.sockets().tasks();
+    carried::connect(&node.api_server, authority, attached, there, tasks).await?;
+    Ok(here)
+}
+
+/// What of this node is at an address.
+fn attached(node: &Node, to: SocketAddr) -> Option<PodAddress> {
+    let (ip, port) = (to.ip(), to.port());
+    let address = PodAddress { ip, port };
+    node.mesh.is_attached(address).then_some(address)
 }
 
 /// A connection to the first of the servers that takes one.

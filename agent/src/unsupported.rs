@@ -66,7 +66,7 @@ fn refused(asked: impl IntoIterator<Item = Asked>) -> impl Iterator<Item = Unsup
 
 type Asked = (bool, &'static str, &'static str);
 
-fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
+fn pod_fields(spec: &PodSpec) -> [Asked; 5] {
     let on = |field: Option<bool>| field == Some(true);
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
     [
@@ -77,18 +77,6 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
         ),
         (on(spec.host_pid), "hostPID", NO_HOST),
         (on(spec.host_ipc), "hostIPC", NO_HOST),
-        (
-            on(spec.share_process_namespace),
-            "shareProcessNamespace",
-            NO_HOST,
-        ),
-        (
-            spec.host_aliases
-                .as_ref()
-                .is_some_and(|all| !all.is_empty()),
-            "hostAliases",
-            MESH_NAMES,
-        ),
         (spec.dns_config.is_some(), "dnsConfig", MESH_NAMES),
         (
             windows,
@@ -201,7 +189,6 @@ mod tests {
         let pods = [
             json!({"hostNetwork": true}),
             json!({"hostPID": true}),
-            json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["db"]}]}),
             json!({"dnsConfig": {"nameservers": ["1.2.3.4"]}}),
             json!({"os": {"name": "windows"}}),
         ];
@@ -249,7 +236,6 @@ mod tests {
         insta::assert_snapshot!(text.join("\n"), @r#"
         hostNetwork is not supported: a component has no socket of the node; it is reached through Services and the gateway
         hostPID is not supported: a component is no process of the node and never reaches it; leave the field out
-        hostAliases is not supported: the mesh resolves the names that components call; use a Service
         dnsConfig is not supported: the mesh resolves the names that components call; use a Service
         os.name: windows is not supported: a component runs on any node; leave the field out
         securityContext.privileged is not supported: a component is no process of the node and never reaches it; leave the field out

@@ -11,10 +11,12 @@
 //! * `api`: the API server under load: lists, pages, thousands of watchers, leases beside clients that list everything.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
+//! * `sessions`: what ten thousand commands in a container leave behind; not part of `all`.
+//! * `port-forward`: how fast bytes pass a forwarded port, beside a proxy that copies and one with TLS; not part of `all`.
 //!
 //! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
 //! of the rounds' ratios. The load generator shares the machine, as it does in the figures that this is compared with. An answer other than
-//! 200 ends the bench: a failing server is fast. All of weft's side is a release here, since its peers are (the store's and the API's
+//! 200 ends the bench: a failing server is fast. All of weft's side is a release here, since its peers are (the store's, the API's and the sessions'
 //! benches measure the profile of demo and tests). With `--against` another build of weft is measured in the same rounds.
 
 mod api;
@@ -25,7 +27,9 @@ mod load;
 mod neighbour;
 mod nginx;
 mod peers;
+mod port_forward;
 mod runtime;
+mod sessions;
 mod store;
 mod wasmtime;
 
@@ -82,6 +86,8 @@ enum What {
     Api,
     Sweep,
     Density,
+    Sessions,
+    PortForward,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -108,6 +114,10 @@ struct Effort {
     pod_calls: usize,
     /// Objects of the servers that are started again.
     objects: u32,
+    /// Commands in a container, in a row.
+    sessions: u32,
+    /// Through a forwarded port, each time.
+    forwarded_mib: u32,
 }
 
 const FULL: Effort = Effort {
@@ -122,6 +132,8 @@ const FULL: Effort = Effort {
     pods: 10_000,
     pod_calls: 20_000,
     objects: 100_000,
+    sessions: 10_000,
+    forwarded_mib: 1024,
 };
 const QUICK: Effort = Effort {
     programs: PathBuf::new(),
@@ -135,6 +147,8 @@ const QUICK: Effort = Effort {
     pods: 1_000,
     pod_calls: 4_000,
     objects: 20_000,
+    sessions: 1_000,
+    forwarded_mib: 128,
 };
 
 const NAMESPACE: &str = "bench";
@@ -163,7 +177,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 8] = [
+    let all: [(What, &str, &str, Measure); 10] = [
         (
             What::Gateway,
             "gateway",
@@ -207,8 +221,26 @@ pub fn run(args: &Args) -> Result<()> {
             "thousands of idle pods",
             density::measure,
         ),
+        (
+            What::Sessions,
+            "sessions",
+            "commands in a container",
+            sessions::measure,
+        ),
+        (
+            What::PortForward,
+            "port_forward",
+            "bytes through a forwarded port",
+            port_forward::measure,
+        ),
     ];
-    let in_all = |what| !matches!(what, What::Sweep | What::Density);
+    let apart = [
+        What::Sweep,
+        What::Density,
+        What::Sessions,
+        What::PortForward,
+    ];
+    let in_all = |what| !apart.contains(&what);
     let chosen: Vec<_> = all
         .into_iter()
         .filter(|(what, ..)| *what == args.what || (args.what == What::All && in_all(*what)))
@@ -221,7 +253,8 @@ pub fn run(args: &Args) -> Result<()> {
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
-    let built = args.programs.is_some() || !guests;
+    let builds_itself = |(what, ..): &(What, _, _, _)| *what == What::Sessions;
+    let built = args.programs.is_some() || !guests || chosen.iter().all(builds_itself);
     steps.step("build weft", || if built { Ok(()) } else { build() })?;
     if guests && wasmtime::found().is_none() {
         eprintln!(
@@ -387,7 +420,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 8] = [
+    let sections: [(&str, Render); 10] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
@@ -400,6 +433,8 @@ fn render(document: &Value) -> String {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),
         ("density", density::render),
+        ("sessions", sessions::render),
+        ("port_forward", port_forward::render),
     ];
     for (key, render) in sections {
         let Some(results) = document["results"].get(key) else {
