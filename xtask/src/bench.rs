@@ -16,7 +16,7 @@
 //!
 //! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
 //! of the rounds' ratios. The load generator shares the machine, as it does in the figures that this is compared with. An answer other than
-//! 200 ends the bench: a failing server is fast. All of weft's side is a release here, since its peers are (the store's, the API's and the sessions'
+//! 200 ends the bench: a failing server is fast. All of weft's side is a release here, since its peers are (the store's and the API's
 //! benches measure the profile of demo and tests). With `--against` another build of weft is measured in the same rounds.
 
 mod api;
@@ -253,8 +253,7 @@ pub fn run(args: &Args) -> Result<()> {
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
-    let builds_itself = |(what, ..): &(What, _, _, _)| *what == What::Sessions;
-    let built = args.programs.is_some() || !guests || chosen.iter().all(builds_itself);
+    let built = args.programs.is_some() || !guests;
     steps.step("build weft", || if built { Ok(()) } else { build() })?;
     if guests && wasmtime::found().is_none() {
         eprintln!(
@@ -287,12 +286,14 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program and the runtime's examples as a release: the peers are releases, too. The first time takes a quarter of an hour on
+/// Builds the program and the examples that measure as a release: the peers are releases, too. The first time takes a quarter of an hour on
 /// two cores.
 fn build() -> Result<()> {
-    let programs = ["--bin", "weft", "--example", "serve", "--example", "costs"];
+    let examples = ["serve", "costs", "streams"].map(|name| ["--example", name]);
     crate::progress::run(
-        crate::progress::cargo(["build", "--release", "--workspace"]).args(programs),
+        crate::progress::cargo(["build", "--release", "--workspace"])
+            .args(["--bin", "weft"])
+            .args(examples.concat()),
         "read the compiler's messages above",
     )
 }

@@ -15,7 +15,7 @@ use crate::guests;
 const PORT: &str = "9000";
 
 pub fn measure(effort: &Effort) -> Result<Value> {
-    let client = client("release")?;
+    let client = client(effort);
     let program = effort.programs.join("weft");
     let cluster = Cluster::start_program(&program, "bench-port-forward", 1, false)?;
     cluster.push(&guests::path("echo"), "bench/echo:0.1")?;

@@ -25,9 +25,9 @@ const AT_ONCE: u32 = 50;
 const SETTLE: Duration = Duration::from_secs(8);
 
 pub fn measure(effort: &Effort) -> Result<Value> {
-    cluster::build()?;
-    let client = client("debug")?;
-    let cluster = Cluster::start("bench-sessions", 1, false)?;
+    let client = client(effort);
+    let program = effort.programs.join("weft");
+    let cluster = Cluster::start_program(&program, "bench-sessions", 1, false)?;
     cluster.push(&guests::path("toolbox"), "bench/toolbox:0.1")?;
     serve(
         &cluster,
@@ -67,14 +67,9 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     }))
 }
 
-/// Builds the client, in a profile, and tells where it is.
-pub fn client(profile: &str) -> Result<PathBuf> {
-    let mut cargo = progress::cargo(["build", "--workspace", "--example", "streams"]);
-    if profile == "release" {
-        cargo.arg("--release");
-    }
-    progress::run(&mut cargo, "read the compiler's messages above")?;
-    Ok(crate::target().join(profile).join("examples/streams"))
+/// The client among the programs that are measured.
+pub fn client(effort: &Effort) -> PathBuf {
+    effort.programs.join("examples/streams")
 }
 
 /// One measurement of the client's.
