@@ -32,7 +32,7 @@ OBJECTS = """
 apiVersion: v1
 kind: Pod
 metadata: {name: hello}
-spec: {containers: [{name: main, image: 'hello:1', ports: [{name: web, containerPort: 8080}]}]}
+spec: {containers: [{name: main, image: 'hello:1', ports: [{name: web, containerPort: 18080}]}]}
 ---
 apiVersion: v1
 kind: Pod
@@ -139,13 +139,13 @@ def forwards_a_port(screen):
     screen.press("F")
     screen.until(r"PortForward|Port-?Forward")
     text = screen.text()
-    assert "8080" in text, text
+    assert "18080" in text, text
     # To OK, past container port, local port and address.
     screen.press([TAB, TAB, TAB, ENTER])
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            assert b"hello" in urllib.request.urlopen("http://localhost:8080/", timeout=5).read()
+            assert b"hello" in urllib.request.urlopen("http://localhost:18080/", timeout=5).read()
             break
         except OSError as error:
             if time.monotonic() > end:
