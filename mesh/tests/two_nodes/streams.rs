@@ -115,14 +115,14 @@ async fn a_pod_that_no_service_selects_is_reached_by_its_address_and_only_by_a_s
     world.b.attach(pod(2), workload("voting", shout));
     world.publish(1, Vec::new());
     let (sender, sent) = written();
-    let connected = world.outbound().connect_pod(pod(2), world.b_address, sent);
+    let outbound = world.outbound();
+    let connected = outbound.connect_pod(pod(2), world.b_address, sent);
     let mut received = connected.await.expect("a stream");
     sender.send("hello").await.expect("it is read");
     let frame = received.frame().await.expect("a part").expect("a part");
     assert_eq!(frame.into_data().expect("bytes"), "HELLO");
 
-    let nobody = world.outbound();
-    let nobody = nobody.connect_pod(pod(9), world.b_address, Body::empty());
+    let nobody = outbound.connect_pod(pod(9), world.b_address, Body::empty());
     let failure = nobody.await.expect_err("a failure");
     assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
 
