@@ -835,6 +835,15 @@ async fn discovery_tells_of_streams() {
 async fn a_log_over_websocket_is_its_bytes_after_an_empty_message() {
     let world = World::new().await;
     let node = StubNode::start(&world).await;
+    let container = json!({
+        "name": "c", "image": "vote/web:1", "imageID": "", "ready": true, "restartCount": 0,
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+    });
+    let status = json!({"status": {"containerStatuses": [container]}});
+    let told = world
+        .patch(&format!("{PODS}/p/status"), "merge-patch", status)
+        .await;
+    assert_eq!(told.status, 200, "{}", told.line());
     let path = format!("{PODS}/p/log?container=c&tailLines=2");
     for (protocol, empty, log) in [
         (
