@@ -4,7 +4,7 @@
 //! guest listens ──► Around::opened: attached to the mesh at the pod's address, as a component is at its ports
 //! mesh ──► a raw call ───────────────────────────► a connection                     (carried)
 //!      └─► an HTTP call, of a probe, a route, … ─► one on a connection of its own   (spoken)
-//! guest connects ──► the same door: what is attached here, else the API servers, a Service, a pod of any node by its address; nothing else
+//! guest connects ──► the same door: what is attached here, else a Service or a pod behind one, else the API servers; nothing else
 //! guest sends a datagram ──► a pod of this node, by its address or through a Service
 //! port-forward ─► Sockets::connect      probe, server ─► the pod's network, from outside of it
 //! ```
@@ -21,7 +21,6 @@ use crate::host_aliases::HostAliases;
 use crate::node::Node;
 use crate::pod_view::PodView;
 use crate::prepare::workload_info;
-use crate::sockets::carried::Door;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1;
@@ -271,9 +270,9 @@ impl Beyond for Around {
                 Ok(here)
             });
         }
-        let door = door(&node, to);
+        let attached = attached(&node, to);
         Box::pin(async move {
-            carried::connect(&outbound, door, there, &tasks).await?;
+            carried::connect(&outbound, &to.to_string(), attached, there, &tasks).await?;
             Ok(here)
         })
     }
@@ -310,26 +309,18 @@ impl Beyond for Around {
 /// As [`Beyond::connect`].
 pub(crate) async fn dial(node: &Arc<Node>, authority: &str) -> io::Result<Stream> {
     let (here, there) = pair(NODE, NODE);
-    let door = match authority.parse() {
-        Ok(to) => door(node, to),
-        Err(_) => Door::Named(authority.to_owned()),
-    };
+    let to: Option<SocketAddr> = authority.parse().ok();
+    let attached = to.and_then(|to| attached(node, to));
     let tasks = node.sockets().tasks();
-    carried::connect(&node.api_server, door, there, tasks).await?;
+    carried::connect(&node.api_server, authority, attached, there, tasks).await?;
     Ok(here)
 }
 
-/// The way to an address.
-fn door(node: &Node, to: SocketAddr) -> Door {
+/// What of this node is at an address.
+fn attached(node: &Node, to: SocketAddr) -> Option<PodAddress> {
     let (ip, port) = (to.ip(), to.port());
     let address = PodAddress { ip, port };
-    if node.mesh.is_attached(address) {
-        return Door::Here(address);
-    }
-    match node.topology.other_node(ip) {
-        Some(at) if !node.mesh.is_endpoint(to) => Door::Pod(address, at),
-        _ => Door::Named(to.to_string()),
-    }
+    node.mesh.is_attached(address).then_some(address)
 }
 
 /// A connection to the first of the servers that takes one.

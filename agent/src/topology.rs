@@ -21,7 +21,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -142,11 +142,6 @@ impl Topology {
     /// Where the API servers are, if `to` is the address of the Service that they are behind.
     pub(crate) fn api_servers(&self, to: SocketAddr) -> Option<Vec<SocketAddr>> {
         self.seen.lock().cluster.api_servers(to)
-    }
-
-    /// Where the other node takes calls that gives its pods addresses of the range that `ip` is in.
-    pub(crate) fn other_node(&self, ip: IpAddr) -> Option<SocketAddr> {
-        self.seen.lock().cluster.node_of(ip, &self.node)
     }
 
     /// Watches and publishes until `shutdown`.

@@ -301,12 +301,8 @@ impl Session {
         }
         let found = wire::destination(request.headers())
             .and_then(|address| Some((address, self.inner.attached.get(address)?)));
-        // A caller that was promised one identity must not reach a pod of another behind the same address. One that was promised a node, by the
-        // identity that all of them have, means whoever has the address, and can mean a byte stream only.
-        let means_node = self.destination == *self.inner.gateway_caller.identity()
-            && wire::is_raw(request.headers());
-        let is_meant = |to: &Attached| means_node || to.identity == self.destination;
-        let Some((address, to)) = found.filter(|(_, to)| is_meant(to)) else {
+        // A caller that was promised one identity must not reach a pod of another behind the same address.
+        let Some((address, to)) = found.filter(|(_, to)| to.identity == self.destination) else {
             return wire::encode_failure(&FailureKind::NotHere.into());
         };
         if weft_turns::is_full(to.tenant) {

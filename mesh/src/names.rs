@@ -30,12 +30,6 @@ impl Mesh {
         addresses(&table, &self.inner.cluster_domain, namespace, name)
     }
 
-    /// Whether a Service leads to the pod at this address and port.
-    #[must_use]
-    pub fn is_endpoint(&self, address: SocketAddr) -> bool {
-        self.inner.table.load().endpoint(address).is_some()
-    }
-
     /// The endpoints in use behind an address of a Service, those of this node first; none where it is no such address.
     #[must_use]
     pub fn endpoints(&self, of: SocketAddr) -> Vec<SocketAddr> {

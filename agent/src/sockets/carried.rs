@@ -8,7 +8,6 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,20 +19,11 @@ use weft_runtime::network::{Incoming, Outgoing, Stream};
 /// How long the other end may take to be there.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// What a connection leads to.
-pub(super) enum Door {
-    /// What is attached at an address of this node, past services.
-    Here(PodAddress),
-    /// A pod that no Service leads to, on the node that takes calls there.
-    Pod(PodAddress, SocketAddr),
-    /// A name or an address that the mesh knows.
-    Named(String),
-}
-
-/// Connects `stream`, the host's end of a connection.
+/// Connects `stream`, the host's end of a connection, to `to`: past services where something of this node is attached there.
 pub(super) async fn connect(
     outbound: &Outbound,
-    to: Door,
+    to: &str,
+    attached: Option<PodAddress>,
     stream: Stream,
     tasks: &TaskTracker,
 ) -> io::Result<()> {
@@ -41,10 +31,9 @@ pub(super) async fn connect(
     // What is sent is read once somebody is there to read it.
     let (sender, sent) = later();
     let calling = async {
-        match to {
-            Door::Here(address) => outbound.connect_attached(address, sent).await,
-            Door::Pod(address, node) => outbound.connect_pod(address, node, sent).await,
-            Door::Named(authority) => outbound.connect(&authority, sent).await,
+        match attached {
+            Some(address) => outbound.connect_attached(address, sent).await,
+            None => outbound.connect(to, sent).await,
         }
     };
     let called = tokio::time::timeout(CONNECT_MAX, calling).await;

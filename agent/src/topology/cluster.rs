@@ -207,13 +207,6 @@ impl Cluster {
         Some(servers.collect())
     }
 
-    /// Where the node takes calls whose pods have their addresses of the range that `ip` is in, if it is another than `own`.
-    pub(super) fn node_of(&self, ip: IpAddr, own: &str) -> Option<SocketAddr> {
-        let mut others = self.nodes.iter().filter(|(name, _)| *name != own);
-        let (_, found) = others.find(|(_, facts)| facts.gives(ip))?;
-        found.mesh_address
-    }
-
     fn own_addresses(&self) -> OwnAddresses {
         let mut own = OwnAddresses::default();
         for (net, what) in self.own.values().flatten() {

@@ -3,21 +3,14 @@
 //! Such a call is marked ([`Raw`]) by the host that makes it, beside the request and not in it: no guest and no client can. It is resolved,
 //! balanced, authorised, encrypted and charged as any call, meets no route, and has no deadline: it lasts as long as both ends want it to.
 //!
-//! A pod that no Service selects has nobody who says whose it is. A stream to its address goes to its node, which proves that it is one by the
-//! identity that all of them have, that of the gateways; and the node lets in whom the pod's own rules let in.
-//!
 //! Invariant: a stream is opened once; what was sent is never sent to another.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use http::Request;
 use weft_call::{Failure, FailureKind};
 
 use super::{Arrival, Begun, CallWay, Outbound, filter, send, take_context};
-use crate::resolve::Target;
-use crate::table::Endpoint;
 use crate::{Body, PodAddress, failure, ingress};
 
 /// Of a call whose bodies are the two directions of a byte stream. An extension of its request.
@@ -55,46 +48,12 @@ impl Outbound {
         }
     }
 
-    /// Opens a byte stream to whoever has `address` on another node, which takes calls at `node`, past services.
-    ///
-    /// # Errors
-    /// [`FailureKind::Unreachable`] when nobody takes any there, and as [`Outbound::call`].
-    pub async fn connect_pod(
-        &self,
-        address: PodAddress,
-        node: SocketAddr,
-        sent: Body,
-    ) -> Result<Body, Failure> {
-        let at = Instant::now();
-        let address = SocketAddr::from(address);
-        let mut request = raw(&address.to_string(), sent)?;
-        let inner = &self.mesh.inner;
-        weft_turns::charge(self.caller.tenant, weft_turns::REQUEST);
-        let table = inner.table.load_full();
-        let context = take_context(&mut request);
-        let nodes = inner.gateway_caller.identity();
-        let pod = Arc::new(Endpoint::by_address(address, node, nodes));
-        let begun = ingress::from_workload(&mut request).and_then(|_| {
-            let arrival = Arrival {
-                request,
-                context,
-                at,
-                turn: None,
-            };
-            filter(&table, CallWay::Direct(Target::Pod(&pod)), arrival)
-        });
-        match send(inner, &self.caller, &table, begun, at)? {
-            Begun::Call(calling) => Ok(calling.await?.into_body()),
-            Begun::Answered(_) => Err(FailureKind::NoRoute.into()),
-        }
-    }
-
     /// Opens a byte stream to what is attached at `address` of this node, past services.
     ///
     /// # Errors
     /// [`FailureKind::Unreachable`] when nothing is, and as [`Outbound::call_attached`].
     pub async fn connect_attached(&self, address: PodAddress, sent: Body) -> Result<Body, Failure> {
-        let authority = SocketAddr::from(address).to_string();
+        let authority = std::net::SocketAddr::from(address).to_string();
         let response = self.call_attached(address, raw(&authority, sent)?).await?;
         Ok(response.into_body())
     }

@@ -10,7 +10,6 @@ use crate::{
     balance::{self, Standing},
     health::Health,
     load::Load,
-    wire,
 };
 
 /// A port of a pod that calls can be sent to.
@@ -62,23 +61,6 @@ impl PartialEq for Endpoint {
 }
 
 impl Endpoint {
-    /// Whoever has `address` on the node that takes calls at `node`: what is promised is that this is a node of the cluster, which `identity`
-    /// is of.
-    pub(crate) fn by_address(address: SocketAddr, node: SocketAddr, identity: &SpiffeId) -> Self {
-        let way = Way::Node(node);
-        Self {
-            pod: String::new(),
-            address,
-            node: String::new(),
-            spiffe_id: identity.to_string().into(),
-            identity: identity.clone(),
-            workload: Arc::default(),
-            way,
-            header: wire::destination_line(address),
-            standing: Arc::new(way.first_standing()),
-        }
-    }
-
     pub(crate) fn load(&self) -> &Load {
         &self.standing.load
     }

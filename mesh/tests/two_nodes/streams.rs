@@ -108,28 +108,3 @@ async fn a_stream_to_nobody_says_why() {
     let failure = connected.await.expect_err("a failure");
     assert_eq!(failure.kind, FailureKind::Unreachable);
 }
-
-#[tokio::test]
-async fn a_pod_that_no_service_selects_is_reached_by_its_address_and_only_by_a_stream() {
-    let world = world();
-    world.b.attach(pod(2), workload("voting", shout));
-    world.publish(1, Vec::new());
-    let (sender, sent) = written();
-    let outbound = world.outbound();
-    let connected = outbound.connect_pod(pod(2), world.b_address, sent);
-    let mut received = connected.await.expect("a stream");
-    sender.send("hello").await.expect("it is read");
-    let frame = received.frame().await.expect("a part").expect("a part");
-    assert_eq!(frame.into_data().expect("bytes"), "HELLO");
-
-    let nobody = outbound.connect_pod(pod(9), world.b_address, Body::empty());
-    let failure = nobody.await.expect_err("a failure");
-    assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
-
-    // A slice that somebody makes by hand does not lead calls to pods of others.
-    let mut posing = endpoint("voting", 2, "b", world.b_address);
-    posing.identity = world.a.gateway_identity();
-    world.publish(2, vec![service("posing", vec![posing])]);
-    let failure = world.get("http://posing/").await.expect_err("a failure");
-    assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
-}
