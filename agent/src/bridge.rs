@@ -14,6 +14,7 @@
 
 use crate::failures::{Asked, Failures};
 use crate::guest::Guest;
+use crate::host_aliases::HostAliases;
 use crate::sockets::heard;
 use crate::translate::REQUEST_TIMEOUT_DEFAULT;
 use arc_swap::ArcSwap;
@@ -132,12 +133,14 @@ async fn answered(
 }
 
 /// A workload's way out.
-pub fn outbound(
+pub(crate) fn outbound(
     mesh: weft_mesh::Outbound,
     siblings: Siblings,
+    aliases: HostAliases,
     failures: Arc<Failures>,
 ) -> Outbound {
-    Outbound::from_fn(move |request: Request<Body>| {
+    Outbound::from_fn(move |mut request: Request<Body>| {
+        aliases.direct(&mut request);
         // What is nobody's of the pod there may be a port of the node.
         let port = localhost_port(&request);
         let is_own = |port: &u16| siblings.serves(*port) || !is_of_node(&mesh, &request, *port);

@@ -1,15 +1,18 @@
 //! What a container asks to be done once it runs, and before it is stopped: `lifecycle.postStart` and `lifecycle.preStop`.
 //!
-//! A command is run in the container's context; a request goes to the pod, or to where it says, whatever is answered; a pause is a
-//! pause. What failed is told in the kubelet's words.
+//! A command is run in the container's context; a request goes to the pod, or to where it says, whatever is answered and by whomever: of a server that
+//! speaks no TLS, what was to be asked over it is asked without. A pause is a pause. What failed is told in the kubelet's words.
 //!
 //! Left to others: when a hook is due and what follows from its failure (`execute`, `run`).
 
 use crate::context::Context;
 use crate::node::Node;
 use crate::pod_view::{ContainerView, PodView};
+use crate::socket_probe::{over_tls, speaks_no_tls};
+use crate::sockets;
 use http::Request;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use rustls_pki_types::ServerName;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +33,7 @@ pub(crate) enum Hook {
         port: u16,
         path: String,
         headers: Vec<(String, String)>,
+        is_tls: bool,
     },
     Sleep(Duration),
     /// `tcpSocket`, which nobody ever carried out.
@@ -48,10 +52,6 @@ pub(crate) struct Hooks {
 pub(crate) enum HookError {
     #[error("lifecycle.{hook}: the container has no port \"{port}\"")]
     NoPort { hook: &'static str, port: String },
-    #[error(
-        "lifecycle.{hook}: scheme HTTPS is not supported, a component is asked in memory; leave the field out"
-    )]
-    Scheme { hook: &'static str },
 }
 
 /// Whose hook it is.
@@ -118,9 +118,6 @@ fn read(
         return Ok(Hook::Nothing);
     };
     let scheme = get.scheme.as_deref().unwrap_or_default();
-    if scheme.eq_ignore_ascii_case("https") {
-        return Err(HookError::Scheme { hook });
-    }
     let port = ContainerView(container).port_number(&get.port);
     let port = port.ok_or_else(|| HookError::NoPort {
         hook,
@@ -140,6 +137,7 @@ fn read(
             .flatten()
             .map(|header| (header.name.clone(), header.value.clone()))
             .collect(),
+        is_tls: scheme.eq_ignore_ascii_case("https"),
     })
 }
 
@@ -196,6 +194,7 @@ impl Hook {
             port,
             path,
             headers,
+            is_tls,
         } = self
         else {
             return Ok(());
@@ -207,30 +206,68 @@ impl Hook {
             None => own.clone(),
         };
         let uri = format!("http://{authority}{path}");
-        let mut request = Request::get(&uri)
-            .header(http::header::HOST, &authority)
-            .header(http::header::USER_AGENT, "kube-lifecycle/1.37");
-        for (name, value) in headers {
-            request = request.header(name, value);
+        let request = |with: &dyn Fn(&str) -> bool| {
+            let mut request = Request::get(&uri)
+                .header(http::header::HOST, &authority)
+                .header(http::header::USER_AGENT, "kube-lifecycle/1.37");
+            for (name, value) in headers.iter().filter(|(name, _)| with(name)) {
+                request = request.header(name, value);
+            }
+            let request = request.body(weft_mesh::Body::empty());
+            request.map_err(|error| error.to_string())
+        };
+        let core = || place.node.next_core.fetch_add(1, Ordering::Relaxed);
+        let over = |_| "the node is shutting down".to_owned();
+        if *is_tls {
+            let (node, at, request) = (place.node.clone(), authority.clone(), request(&|_| true)?);
+            let name = host.clone().unwrap_or_else(|| place.ip.to_string());
+            let asking = async move { ask_over_tls(&node, &at, name, request).await };
+            let asking = AbortOnDropHandle::new(place.node.cores.spawn_on(core(), asking));
+            match asking.await.map_err(over)? {
+                Ok(()) => return Ok(()),
+                Err(None) => {}
+                Err(Some(error)) => {
+                    return Err(format!("Get \"https://{authority}{path}\": {error}"));
+                }
+            }
         }
-        let request = request.body(weft_mesh::Body::empty());
-        let request = request.map_err(|error| error.to_string())?;
+        // What proves who asks is not said in the open.
+        let is_open = |name: &str| !is_tls || !name.eq_ignore_ascii_case("authorization");
+        let request = request(&is_open)?;
         let (caller, ip) = (place.node.api_server.clone(), place.ip);
         let is_own = authority == own;
-        let core = place.node.next_core.fetch_add(1, Ordering::Relaxed);
-        let calling = place.node.cores.spawn_on(core, async move {
+        let calling = place.node.cores.spawn_on(core(), async move {
             let called = match is_own {
                 true => caller.call_attached(PodAddress { ip, port }, request).await,
                 false => caller.call(request).await,
             };
             called.map(|response| response.status())
         });
-        match AbortOnDropHandle::new(calling).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(format!("Get \"{uri}\": {error}")),
-            Err(_) => Err("the node is shutting down".into()),
-        }
+        let called = AbortOnDropHandle::new(calling).await.map_err(over)?;
+        called
+            .map(drop)
+            .map_err(|error| format!("Get \"{uri}\": {error}"))
     }
+}
+
+/// Asks whoever serves TLS at `authority`; no error is told of one who speaks none.
+async fn ask_over_tls(
+    node: &Arc<Node>,
+    authority: &str,
+    name: String,
+    request: Request<weft_mesh::Body>,
+) -> Result<(), Option<String>> {
+    let told = |error: &dyn std::fmt::Display| Some(error.to_string());
+    let stream = sockets::dial(node, authority).await;
+    let stream = stream.map_err(|error| told(&error))?;
+    let name = ServerName::try_from(name).map_err(|error| told(&error))?;
+    let stream = match over_tls(stream, name).await {
+        Ok(stream) => stream,
+        Err(error) if speaks_no_tls(&error) => return Err(None),
+        Err(error) => return Err(told(&error)),
+    };
+    let asked = sockets::spoken(stream, request).await;
+    asked.map(drop).map_err(|failure| told(&failure))
 }
 
 #[cfg(test)]
@@ -251,11 +288,12 @@ mod tests {
 
     #[test]
     fn hooks_are_read_with_their_defaults() {
-        let http = |host: Option<&str>, path: &str| Hook::Http {
+        let http = |host: Option<&str>, path: &str, is_tls| Hook::Http {
             host: host.map(str::to_owned),
             port: 8080,
             path: path.into(),
             headers: vec![("X-A".into(), "1".into())],
+            is_tls,
         };
         let headers = json!([{"name": "X-A", "value": "1"}]);
         for (handler, expected) in [
@@ -265,11 +303,15 @@ mod tests {
             ),
             (
                 json!({"httpGet": {"port": "http", "httpHeaders": headers}}),
-                http(None, "/"),
+                http(None, "/", false),
+            ),
+            (
+                json!({"httpGet": {"port": "http", "scheme": "HTTPS", "httpHeaders": headers}}),
+                http(None, "/", true),
             ),
             (
                 json!({"httpGet": {"port": 8080, "host": "db", "path": "up?x=1", "httpHeaders": headers}}),
-                http(Some("db"), "/up?x=1"),
+                http(Some("db"), "/up?x=1", false),
             ),
             (
                 json!({"sleep": {"seconds": 3}}),
@@ -283,16 +325,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_asked_is_refused_with_a_sentence() {
-        let text: Vec<String> = [
-            json!({"httpGet": {"port": "nope"}}),
-            json!({"httpGet": {"port": 8080, "scheme": "HTTPS"}}),
-        ]
-        .into_iter()
-        .map(|handler| of(handler).expect_err("refused"))
-        .collect();
-        insta::assert_snapshot!(text.join("\n"), @r#"
-        lifecycle.postStart: the container has no port "nope"
-        lifecycle.postStart: scheme HTTPS is not supported, a component is asked in memory; leave the field out
-        "#);
+        let refused = of(json!({"httpGet": {"port": "nope"}}));
+        let expected = "lifecycle.postStart: the container has no port \"nope\"";
+        assert_eq!(refused, Err(expected.to_owned()));
     }
 }

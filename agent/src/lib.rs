@@ -35,6 +35,7 @@ pub mod grants;
 pub mod guest;
 pub mod heartbeat;
 mod hooks;
+mod host_aliases;
 pub mod http;
 pub mod identity;
 pub mod image;
@@ -226,6 +227,7 @@ impl Agent {
             &folder("images"),
             file_images_allowed,
             registries,
+            toolbox.clone(),
         )
         .map_err(at(&folder("images")))?;
         let volumes = Volumes::open(&folder("volumes"), host_paths);

@@ -330,7 +330,12 @@ mod tests {
         writer.write(Stream::Stderr, b"oops\n");
         writer.write(Stream::Stdout, b"o\n\nthree");
         writer.close();
-        assert_eq!(reading.await.expect("reads"), "one\noops\ntwo\n\nthree\n");
+        assert_eq!(reading.await.expect("reads"), "one\noops\ntwo\n\nthree");
+        let last = Query {
+            tail_lines: Some(1),
+            ..Query::default()
+        };
+        assert_eq!(read_all(&logs, &run(0), last).await, "three");
     }
 
     #[tokio::test]

@@ -16,8 +16,9 @@ use crate::failures::Failures;
 use crate::grants::{self, granted};
 use crate::guest::Guest;
 use crate::hooks::{self, Hooks};
+use crate::host_aliases::HostAliases;
 use crate::identity::{Chain, Claim};
-use crate::image::{ImageError, Keyring, PullPolicy, Wish};
+use crate::image::{self, ImageError, Keyring, PullPolicy, Wish};
 use crate::last_words::LastWords;
 use crate::logs::{self, RunId, Stream};
 use crate::node::Node;
@@ -246,7 +247,12 @@ impl Preparing {
             }
             Place::Here(_) | Place::Apart(_) => None,
         };
-        let outbound = bridge::outbound(outbound, self.siblings.clone(), failures.clone());
+        let outbound = bridge::outbound(
+            outbound,
+            self.siblings.clone(),
+            HostAliases::of(pod),
+            failures.clone(),
+        );
         let setup = Setup {
             config: WorkloadConfig {
                 account: pod.namespace().to_owned(),
@@ -396,11 +402,21 @@ impl Preparing {
             }
             _ => PullPolicy::IfNotPresent,
         };
+        let namespace = PodView(&self.pod).namespace();
+        let toolbox = match image::is_toolbox(&image) {
+            true => {
+                let workers = &self.node.workers;
+                let allowed = workers.toolbox_allowed(namespace, &self.node.link).await;
+                allowed.map_err(|error| (StartFailure::Image, Chain(&error).to_string()))?
+            }
+            false => false,
+        };
         let wish = Wish {
             keyring: self.keyring(&image).await,
-            namespace: PodView(&self.pod).namespace().to_owned(),
+            namespace: namespace.to_owned(),
             image,
             policy,
+            toolbox,
         };
         let image = wish.image.clone();
         let present = || format!("Container image \"{image}\" already present on machine");

@@ -117,7 +117,10 @@ mod tests {
 
     #[test]
     fn files_read_as_a_kubelets() {
-        let spec = json!({"containers": [], "hostname": "web", "subdomain": "front"});
+        let aliases = json!([{"ip": "10.0.0.9", "hostnames": ["db", "db.example"]}]);
+        let spec = json!({
+            "containers": [], "hostname": "web", "subdomain": "front", "hostAliases": aliases,
+        });
         let text: Vec<String> = of(spec, json!({"name": "c"}))
             .files
             .into_iter()
@@ -133,6 +136,9 @@ mod tests {
         fe00::1→ip6-allnodes
         fe00::2→ip6-allrouters
         10.42.0.7→web.front.shop.svc.cluster.local→web
+
+        # Entries added by HostAliases.
+        10.0.0.9→db→db.example
 
         /etc/hostname
         web

@@ -12,12 +12,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use weft_call::{Body, Failure, FailureKind};
 use weft_runtime::Network;
-use weft_runtime::network::Via;
+use weft_runtime::network::{Stream, Via};
 
 use crate::sockets::NODE;
 use weft_mesh::speak;
@@ -40,14 +42,31 @@ pub(crate) async fn ask(
     if !is_tls {
         return speak(stream, request).await;
     }
-    let failed = |error: &dyn std::fmt::Display| {
+    let stream = over_tls(stream, ServerName::from(address.ip())).await;
+    let stream = stream.map_err(|error| {
         let told = format!("remote error: tls: {error}");
         Failure::new(FailureKind::Unreachable, told)
-    };
-    let connector = TlsConnector::from(Arc::new(anybody().map_err(|error| failed(&error))?));
-    let connecting = connector.connect(ServerName::from(address.ip()), stream);
-    let stream = connecting.await.map_err(|error| failed(&error))?;
+    })?;
     speak(stream, request).await
+}
+
+/// The same stream with TLS, whoever is at its other end.
+///
+/// # Errors
+/// What the other end said wrong; see [`speaks_no_tls`].
+pub(crate) async fn over_tls(
+    stream: Stream,
+    name: ServerName<'static>,
+) -> io::Result<TlsStream<Stream>> {
+    let settings = anybody().map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::new(settings));
+    connector.connect(name, stream).await
+}
+
+/// Whether what came back was of another protocol.
+pub(crate) fn speaks_no_tls(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(rustls::Error::InvalidMessage(_)))
 }
 
 /// The question whether `service` is served (`grpc.health.v1.Health/Check`).

@@ -319,12 +319,9 @@ impl Beyond for Around {
                 Ok(here)
             });
         }
-        let is_attached = node.mesh.is_attached(PodAddress {
-            ip: to.ip(),
-            port: to.port(),
-        });
+        let attached = attached(&node, to);
         Box::pin(async move {
-            carried::connect(&outbound, from, to, is_attached, there, &tasks).await?;
+            carried::connect(&outbound, from, &to.to_string(), attached, there, &tasks).await?;
             Ok(here)
         })
     }
@@ -435,6 +432,26 @@ impl Names {
             search: Resolver::of(pod, around).search(),
         }
     }
+}
+
+/// Connects to `authority` as a server of the cluster does: for what a node asks of a pod on its own account.
+///
+/// # Errors
+/// As [`Beyond::connect`].
+pub(crate) async fn dial(node: &Arc<Node>, authority: &str) -> io::Result<Stream> {
+    let (here, there) = pair(NODE, NODE);
+    let to: Option<SocketAddr> = authority.parse().ok();
+    let attached = to.and_then(|to| attached(node, to));
+    let tasks = node.sockets().tasks();
+    carried::connect(&node.api_server, NODE, authority, attached, there, tasks).await?;
+    Ok(here)
+}
+
+/// What of this node is at an address.
+fn attached(node: &Node, to: SocketAddr) -> Option<PodAddress> {
+    let (ip, port) = (to.ip(), to.port());
+    let address = PodAddress { ip, port };
+    node.mesh.is_attached(address).then_some(address)
 }
 
 /// A connection to the first of the servers that takes one.

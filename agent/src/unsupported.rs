@@ -57,7 +57,7 @@ fn refused(asked: impl IntoIterator<Item = Asked>) -> impl Iterator<Item = Unsup
 
 type Asked = (bool, &'static str, &'static str);
 
-fn pod_fields(spec: &PodSpec) -> [Asked; 5] {
+fn pod_fields(spec: &PodSpec) -> [Asked; 4] {
     let on = |field: Option<bool>| field == Some(true);
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
     [
@@ -68,11 +68,6 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 5] {
         ),
         (on(spec.host_pid), "hostPID", NO_HOST),
         (on(spec.host_ipc), "hostIPC", NO_HOST),
-        (
-            on(spec.share_process_namespace),
-            "shareProcessNamespace",
-            NO_HOST,
-        ),
         (
             windows,
             "os.name: windows",

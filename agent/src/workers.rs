@@ -43,6 +43,8 @@ pub struct Workers {
 struct Entry {
     /// What the namespace said last, and when.
     said: Mutex<Option<(Said, Instant)>>,
+    /// Held while it is asked, so that one asks and the others find what was said.
+    asking: tokio::sync::Mutex<()>,
     /// Held while a worker is started, so that one starts it and the others find it.
     slot: tokio::sync::Mutex<Slot>,
 }
@@ -154,10 +156,19 @@ impl Workers {
 }
 
 impl Entry {
+    /// What it said, if that is good still.
+    fn lately(&self) -> Option<Said> {
+        let said = *self.said.lock();
+        let said = said.filter(|(_, at)| at.elapsed() < ASKED_AGAIN_AFTER);
+        said.map(|(said, _)| said)
+    }
+
     async fn said(&self, namespace: &str, link: &Link) -> Result<Said, IsolationError> {
-        if let Some((said, at)) = *self.said.lock()
-            && at.elapsed() < ASKED_AGAIN_AFTER
-        {
+        if let Some(said) = self.lately() {
+            return Ok(said);
+        }
+        let _asking = self.asking.lock().await;
+        if let Some(said) = self.lately() {
             return Ok(said);
         }
         let api: Api<Namespace> = Api::all(link.client());
@@ -167,8 +178,12 @@ impl Entry {
                 *self.said.lock() = Some((said, Instant::now()));
                 Ok(said)
             }
-            Err(error) => match *self.said.lock() {
-                Some((said, _)) => Ok(said),
+            Err(error) => match &mut *self.said.lock() {
+                Some((said, at)) => {
+                    // Who waited to ask does not wait for the same again.
+                    *at = Instant::now();
+                    Ok(*said)
+                }
                 None => Err(IsolationError::Unknown {
                     namespace: namespace.to_owned(),
                     reason: Chain(&error).to_string(),

@@ -207,14 +207,14 @@ async fn attack_58_a_file_is_in_one_volume_only() {
             move a /plain: cross-device
             link a /plain: cross-device
             move a /rw: ok
-            move a /ro: not-permitted
-            link a /ro: not-permitted
+            move a /ro: read-only
+            link a /ro: read-only
             link a /same: exist
             rename a b: ok
             move b /same: ok
             unlink b: ok
             enter c: ok
-            move d /ro: not-permitted
+            move d /ro: read-only
             ");
         }
         assert_eq!(held(plain.path()), (0, 0));
@@ -239,17 +239,17 @@ async fn attacks_55_and_56_what_is_read_only_stays_as_it_is() {
         let saw = through(workload, printed).await;
         insta::allow_duplicates! {
             insta::assert_snapshot!(saw, @r"
-            write a 10: not-permitted
-            stream a 10: not-permitted
-            append a 10: not-permitted
-            size a 0: not-permitted
-            files b 1: 0, then not-permitted
-            directories c 1: 0, then not-permitted
-            symlinks d 1: 0, then not-permitted
-            links a e 1: 0, then not-permitted
-            rename a f: not-permitted
-            unlink a: not-permitted
-            rmdir g: not-permitted
+            write a 10: read-only
+            stream a 10: read-only
+            append a 10: read-only
+            size a 0: read-only
+            files b 1: 0, then read-only
+            directories c 1: 0, then read-only
+            symlinks d 1: 0, then read-only
+            links a e 1: 0, then read-only
+            rename a f: read-only
+            unlink a: read-only
+            rmdir g: read-only
             ");
         }
         assert_eq!(heard.lock().unwrap().len(), 0);

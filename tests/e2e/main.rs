@@ -31,6 +31,7 @@ mod secrets;
 mod servers;
 mod stopped;
 mod streams;
+mod tour;
 mod usage;
 mod volumes;
 mod vote;

@@ -61,6 +61,43 @@ fn a_shell_in_a_component_with_weft() {
     commands(&Client::weft(), true).unwrap();
 }
 
+#[test]
+fn a_node_that_dies_ends_its_streams_with_a_sentence() {
+    let cluster = start("box", "toolbox").unwrap();
+    let node = cluster.node_process("node-1").unwrap();
+    let mut clients = vec![Client::weft()];
+    clients.extend(clients::kubectl(37).map(Client::kubectl));
+    let commands = [
+        &["exec", "box", "--", "sh", "-c", "echo begun; sleep 1000"][..],
+        &["attach", "box"],
+    ];
+    let pairs = clients
+        .iter()
+        .flat_map(|client| commands.map(|command| (client, command)));
+    let mut sessions = Vec::new();
+    for (client, command) in pairs {
+        let mut session = client.command(&cluster, command);
+        let session = session.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut session = Running(session.spawn().unwrap());
+        let mut said = BufReader::new(session.0.stdout.take().expect("stdout is piped"));
+        // It is under way.
+        said.read_line(&mut String::new()).unwrap();
+        sessions.push((session, said));
+    }
+    let killed = Command::new("kill")
+        .args(["-9", &node.to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    for (mut session, mut said) in sessions {
+        said.read_to_end(&mut Vec::new()).unwrap();
+        let mut told = String::new();
+        let mut errors = session.0.stderr.take().expect("stderr is piped");
+        errors.read_to_string(&mut told).unwrap();
+        assert!(told.contains("node \"node-1\" is lost: "), "{told}");
+        assert!(!session.0.wait().unwrap().success());
+    }
+}
+
 /// A program that speaks to the cluster.
 struct Client {
     program: PathBuf,

@@ -46,6 +46,23 @@ pub fn helm(major: u32) -> Option<PathBuf> {
     })
 }
 
+/// k9s, of the folder that `WEFT_ORACLE` names, else of `.oracle` beside the checkout: a Go program that is in no registry of packages. `None`
+/// after saying why.
+pub fn k9s() -> Option<PathBuf> {
+    let named = std::env::var_os("WEFT_ORACLE").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| crate::cluster::repository().join("../.oracle"));
+    let path = folder.join("k9s");
+    if path.exists() {
+        return Some(path);
+    }
+    let told = format!(
+        "k9s is not in {}: build github.com/derailed/k9s v0.50.16 there",
+        folder.display()
+    );
+    skipped(&target_dir().join("clients"), &told);
+    None
+}
+
 /// A folder for `PYTHONPATH` with a version of a package of PyPI and what that needs, fetched once. `None` after saying why.
 pub fn python_packages(package: &str, version: &str) -> Option<PathBuf> {
     once(&format!("python-{package}-{version}"), |path| {

@@ -13,6 +13,8 @@
 //! * `access`: what a decision about a request costs, with thousands of bindings.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
+//! * `sessions`: what ten thousand commands in a container leave behind; not part of `all`.
+//! * `port-forward`: how fast bytes pass a forwarded port, beside a proxy that copies and one with TLS; not part of `all`.
 //!
 //! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
 //! of the rounds' ratios. The load generator shares the machine, as it does in the figures that this is compared with. An answer other than
@@ -28,8 +30,10 @@ mod load;
 mod neighbour;
 mod nginx;
 mod peers;
+mod port_forward;
 mod runtime;
 mod scheduler;
+mod sessions;
 mod store;
 mod wasmtime;
 
@@ -88,6 +92,8 @@ enum What {
     Scheduler,
     Sweep,
     Density,
+    Sessions,
+    PortForward,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -114,6 +120,10 @@ struct Effort {
     pod_calls: usize,
     /// Objects of the servers that are started again.
     objects: u32,
+    /// Commands in a container, in a row.
+    sessions: u32,
+    /// Through a forwarded port, each time.
+    forwarded_mib: u32,
 }
 
 const FULL: Effort = Effort {
@@ -128,6 +138,8 @@ const FULL: Effort = Effort {
     pods: 10_000,
     pod_calls: 20_000,
     objects: 100_000,
+    sessions: 10_000,
+    forwarded_mib: 1024,
 };
 const QUICK: Effort = Effort {
     programs: PathBuf::new(),
@@ -141,6 +153,8 @@ const QUICK: Effort = Effort {
     pods: 1_000,
     pod_calls: 4_000,
     objects: 20_000,
+    sessions: 1_000,
+    forwarded_mib: 128,
 };
 
 const NAMESPACE: &str = "bench";
@@ -169,7 +183,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 9] = [
+    let all: [(What, &str, &str, Measure); 11] = [
         (
             What::Gateway,
             "gateway",
@@ -220,8 +234,27 @@ pub fn run(args: &Args) -> Result<()> {
             "thousands of idle pods",
             density::measure,
         ),
+        (
+            What::Sessions,
+            "sessions",
+            "commands in a container",
+            sessions::measure,
+        ),
+        (
+            What::PortForward,
+            "port_forward",
+            "bytes through a forwarded port",
+            port_forward::measure,
+        ),
     ];
-    let in_all = |what| !matches!(what, What::Sweep | What::Density | What::Scheduler);
+    let apart = [
+        What::Sweep,
+        What::Density,
+        What::Scheduler,
+        What::Sessions,
+        What::PortForward,
+    ];
+    let in_all = |what| !apart.contains(&what);
     let chosen: Vec<_> = all
         .into_iter()
         .filter(|(what, ..)| *what == args.what || (args.what == What::All && in_all(*what)))
@@ -272,12 +305,14 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program and the runtime's examples as a release: the peers are releases, too. The first time takes a quarter of an hour on
+/// Builds the program and the examples that measure as a release: the peers are releases, too. The first time takes a quarter of an hour on
 /// two cores.
 fn build() -> Result<()> {
-    let programs = ["--bin", "weft", "--example", "serve", "--example", "costs"];
+    let examples = ["serve", "costs", "streams"].map(|name| ["--example", name]);
     crate::progress::run(
-        crate::progress::cargo(["build", "--release", "--workspace"]).args(programs),
+        crate::progress::cargo(["build", "--release", "--workspace"])
+            .args(["--bin", "weft"])
+            .args(examples.concat()),
         "read the compiler's messages above",
     )
 }
@@ -407,7 +442,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 9] = [
+    let sections: [(&str, Render); 11] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
@@ -422,6 +457,8 @@ fn render(document: &Value) -> String {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),
         ("density", density::render),
+        ("sessions", sessions::render),
+        ("port_forward", port_forward::render),
     ];
     for (key, render) in sections {
         let Some(results) = document["results"].get(key) else {

@@ -18,7 +18,7 @@ use crate::progress::{self, Waiting};
 use crate::{Failure, interrupts, target};
 
 /// How long pods may take to become available: components are compiled first, which takes seconds on a slow machine.
-const ROLLOUT_PATIENCE: Duration = Duration::from_secs(120);
+pub const ROLLOUT_PATIENCE: Duration = Duration::from_secs(120);
 const ROLLOUT_POLL: Duration = Duration::from_millis(200);
 /// How long the cluster may take to drain: more than its own limit of 40 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);

@@ -7,7 +7,8 @@
 //!
 //! An image without a registry host comes from the cluster's own registry, over the API server's address and this node's
 //! certificate. With a host it comes from there or from a mirror of it, with the pod's credentials for it, else with the node's, else
-//! anonymously. `file:` images are read from disk where the node allows it.
+//! anonymously. `file:` images are read from disk where the node allows it. The image [`TOOLBOX`] is on every node from its beginning: whoever
+//! pushes one of that name to the cluster's registry has it pulled where the policy asks the registry, and the node's own stands for it otherwise.
 //!
 //! Invariants: bytes are used only after their SHA-256 is the digest the manifest names, also when they come from the cache; what is
 //! fetched is on disk, a piece of it in memory; of several containers of a namespace that want one image at once, one fetches and the
@@ -63,6 +64,9 @@ const MANIFEST_BYTES_MAX: usize = 4 << 20;
 /// What the name of the cluster's own registry is in messages.
 const OWN_NAME: &str = "the cluster's registry";
 
+/// The image of the component that every node has: a shell and its tools.
+const TOOLBOX: &str = "toolbox";
+
 /// How long each part of a pull may take.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
@@ -107,6 +111,8 @@ pub struct Wish {
     pub namespace: String,
     /// What the pod brings for its registry.
     pub keyring: Keyring,
+    /// The node's own toolbox may stand for the image of that name.
+    pub toolbox: bool,
 }
 
 /// A component that is here.
@@ -170,6 +176,8 @@ struct Inner {
     kept: Kept,
     own: Own,
     remote: Remote,
+    /// What the node has for [`TOOLBOX`], and its digest; none in a program without one.
+    toolbox: Option<(String, Bytes)>,
     places: Places,
     under_way: Mutex<UnderWay>,
 }
@@ -188,8 +196,18 @@ struct Pulled {
     fetched: bool,
 }
 
+impl Pulled {
+    fn of(self, reference: &RegistryReference) -> Image {
+        Image {
+            id: image_id(reference, &self.manifest),
+            bytes: self.bytes,
+            fetched: self.fetched,
+        }
+    }
+}
+
 impl Images {
-    /// The images kept in `folder`.
+    /// The images kept in `folder`, and `toolbox`, which is empty where there is none.
     ///
     /// # Errors
     /// When the folder cannot be made or read.
@@ -198,8 +216,10 @@ impl Images {
         folder: &Path,
         files_allowed: bool,
         registries: Registries,
+        toolbox: Bytes,
     ) -> io::Result<Self> {
-        Self::open_limited(link, folder, files_allowed, registries, Limits::default())
+        let limits = Limits::default();
+        Self::open_limited(link, folder, files_allowed, registries, toolbox, limits)
     }
 
     fn open_limited(
@@ -207,14 +227,17 @@ impl Images {
         folder: &Path,
         files_allowed: bool,
         registries: Registries,
+        toolbox: Bytes,
         limits: Limits,
     ) -> io::Result<Self> {
+        let toolbox = (!toolbox.is_empty()).then(|| (digest_of(&toolbox), toolbox));
         let inner = Inner {
             files_allowed,
             limits,
             kept: Kept::open(folder)?,
             own: Own { link, limits },
             remote: Remote::new(registries, limits),
+            toolbox,
             places: Places::new(),
             under_way: Mutex::default(),
         };
@@ -226,15 +249,16 @@ impl Images {
     /// Id and content digest of an image that was resolved before, if this pod may use it without asking its registry: enough for
     /// one that runs already, whose bytes need not be read again for every further pod.
     pub fn resolved(&self, wish: &Wish) -> Option<(String, String)> {
-        let resolved = self.inner.kept.resolved(&wish.image)?;
-        match wish.image.parse::<ImageReference>().ok()? {
-            ImageReference::Registry(reference)
-                if resolved.is_open_to(&credentials(wish, &reference)) =>
-            {
-                Some((image_id(&reference, &resolved.manifest), resolved.layer))
-            }
-            _ => None,
-        }
+        let reference = match wish.image.parse::<ImageReference>().ok()? {
+            ImageReference::Registry(reference) => reference,
+            ImageReference::File(_) => return None,
+        };
+        let Some(resolved) = self.inner.kept.resolved(&wish.image) else {
+            let toolbox = self.inner.toolbox(wish, &reference)?;
+            return Some((image_id(&reference, &toolbox.manifest), toolbox.layer));
+        };
+        let is_open = resolved.is_open_to(&credentials(wish, &reference));
+        is_open.then(|| (image_id(&reference, &resolved.manifest), resolved.layer))
     }
 
     /// Gets an image. Dropped, it leaves the pull to others who wait for it, or ends it.
@@ -249,6 +273,16 @@ impl Images {
         let pull = Inner::pull(&self.inner, wish, reference);
         pull.result.clone().await
     }
+}
+
+/// Whether it is the image that every node has.
+pub(crate) fn is_toolbox(image: &str) -> bool {
+    matches!(image.parse(), Ok(ImageReference::Registry(reference)) if names_toolbox(&reference))
+}
+
+fn names_toolbox(reference: &RegistryReference) -> bool {
+    let is_own = reference.host.is_none() && reference.digest.is_none();
+    is_own && reference.repository == TOOLBOX && reference.reference() == "latest"
 }
 
 /// What a pod brings for an image.
@@ -329,6 +363,12 @@ impl Inner {
                 fetched: false,
             });
         }
+        let mut toolbox = self.toolbox(wish, &reference);
+        if policy != PullPolicy::Always
+            && let Some(toolbox) = toolbox.take()
+        {
+            return Ok(toolbox.of(&reference));
+        }
         if policy == PullPolicy::Never {
             let image = image.to_owned();
             return Err(match is_closed {
@@ -345,23 +385,33 @@ impl Inner {
             })?
             .map_err(|Crowded { waiting }| ImageError::Crowded { waiting })?;
         let pulled = match &reference.host {
-            None => self.pull_own(image, &reference).await?,
+            None => self.pull_own(image, &reference, toolbox).await?,
             Some(host) => {
                 self.pull_remote(image, host, &reference, credentials)
                     .await?
             }
         };
-        Ok(Image {
-            id: image_id(&reference, &pulled.manifest),
-            bytes: pulled.bytes,
-            fetched: pulled.fetched,
+        Ok(pulled.of(&reference))
+    }
+
+    /// The node's own toolbox, where it is what is wished for and the wish may have it.
+    fn toolbox(&self, wish: &Wish, reference: &RegistryReference) -> Option<Pulled> {
+        let toolbox = self.toolbox.as_ref();
+        let (digest, bytes) = toolbox.filter(|_| wish.toolbox && names_toolbox(reference))?;
+        Some(Pulled {
+            manifest: digest.clone(),
+            layer: digest.clone(),
+            bytes: bytes.clone(),
+            fetched: false,
         })
     }
 
+    /// From the cluster's registry; `instead` is what the node has itself where nothing was pushed.
     async fn pull_own(
         &self,
         image: &str,
         reference: &RegistryReference,
+        instead: Option<Pulled>,
     ) -> Result<Pulled, ImageError> {
         let source = Source::Own(&self.own, reference);
         match self
@@ -372,11 +422,14 @@ impl Inner {
                 self.remember(image, &pulled, None).await;
                 Ok(pulled)
             }
-            Err(Fault::NotFound) => Err(ImageError::NotPushed {
-                image: image.to_owned(),
-                kind: own::kind_of(reference),
-                instead: self.own.instead(reference).await,
-            }),
+            Err(Fault::NotFound) => match instead {
+                Some(toolbox) => Ok(toolbox),
+                None => Err(ImageError::NotPushed {
+                    image: image.to_owned(),
+                    kind: own::kind_of(reference),
+                    instead: self.own.instead(reference).await,
+                }),
+            },
             Err(fault) => Err(fault.of(image, OWN_NAME, Vec::new())),
         }
     }
@@ -673,11 +726,14 @@ fn image_id(reference: &RegistryReference, manifest: &str) -> String {
 
 /// `sha256:…` of `bytes`, computed off the async threads.
 async fn digest(bytes: Bytes) -> (String, Bytes) {
-    let hash = |bytes: &[u8]| format!("sha256:{:x}", Sha256::digest(bytes));
     let moved = bytes.clone();
-    match tokio::task::spawn_blocking(move || hash(&moved)).await {
+    match tokio::task::spawn_blocking(move || digest_of(&moved)).await {
         Ok(digest) => (digest, bytes),
         // The pool is shutting down with the process; the answer is still owed.
-        Err(_) => (hash(&bytes), bytes),
+        Err(_) => (digest_of(&bytes), bytes),
     }
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{:x}", Sha256::digest(bytes))
 }

@@ -120,8 +120,8 @@ impl Batch {
             }
             Message::Close { run, at } => {
                 let open = files.get(&run.id);
-                open.finish(at);
                 open.tell_lost(&run, at, Duration::ZERO);
+                open.finish(at);
                 self.touched.entry(run.id.clone()).or_default();
                 self.ended.push(run.id.clone());
             }
@@ -294,11 +294,12 @@ impl OpenFile {
         }
     }
 
+    /// What was begun and not ended stays so, as containerd has it: a program that prints no line's end is read back without one.
     fn finish(&mut self, now: Timestamp) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let (rest, since) = std::mem::take(&mut self.partial[stream as usize]);
             if !rest.is_empty() {
-                self.line(stream, since.unwrap_or(now), &rest, true);
+                self.line(stream, since.unwrap_or(now), &rest, false);
             }
         }
     }

@@ -285,9 +285,11 @@ fn older_than(time: &[u8], since: Timestamp) -> bool {
         .is_some_and(|time| time < since)
 }
 
+/// How many lines there are, a last one without an end included.
 fn count_lines(files: &[PathBuf], since: Option<Timestamp>) -> io::Result<u64> {
-    let mut count = 0;
-    for path in files {
+    let (mut count, mut is_open) = (0, false);
+    // The oldest is the last of them.
+    for path in files.iter().rev() {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -296,13 +298,14 @@ fn count_lines(files: &[PathBuf], since: Option<Timestamp>) -> io::Result<u64> {
         let mut reader = BufReader::new(file);
         let mut entry = Vec::new();
         while reader.read_until(b'\n', &mut entry)? > 0 {
-            if let Some((time, true, _)) = parse(&entry)
+            if let Some((time, is_full, _)) = parse(&entry)
                 && !since.is_some_and(|since| older_than(time, since))
             {
-                count += 1;
+                count += u64::from(is_full);
+                is_open = !is_full;
             }
             entry.clear();
         }
     }
-    Ok(count)
+    Ok(count + u64::from(is_open))
 }

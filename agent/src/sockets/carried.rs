@@ -8,7 +8,6 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,12 +19,12 @@ use weft_runtime::network::{Incoming, Outgoing, Stream};
 /// How long the other end may take to be there.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Connects `stream`, the host's end of a guest's connection, to `to`: past services where something of this node is attached there.
+/// Connects `stream`, the host's end of a connection, to `to`: past services where something of this node is attached there.
 pub(super) async fn connect(
     outbound: &Outbound,
     from: SocketAddr,
-    to: SocketAddr,
-    is_attached: bool,
+    to: &str,
+    attached: Option<PodAddress>,
     stream: Stream,
     tasks: &TaskTracker,
 ) -> io::Result<()> {
@@ -33,17 +32,9 @@ pub(super) async fn connect(
     // What is sent is read once somebody is there to read it.
     let (sender, sent) = later();
     let calling = async {
-        let (ip, port) = (to.ip(), to.port());
-        match is_attached {
-            true => {
-                outbound
-                    .connect_attached(PodAddress { ip, port }, sent)
-                    .await
-            }
-            false => {
-                let authority = to.to_string();
-                outbound.connect_from(from.ip(), &authority, sent).await
-            }
+        match attached {
+            Some(address) => outbound.connect_attached(address, sent).await,
+            None => outbound.connect_from(from.ip(), to, sent).await,
         }
     };
     let called = tokio::time::timeout(CONNECT_MAX, calling).await;

@@ -526,13 +526,13 @@ async fn on_subresource(
     let method = request.method().clone();
     match (subresource, method) {
         (Subresource::Log, Method::GET) => {
-            logs::serve(
-                state,
-                namespace.unwrap_or(""),
-                name,
-                asked.request().params()?,
-            )
-            .await
+            let (namespace, params) = (namespace.unwrap_or(""), asked.request().params()?);
+            let log = logs::serve(state, namespace, name, params).await?;
+            if !websocket::is_asked(request.headers()) {
+                return Ok(log);
+            }
+            let (sockets, tasks) = (&state.sockets, &state.answers);
+            Ok(sockets.respond_bytes(request, log, tasks).await)
         }
         (Subresource::Proxy, _) => {
             let kind = kind.exchanged(Subresource::Proxy);

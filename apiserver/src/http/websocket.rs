@@ -1,11 +1,12 @@
-//! A watch over WebSocket (RFC 6455): what dashboards in browsers ask for, which cannot read a body while it comes.
+//! A watch or a log over WebSocket (RFC 6455): what dashboards in browsers ask for, which cannot read a body while it comes.
 //!
-//! The same events as over HTTP, a message each: text where an event is JSON, binary where the client takes protobuf. Nothing is expected of the
-//! client; what it sends is dropped, up to [`RECEIVED_BYTES_MAX`] a message. A client that shows no sign of life ends its watch, which over
-//! HTTP the connection itself notices.
+//! The same events as over HTTP, a message each: text where an event is JSON, binary where the client takes protobuf. A log's bytes are messages as they
+//! come, after an empty one; in base64 where that is what the client speaks. Nothing is expected of the client; what it sends is dropped, up to
+//! [`RECEIVED_BYTES_MAX`] a message. A client that shows no sign of life is left, which over HTTP the connection itself notices.
 //!
 //! Invariants: connections are bounded in number ([`SOCKETS_MAX`]); no more than one message waits for a client here; a watch ends with a closing
-//! message behind a whole event. Left to others: who asks (a token may stand among the subprotocols: `crate::authn`), the events (`super::watch`).
+//! message behind a whole event. Left to others: who asks (a token may stand among the subprotocols: `crate::authn`), the events (`super::watch`),
+//! the log (`super::logs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use axum::extract::FromRequestParts as _;
 use axum::extract::Request;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
@@ -27,7 +30,7 @@ use weft_api::status::StatusError;
 use super::encoding::{Encodings, PROTOBUF};
 use crate::authn::WEBSOCKET_TOKEN;
 
-/// Watches over WebSocket at one time; each has a task, and some kilobytes.
+/// Watches and logs over WebSocket at one time; each has a task, and some kilobytes.
 const SOCKETS_MAX: usize = 2048;
 /// Largest message of a client, which has nothing to say.
 const RECEIVED_BYTES_MAX: usize = 4 << 10;
@@ -60,16 +63,44 @@ pub fn is_asked(headers: &HeaderMap) -> bool {
     says(header::CONNECTION, "upgrade") && says(header::UPGRADE, "websocket")
 }
 
-/// The subprotocol that is spoken: the first that the client offers, as far as it is none that carries its token. Whichever it is, the
-/// events are the same.
-fn subprotocol(headers: &HeaderMap) -> Option<String> {
+/// The subprotocols that the client offers, without one that carries its token.
+fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     offered
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .find(|word| !word.is_empty() && !word.starts_with(WEBSOCKET_TOKEN))
-        .map(str::to_owned)
+        .filter(|word| !word.is_empty() && !word.starts_with(WEBSOCKET_TOKEN))
+}
+
+/// The subprotocol of a watch: the first that the client offers. Whichever it is, the events are the same.
+fn subprotocol(headers: &HeaderMap) -> Option<String> {
+    offered(headers).next().map(str::to_owned)
+}
+
+/// The subprotocols of bytes, and whether they are messages of text.
+const OF_BYTES: [(&str, bool); 2] = [("binary.k8s.io", false), ("base64.binary.k8s.io", true)];
+
+/// What is agreed on for bytes: the first of what is offered that is known, or none where nothing is offered.
+fn of_bytes(headers: &HeaderMap) -> Result<(Option<String>, Pieces), StatusError> {
+    let offered: Vec<&str> = offered(headers).collect();
+    if offered.is_empty() {
+        return Ok((None, Pieces::Bytes));
+    }
+    let known = |word: &&str| OF_BYTES.iter().find(|(known, _)| known == word);
+    let Some((agreed, is_text)) = offered.iter().find_map(known) else {
+        let known = OF_BYTES.map(|(known, _)| known);
+        return Err(StatusError::forbidden_message(format!(
+            "requested protocol(s) are not supported: [{}]; supports [{}]",
+            offered.join(" "),
+            known.join(" ")
+        )));
+    };
+    let pieces = match is_text {
+        true => Pieces::Base64,
+        false => Pieces::Bytes,
+    };
+    Ok((Some((*agreed).to_owned()), pieces))
 }
 
 impl Sockets {
@@ -86,12 +117,50 @@ impl Sockets {
         if !watch.status().is_success() {
             return watch;
         }
+        let protocol = subprotocol(request.headers());
+        let is_binary = watch
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(PROTOBUF.as_bytes()));
+        let pieces = match is_binary {
+            true => Pieces::Lengths,
+            false => Pieces::Lines,
+        };
+        let events = Events::of(watch.into_body(), pieces);
+        self.upgrade(request, protocol, events, tasks).await
+    }
+
+    /// Answers a request with the bytes of `answer`, which is what would be sent over HTTP. What was refused is refused here as there.
+    pub async fn respond_bytes(
+        &self,
+        request: Request,
+        answer: Response,
+        tasks: &TaskTracker,
+    ) -> Response {
+        if !answer.status().is_success() {
+            return answer;
+        }
+        match of_bytes(request.headers()) {
+            Ok((protocol, pieces)) => {
+                let bytes = Events::of(answer.into_body(), pieces);
+                self.upgrade(request, protocol, bytes, tasks).await
+            }
+            Err(refusal) => super::error::ApiError(refusal).into_response(),
+        }
+    }
+
+    async fn upgrade(
+        &self,
+        request: Request,
+        protocol: Option<String>,
+        events: Events,
+        tasks: &TaskTracker,
+    ) -> Response {
         let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else {
             let refusal = StatusError::too_many_requests("too many watches over WebSocket", 5);
             return super::error::ApiError(refusal).into_response();
         };
         let (mut parts, _) = request.into_parts();
-        let protocol = subprotocol(&parts.headers);
         let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
             Ok(upgrade) => upgrade,
             Err(rejection) => {
@@ -99,12 +168,6 @@ impl Sockets {
                 return super::error::ApiError(refusal).into_response();
             }
         };
-        let (head, body) = watch.into_parts();
-        let is_binary = head
-            .headers
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(PROTOBUF.as_bytes()));
-        let events = Events::of(body, is_binary);
         let task = tasks.token();
         upgrade
             .protocols(protocol)
@@ -118,25 +181,56 @@ impl Sockets {
     }
 }
 
+/// What of a body is a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pieces {
+    /// A line, as text.
+    Lines,
+    /// What follows a length.
+    Lengths,
+    /// What came at once.
+    Bytes,
+    /// The same as text.
+    Base64,
+}
+
 /// The events of a body, one after the other.
 struct Events {
     chunks: BodyDataStream,
     /// What came and is not told yet.
     rest: BytesMut,
-    is_binary: bool,
+    pieces: Pieces,
+    /// Nothing was said yet: bytes begin with an empty message.
+    is_first: bool,
 }
 
 impl Events {
-    fn of(body: Body, is_binary: bool) -> Self {
+    fn of(body: Body, pieces: Pieces) -> Self {
         Self {
             chunks: body.into_data_stream(),
             rest: BytesMut::new(),
-            is_binary,
+            pieces,
+            is_first: true,
+        }
+    }
+
+    fn message(&self, bytes: Bytes) -> Message {
+        match self.pieces {
+            Pieces::Base64 => Message::Text(STANDARD.encode(bytes).into()),
+            Pieces::Lines | Pieces::Lengths | Pieces::Bytes => Message::Binary(bytes),
         }
     }
 
     /// The next event as a message; `None` at the end. Cancel safe.
     async fn next(&mut self) -> Option<Message> {
+        if matches!(self.pieces, Pieces::Bytes | Pieces::Base64) {
+            if std::mem::take(&mut self.is_first) {
+                return Some(self.message(Bytes::new()));
+            }
+            // What broke off ends here.
+            let chunk = self.chunks.next().await?.ok()?;
+            return Some(self.message(chunk));
+        }
         loop {
             if let Some(event) = self.whole() {
                 return Some(event);
@@ -153,7 +247,7 @@ impl Events {
 
     /// The first event of what is there.
     fn whole(&mut self) -> Option<Message> {
-        if self.is_binary {
+        if self.pieces == Pieces::Lengths {
             let length = self.rest.first_chunk::<4>()?;
             let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
             if self.rest.len() < length.checked_add(4)? {
@@ -229,13 +323,13 @@ mod tests {
 
     #[tokio::test]
     async fn events_are_whole_whatever_the_pieces_they_come_in() {
-        let pieces = |pieces: &'static [&'static [u8]], is_binary| {
+        let pieces = |pieces: &'static [&'static [u8]], of| {
             let pieces = pieces.iter().map(|piece| Ok::<_, std::io::Error>(*piece));
-            Events::of(Body::from_stream(stream::iter(pieces)), is_binary)
+            Events::of(Body::from_stream(stream::iter(pieces)), of)
         };
         let mut lines = pieces(
             &[b"{\"a\":", b"1}\n{\"b\":2}\n{\"c", b"\":3}\n", b"half"],
-            false,
+            Pieces::Lines,
         );
         for expected in ["{\"a\":1}\n", "{\"b\":2}\n", "{\"c\":3}\n"] {
             assert_eq!(lines.next().await, Some(Message::Text(expected.into())));
@@ -243,13 +337,51 @@ mod tests {
         assert_eq!(lines.next().await, None);
         let mut frames = pieces(
             &[b"\0\0", b"\0\x02ab\0\0\0\0\0\0\0\x01", b"c", b"\0\0\0\x09x"],
-            true,
+            Pieces::Lengths,
         );
         for expected in [&b"ab"[..], b"", b"c"] {
             let expected = Message::Binary(Bytes::from_static(expected));
             assert_eq!(frames.next().await, Some(expected));
         }
         assert_eq!(frames.next().await, None);
+        let mut bytes = pieces(&[b"a\nb", b"\xff"], Pieces::Bytes);
+        for expected in [&b""[..], b"a\nb", b"\xff"] {
+            let expected = Message::Binary(Bytes::from_static(expected));
+            assert_eq!(bytes.next().await, Some(expected));
+        }
+        assert_eq!(bytes.next().await, None);
+        let mut text = pieces(&[b"hi"], Pieces::Base64);
+        for expected in ["", "aGk="] {
+            assert_eq!(text.next().await, Some(Message::Text(expected.into())));
+        }
+        assert_eq!(text.next().await, None);
+    }
+
+    #[test]
+    fn bytes_are_spoken_in_one_of_two_ways() {
+        for (offered, expected) in [
+            ("", Ok((None, Pieces::Bytes))),
+            ("binary.k8s.io", Ok((Some("binary.k8s.io"), Pieces::Bytes))),
+            (
+                "x, base64.binary.k8s.io, binary.k8s.io",
+                Ok((Some("base64.binary.k8s.io"), Pieces::Base64)),
+            ),
+            (
+                "v4.channel.k8s.io",
+                Err((
+                    403,
+                    "requested protocol(s) are not supported: [v4.channel.k8s.io]; supports [binary.k8s.io base64.binary.k8s.io]",
+                )),
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
+            let agreed = of_bytes(&headers);
+            let agreed = agreed.as_ref();
+            let agreed = agreed.map(|(protocol, pieces)| (protocol.as_deref(), *pieces));
+            let agreed = agreed.map_err(|refused| (refused.code, refused.message.as_str()));
+            assert_eq!(agreed, expected, "{offered}");
+        }
     }
 
     #[test]

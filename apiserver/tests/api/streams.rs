@@ -830,3 +830,54 @@ async fn discovery_tells_of_streams() {
         json!(["Pod", ["get", "patch", "update"], null])
     );
 }
+
+#[tokio::test]
+async fn a_log_over_websocket_is_its_bytes_after_an_empty_message() {
+    let world = World::new().await;
+    let node = StubNode::start(&world).await;
+    let container = json!({
+        "name": "c", "image": "vote/web:1", "imageID": "", "ready": true, "restartCount": 0,
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+    });
+    let status = json!({"status": {"containerStatuses": [container]}});
+    let told = world
+        .patch(&format!("{PODS}/p/status"), "merge-patch", status)
+        .await;
+    assert_eq!(told.status, 200, "{}", told.line());
+    let path = format!("{PODS}/p/log?container=c&tailLines=2");
+    for (protocol, empty, log) in [
+        (
+            "binary.k8s.io",
+            Message::binary(""),
+            Message::binary("one\ntwo\n"),
+        ),
+        (
+            "base64.binary.k8s.io",
+            Message::text(""),
+            Message::text("b25lCnR3bwo="),
+        ),
+        ("", Message::binary(""), Message::binary("one\ntwo\n")),
+    ] {
+        let (mut socket, agreed) = socket(&world, &path, protocol).await;
+        assert_eq!(agreed, protocol);
+        assert_eq!(next(&mut socket).await, Some(empty), "{protocol}");
+        assert_eq!(next(&mut socket).await, Some(log), "{protocol}");
+        let Some(Message::Close(Some(frame))) = next(&mut socket).await else {
+            panic!("no closing message");
+        };
+        assert_eq!(u16::from(frame.code), 1000);
+    }
+    let asked = node.asked.lock().pop().unwrap_or_default();
+    assert!(asked.contains("/p/c?tailLines=2"), "{asked}");
+    for (path, protocol, code) in [
+        (path.as_str(), "v4.channel.k8s.io", 403),
+        (&format!("{PODS}/none/log"), "binary.k8s.io", 404),
+        (&format!("{PODS}/p/log?container=x"), "binary.k8s.io", 400),
+    ] {
+        let refused = open_socket(&world, path, protocol, "secret").await;
+        let Err(Refused(found, _)) = refused else {
+            panic!("{path} was opened");
+        };
+        assert_eq!(found, code, "{path}");
+    }
+}

@@ -1,12 +1,15 @@
 //! A long-running service with sockets: what comes is said again, over TCP and UDP, on the port that the first argument names.
 //!
-//! Four first words are for tests of the network: `connect HOST:PORT` says what came of a connection and passes on what is said there,
+//! Six first words are for tests of the network: `take N` and `give N` pass so many bytes, which mean nothing, and then say `done`; `connect HOST:PORT` says what came of a connection and passes on what is said there,
 //! `lookup NAME` says the addresses of a name, `bind ADDRESS` whether the address may be had, `poll now` who comes next and what he has said
 //! by now, without waiting for either. Any other line is echoed in capitals.
 //! Connections are served one after the other.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+
+/// What is read and written at once.
+const CHUNK_BYTES: usize = 64 << 10;
 
 fn main() -> io::Result<()> {
     let port: u16 = match std::env::args().nth(1).map(|port| port.parse()) {
@@ -39,9 +42,27 @@ fn answer_datagrams(socket: &UdpSocket) {
 
 fn serve(stream: TcpStream, listener: &TcpListener, datagrams: &UdpSocket) -> io::Result<()> {
     let mut out = &stream;
-    for line in BufReader::new(&stream).lines() {
-        let line = line?;
+    let mut reader = BufReader::with_capacity(CHUNK_BYTES, &stream);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            break;
+        }
+        let line = line.trim_end_matches(['\n', '\r']);
         let said = match line.split_once(' ') {
+            Some(("take", count)) => {
+                let bytes = &mut reader.by_ref().take(count.parse().unwrap_or(0));
+                io::copy(bytes, &mut io::sink()).map(|_| "done".to_owned())?
+            }
+            Some(("give", count)) => {
+                let (chunk, mut left) = (vec![b'x'; CHUNK_BYTES], count.parse().unwrap_or(0));
+                while left > 0 {
+                    let now = CHUNK_BYTES.min(left);
+                    out.write_all(&chunk[..now])?;
+                    left -= now;
+                }
+                "done".to_owned()
+            }
             Some(("connect", to)) => connected(to).unwrap_or_else(|error| told(&error)),
             Some(("lookup", name)) => looked_up(name).unwrap_or_else(|error| told(&error)),
             Some(("bind", to)) => match TcpListener::bind(to) {

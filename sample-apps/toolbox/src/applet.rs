@@ -196,10 +196,49 @@ pub fn find(name: &str) -> Option<Applet> {
         .or_else(|| found(sh::BUILTINS))
 }
 
+/// Where applets are.
+const TABLES: [&[(&str, Applet)]; 3] = [sh::TABLE, tools::TABLE, sh::BUILTINS];
+
+/// The names of all applets, each with a line's end, as hosts read them.
+pub const NAMES: [u8; NAMES_BYTES] = listed();
+
+const NAMES_BYTES: usize = {
+    let (mut bytes, mut table) = (0, 0);
+    while table < TABLES.len() {
+        let mut entry = 0;
+        while entry < TABLES[table].len() {
+            bytes += TABLES[table][entry].0.len() + 1;
+            entry += 1;
+        }
+        table += 1;
+    }
+    bytes
+};
+
+const fn listed() -> [u8; NAMES_BYTES] {
+    let mut names = [b'\n'; NAMES_BYTES];
+    let (mut at, mut table) = (0, 0);
+    while table < TABLES.len() {
+        let mut entry = 0;
+        while entry < TABLES[table].len() {
+            let name = TABLES[table][entry].0.as_bytes();
+            let mut byte = 0;
+            while byte < name.len() {
+                names[at] = name[byte];
+                at += 1;
+                byte += 1;
+            }
+            at += 1;
+            entry += 1;
+        }
+        table += 1;
+    }
+    names
+}
+
 /// The names of all applets, sorted.
 pub fn names() -> Vec<&'static str> {
-    let tables = [sh::TABLE, tools::TABLE, sh::BUILTINS];
-    let mut names: Vec<_> = tables
+    let mut names: Vec<_> = TABLES
         .iter()
         .flat_map(|table| table.iter().map(|(name, _)| *name))
         .collect();

@@ -21,3 +21,9 @@ fn run(argv: Vec<String>) -> i32 {
         .map(|thread| thread.join().unwrap_or(134))
         .unwrap_or(126)
 }
+
+/// What this component says of itself, for hosts that look for a command's component without running one.
+#[cfg(target_os = "wasi")]
+#[used]
+#[unsafe(link_section = "weft:applets")]
+static NAMES: [u8; toolbox::applet::NAMES.len()] = toolbox::applet::NAMES;

@@ -65,7 +65,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
 }
 
 /// The node's process: a child of the cluster's.
-fn node_process(cluster: &Cluster) -> Result<u32> {
+pub fn node_process(cluster: &Cluster) -> Result<u32> {
     let children = Command::new("pgrep")
         .args(["-P", &cluster.process().to_string()])
         .output()

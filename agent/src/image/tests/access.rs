@@ -509,3 +509,62 @@ async fn attack_14_what_is_no_component_is_told_as_such() {
         )
     );
 }
+
+/// The image that every node has, in a cluster to which nothing was pushed.
+#[tokio::test]
+async fn the_toolbox_is_there_from_the_beginning_for_whoever_may_have_it() {
+    let world = World::new("{}", Limits::default());
+    let wish = |image: &str, policy: PullPolicy, toolbox: bool| Wish {
+        policy,
+        toolbox,
+        ..wish(image)
+    };
+    let id = format!("toolbox@{}", sha256(OWN_TOOLBOX));
+    for policy in [
+        PullPolicy::Always,
+        PullPolicy::IfNotPresent,
+        PullPolicy::Never,
+    ] {
+        for image in ["toolbox", "toolbox:latest"] {
+            let found = world.get(wish(image, policy, true)).await;
+            let found = found.expect("it is there");
+            assert_eq!(
+                (&found.id, &found.bytes[..], found.fetched),
+                (&id, OWN_TOOLBOX, false)
+            );
+        }
+        for (image, toolbox) in [("toolbox", false), ("toolbox:1", true), ("x/toolbox", true)] {
+            let refused = world.get(wish(image, policy, toolbox)).await;
+            assert!(refused.is_err(), "{image} {policy:?} {toolbox}");
+        }
+    }
+    let known = |toolbox| {
+        let wish = wish("toolbox", PullPolicy::IfNotPresent, toolbox);
+        world.images.resolved(&wish)
+    };
+    assert_eq!(known(true), Some((id, sha256(OWN_TOOLBOX))));
+    assert_eq!(known(false), None);
+}
+
+/// What somebody pushed under that name is what the registry answers with; who does not ask it has the node's.
+#[tokio::test]
+async fn a_toolbox_that_was_pushed_is_taken_where_the_registry_is_asked() {
+    let content = artefact("toolbox", COMPONENT);
+    let link = own_registry(move |path| {
+        let path = path.replace("/manifests/latest", "/manifests/1");
+        let found = content.get(path.as_str());
+        found.map_or((404, Vec::new()), |body| (200, body.to_vec()))
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let images = World::open(&folder, link, "{}", Limits::default());
+    let world = World { images, folder };
+    let mut wished = wish("toolbox");
+    wished.policy = PullPolicy::IfNotPresent;
+    let own = world.get(wished.clone()).await.expect("it is there");
+    assert_eq!(&own.bytes[..], OWN_TOOLBOX);
+    let pushed = world.pull("toolbox").await.expect("it was pushed");
+    assert_eq!((&pushed.bytes[..], pushed.fetched), (COMPONENT, true));
+    // From then on it is present.
+    let present = world.get(wished).await.expect("it is there");
+    assert_eq!(&present.bytes[..], COMPONENT);
+}

@@ -16,6 +16,9 @@ struct World {
     folder: tempfile::TempDir,
 }
 
+/// What the node has for the image of that name.
+const OWN_TOOLBOX: &[u8] = b"the node's own";
+
 /// An API server that has no registry.
 fn nowhere() -> Link {
     own_registry(|_| (404, Vec::new()))
@@ -47,7 +50,9 @@ impl World {
 
     fn open(folder: &tempfile::TempDir, link: Link, registries: &str, limits: Limits) -> Images {
         let registries = Registries::parse(registries).expect("sound registries");
-        Images::open_limited(link, folder.path(), false, registries, limits).expect("opened")
+        let toolbox = Bytes::from_static(OWN_TOOLBOX);
+        Images::open_limited(link, folder.path(), false, registries, toolbox, limits)
+            .expect("opened")
     }
 
     /// The same node after a restart.
@@ -110,6 +115,7 @@ fn wish(image: &str) -> Wish {
         policy: PullPolicy::Always,
         namespace: "default".to_owned(),
         keyring: Keyring::default(),
+        toolbox: true,
     }
 }
 
