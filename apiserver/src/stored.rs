@@ -76,8 +76,7 @@ pub fn encode(value: &Value) -> Result<Bytes, serde_json::Error> {
     let empty = Map::new();
     let object = value.as_object().unwrap_or(&empty);
     let metadata = object.get("metadata").and_then(Value::as_object);
-    let mut out = Vec::with_capacity(LINE_BYTES);
-    out.extend_from_slice(&[LAYOUT, 0, 0, 0, 0]);
+    let mut out = vec![LAYOUT, 0, 0, 0, 0];
     out.push(b'{');
     for member in ["apiVersion", "kind"] {
         if let Some(text) = object.get(member) {
