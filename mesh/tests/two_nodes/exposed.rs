@@ -319,9 +319,8 @@ async fn datagrams_of_workloads_reach_pods_of_other_nodes_and_nothing_else() {
     for address in ["169.254.169.254:53", "127.0.0.1:53", "192.0.2.1:53"] {
         let (_sender, sent) = flow();
         let address = address.parse().expect("an address");
-        let carried = world
-            .outbound()
-            .carry_datagrams(address, client, sent, drop);
+        let outbound = world.outbound();
+        let carried = outbound.carry_datagrams(address, client, sent, drop);
         let failure: Failure = carried.await.expect_err("nothing of the cluster is there");
         assert_eq!(failure.kind, FailureKind::Denied, "{address}");
     }
