@@ -266,7 +266,7 @@ async fn ask_over_tls(
         Err(error) if speaks_no_tls(&error) => return Err(None),
         Err(error) => return Err(told(&error)),
     };
-    let asked = sockets::spoken(stream, request).await;
+    let asked = weft_mesh::speak(stream, request).await;
     asked.map(drop).map_err(|failure| told(&failure))
 }
 

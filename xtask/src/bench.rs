@@ -261,14 +261,12 @@ pub fn run(args: &Args) -> Result<()> {
         .collect();
     let mut steps = Steps::new(2 + chosen.len());
     // What runs no component needs none.
-    let guests = chosen
-        .iter()
-        .any(|(what, ..)| {
-            !matches!(
-                what,
-                What::Access | What::Api | What::Scheduler | What::Store
-            )
-        });
+    let guests = chosen.iter().any(|(what, ..)| {
+        !matches!(
+            what,
+            What::Access | What::Api | What::Scheduler | What::Store
+        )
+    });
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;

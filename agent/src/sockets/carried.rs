@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
