@@ -183,7 +183,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 11] = [
+    let all: [(What, &str, &str, Measure); 12] = [
         (
             What::Gateway,
             "gateway",
@@ -440,7 +440,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 11] = [
+    let sections: [(&str, Render); 12] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
