@@ -432,7 +432,7 @@ fn serves_traffic(access: &Access<'_>, traffic: &[Value]) -> bool {
             "" => usual.to_owned(),
             said => said.to_owned(),
         };
-        or("/group", "") == ""
+        or("/group", "").is_empty()
             && or("/kind", usual) == wanted
             && text(reference, "/name") == name
             && or("/namespace", own) == namespace

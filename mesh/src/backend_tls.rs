@@ -30,10 +30,13 @@ const HTTP1: &[u8] = b"http/1.1";
 /// Backends whose configuration is kept; beyond them all are forgotten.
 const KEPT_MAX: usize = 1024;
 
+/// What was made for which: no other has its place in memory while this is kept.
+type Kept = (Arc<BackendTls>, Arc<ClientConfig>);
+
 /// What is made for backends. Shared by all calls of a node.
 #[derive(Default)]
 pub(crate) struct Backends {
-    kept: Mutex<HashMap<usize, (Arc<BackendTls>, Arc<ClientConfig>)>>,
+    kept: Mutex<HashMap<usize, Kept>>,
 }
 
 impl Backends {

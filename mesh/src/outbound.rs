@@ -405,6 +405,10 @@ pub(crate) fn send(
 }
 
 /// A call that can be made.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and a box would be an allocation for each call"
+)]
 enum Ready {
     Call(Call, http::request::Parts, Option<Exchange>),
     /// To a backend that has to prove itself.

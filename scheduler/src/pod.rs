@@ -185,6 +185,14 @@ impl PodNeeds {
         needs.marked()
     }
 
+    /// The same, on nodes that the selector meets.
+    pub fn requiring(&self, required: Option<NodeSelector>) -> Self {
+        Self {
+            required,
+            ..self.clone()
+        }
+    }
+
     /// With its fingerprint: of what tells pods apart that are many.
     fn marked(mut self) -> Self {
         let mut state = 0;

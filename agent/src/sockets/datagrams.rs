@@ -162,7 +162,7 @@ impl hyper::body::Body for Carried {
                 Poll::Ready(None | Some(Err(_))) => return Poll::Ready(None),
             }
             loop {
-                match this.unframed.next() {
+                match this.unframed.take() {
                     Ok(Some(datagram)) => this.network.deliver(client, port, datagram),
                     Ok(None) => break,
                     Err(error) => return Poll::Ready(Some(Err(error.into()))),

@@ -11,7 +11,7 @@ use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::lens::{fill, items, member, put, text};
 use crate::storage::{IS_DEFAULT, STORAGE_CLASS};
-use crate::strategy::{Strategy, Surroundings, replace_part};
+use crate::strategy::{Strategy, Surroundings};
 use crate::validate::{Problems, annotations, label_selector, labels};
 use crate::{Kind, StatusMetadata, Subresource, default_class, quantity_of};
 

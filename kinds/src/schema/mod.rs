@@ -73,18 +73,20 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     }
 });
 
+/// A group, a version, and the schema of a kind in it.
+type Versioned = (&'static str, &'static str, Schema<'static>);
+
 /// The schemas of kinds by their names, groups and versions.
-static SCHEMAS: LazyLock<BTreeMap<&str, Vec<(&str, &str, Schema<'static>)>>> =
-    LazyLock::new(|| {
-        let by_kind = TABLE.by_kind.iter();
-        let schemas = by_kind.map(|(kind, definitions)| {
-            let schema = |(group, version, name): &'static (String, String, &'static str)| {
-                Some((&**group, &**version, Schema::named(name)?))
-            };
-            (&**kind, definitions.iter().filter_map(schema).collect())
-        });
-        schemas.collect()
+static SCHEMAS: LazyLock<BTreeMap<&str, Vec<Versioned>>> = LazyLock::new(|| {
+    let by_kind = TABLE.by_kind.iter();
+    let schemas = by_kind.map(|(kind, definitions)| {
+        let schema = |(group, version, name): &'static (String, String, &'static str)| {
+            Some((&**group, &**version, Schema::named(name)?))
+        };
+        (&**kind, definitions.iter().filter_map(schema).collect())
     });
+    schemas.collect()
+});
 
 struct Table {
     texts: BTreeMap<&'static str, Cow<'static, str>>,

@@ -49,7 +49,7 @@ pub(crate) enum Reply {
     Silence,
     Answer(Vec<u8>),
     /// Not of the cluster.
-    Elsewhere(Elsewhere),
+    Elsewhere(Box<Elsewhere>),
 }
 
 /// A question, or the end of one, that the cluster does not know the answer of.
@@ -165,11 +165,11 @@ pub(crate) fn reply(
             answer.metadata.authoritative = !records.is_empty();
             answer.answers = records;
             let query = Query::query(name, query.query_type);
-            Reply::Elsewhere(Elsewhere {
+            Reply::Elsewhere(Box::new(Elsewhere {
                 answer,
                 limit,
                 query,
-            })
+            }))
         }
     }
 }

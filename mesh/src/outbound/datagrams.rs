@@ -114,7 +114,7 @@ impl Unframed {
     ///
     /// # Errors
     /// A length that no datagram has: the sender is no node of ours.
-    pub fn next(&mut self) -> Result<Option<Bytes>, TooLong> {
+    pub fn take(&mut self) -> Result<Option<Bytes>, TooLong> {
         let Some(length) = self.0.first_chunk::<2>() else {
             return Ok(None);
         };
@@ -173,7 +173,7 @@ impl Outbound {
                 unframed.push(&bytes);
             }
             loop {
-                match unframed.next() {
+                match unframed.take() {
                     Ok(Some(datagram)) => received(datagram),
                     Ok(None) => break,
                     Err(TooLong) => return Ok(()),
@@ -235,7 +235,7 @@ mod tests {
             let mut found = Vec::new();
             for piece in wire.chunks(size) {
                 unframed.push(piece);
-                while let Some(datagram) = unframed.next().expect("no error") {
+                while let Some(datagram) = unframed.take().expect("no error") {
                     found.push(String::from_utf8(datagram.to_vec()).expect("text"));
                 }
             }
@@ -248,7 +248,7 @@ mod tests {
         assert!(framed(&vec![0; 65_536]).is_none());
         let mut unframed = Unframed::default();
         unframed.push(&[0xff, 0xff]);
-        assert!(unframed.next().is_err());
+        assert!(unframed.take().is_err());
     }
 
     #[tokio::test]

@@ -51,7 +51,7 @@ fn answerer(account: &'static str) -> LocalWorkload {
             (request.into_body(), Unframed::default()),
             move |(mut body, mut unframed)| async move {
                 loop {
-                    if let Some(datagram) = unframed.next().ok()? {
+                    if let Some(datagram) = unframed.take().ok()? {
                         let said = String::from_utf8(datagram.to_vec()).ok()?;
                         let client = of.client.ip();
                         let text = format!("{account}:{} {client} {said}", of.port);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use weft_controllers::persistent_volume::{Brought, Claim, Class, PodVolumes, Volume};
 use weft_controllers::{Cached, Key, Reads, View};
 use weft_kinds::lens::text;
-use weft_scheduler::{PodFacts, PodNeeds};
+use weft_scheduler::PodFacts;
 
 /// What is read for it.
 pub(super) fn reads(reads: &mut Reads) {
@@ -51,12 +51,8 @@ pub(super) fn constrain(view: &View, key: &Key, pod: PodFacts) -> Result<PodFact
     if required == pod.needs.required {
         return Ok(pod);
     }
-    let needs = PodNeeds {
-        required,
-        ..PodNeeds::clone(&pod.needs)
-    };
     Ok(PodFacts {
-        needs: needs.into(),
+        needs: pod.needs.requiring(required).into(),
         ..pod
     })
 }
