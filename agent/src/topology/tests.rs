@@ -317,6 +317,7 @@ fn endpoints_take_port_node_and_identity_from_where_they_are() {
     let slice = Slice::read(&slice(), "cluster.local");
     let facts = NodeFacts {
         mesh_address: Some("127.0.0.1:15444".parse().expect("an address")),
+        address: None,
         pod_range: None,
     };
     let nodes = BTreeMap::from([("b".to_owned(), facts)]);
@@ -359,6 +360,7 @@ fn a_service_is_its_ports_with_the_endpoints_of_all_its_slices() {
 fn only_the_cluster_gives_pods_their_addresses() {
     let facts = NodeFacts {
         mesh_address: None,
+        address: None,
         pod_range: Some("10.42.0.0/24".parse().expect("a range")),
     };
     let nodes = BTreeMap::from(["a", "b"].map(|node| (node.to_owned(), facts)));
@@ -398,6 +400,7 @@ fn only_the_cluster_gives_pods_their_addresses() {
 fn an_address_that_somebody_wrote_by_hand_leads_to_the_node_whose_it_is() {
     let facts = |address: &str, range: &str| NodeFacts {
         mesh_address: Some(address.parse().expect("an address")),
+        address: None,
         pod_range: Some(range.parse().expect("a range")),
     };
     let nodes = BTreeMap::from([

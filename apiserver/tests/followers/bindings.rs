@@ -123,7 +123,8 @@ async fn a_changed_binding_holds_within_a_second_on_every_server() {
         let changed = at.update(roles, None, role(&["list"]), &options);
         changed.await.unwrap();
         holds(true, &said("the role gives more")).await;
-        let gone = at.delete(bindings, None, "readers", &DeleteOptions::default());
+        let gone = DeleteOptions::default();
+        let gone = at.delete(bindings, None, "readers", &gone);
         gone.await.unwrap();
         holds(false, &said("taken back")).await;
     }

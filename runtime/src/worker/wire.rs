@@ -536,6 +536,7 @@ mod tests {
             }),
             attempt: 2,
             depth: 9,
+            port: Some(8080),
         };
         let request = Request::new(Body::empty());
         let dressed = dress(request, 1, context.clone(), now).unwrap();
