@@ -537,6 +537,8 @@ mod tests {
                     "/spec/dataSourceRef",
                     json!({"kind": "A", "name": ""}),
                     &[
+                        "spec.dataSource.name: Required value",
+                        "spec.dataSource: Invalid value: \"A\": must be 'PersistentVolumeClaim' when referencing the default apiGroup",
                         "spec.dataSourceRef.name: Required value",
                         "spec.dataSourceRef: Invalid value: \"A\": must be 'PersistentVolumeClaim' when referencing the default apiGroup",
                     ],

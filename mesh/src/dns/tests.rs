@@ -260,7 +260,9 @@ fn what_is_no_question_is_refused_or_not_answered() {
         (later, ResponseCode::BADVERS),
     ] {
         let answer = answered(&bytes(&message), Over::Udp).expect("an answer");
-        assert_eq!(answer.metadata.response_code, expected);
+        // As numbers: one of them has two names.
+        let code = u16::from(answer.metadata.response_code);
+        assert_eq!(code, u16::from(expected));
         assert!(answer.answers.is_empty());
     }
     let good = bytes(&good);

@@ -90,7 +90,14 @@ async fn connection(
     });
     let opening = outbound.connect_for(&authority, sent, said);
     let received = timeout(CONNECT_MAX, opening).await;
-    let received = received.map_err(|_| Failure::from(FailureKind::TryTimeout))??;
+    let received = match received.unwrap_or_else(|_| Err(FailureKind::TryTimeout.into())) {
+        Ok(received) => received,
+        Err(failure) => {
+            // An end of what is said would reach the client first, as if somebody had answered nothing.
+            write.forget();
+            return Err(failure);
+        }
+    };
     let _ = SockRef::from(write.as_ref()).set_linger(None);
     returned(received, write, &passed).await;
     Ok(())

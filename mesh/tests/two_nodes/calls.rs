@@ -183,8 +183,8 @@ async fn a_pod_that_no_service_leads_to_is_called_by_its_address() {
     assert!(there.contains("by mtls"), "{there}");
     // Nobody is at these, and the last is no address of a pod.
     for (address, kind) in [
-        ("10.42.0.2:8080", FailureKind::NotHere),
-        ("10.42.0.130:8081", FailureKind::NotHere),
+        ("10.42.0.2:8080", FailureKind::Unreachable),
+        ("10.42.0.130:8081", FailureKind::Unreachable),
         ("10.43.0.1:80", FailureKind::NotGranted),
     ] {
         let error = world.get(&format!("http://{address}/")).await;

@@ -269,7 +269,8 @@ fn a_claim_gets_a_folder_that_goes_with_it() {
         assert_eq!(
             told,
             json!({"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}),
-            "seed {seed}"
+            "seed {seed}: {}",
+            world.tell()
         );
         let names = world.names(&PERSISTENT_VOLUME);
         let [name] = names.as_slice() else {

@@ -716,7 +716,7 @@ fn render(write: &Write) -> String {
 
 pub fn node_object(name: &str) -> Value {
     json!({
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
         "spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"]},
         "status": {
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],

@@ -12,6 +12,8 @@
 //!
 //! Where wasmtime does the work, it does it on descriptors of the same files in a table of the volume's own, in a task that
 //! ends after it: an instance that goes away does not leave something behind that was made and not counted.
+//!
+//! What would change a directory that may only be read is refused as on a file system that is mounted so, which wasmtime calls not permitted.
 
 pub(super) mod p2;
 pub(super) mod p3;
@@ -152,6 +154,11 @@ impl HostState {
         }))
     }
 
+    /// Whether what is at or below it may only be read.
+    fn is_read_only(&self, descriptor: &Resource<Descriptor>) -> wasmtime::Result<bool> {
+        Ok(is_read_only(self.table.get(descriptor)?))
+    }
+
     /// Both ends of a move, if a volume with limits is one of them and wasmtime would not refuse it anyway.
     fn ends(
         &self,
@@ -225,6 +232,12 @@ pub(super) async fn create(
         maker,
     };
     here.change(change).await.map(drop)
+}
+
+/// Whether opening something in this way would change it, or its directory.
+fn writes(open: OpenFlags, flags: DescriptorFlags) -> bool {
+    open.intersects(OpenFlags::CREATE | OpenFlags::TRUNCATE)
+        || flags.intersects(DescriptorFlags::WRITE | DescriptorFlags::MUTATE_DIRECTORY)
 }
 
 enum Ends {

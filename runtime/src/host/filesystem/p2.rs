@@ -16,7 +16,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::bindings::io::error::Error as IoError;
 use wasmtime_wasi::p2::{DynOutputStream, FsResult, OutputStream, Pollable, StreamError};
 
-use super::{CHUNK_BYTES, Change, Ends, Here, code, get_directories};
+use super::{CHUNK_BYTES, Change, Ends, Here, code, get_directories, writes};
 use crate::host::HostState;
 use crate::host::shadow::Shadow;
 use crate::volume::Volume;
@@ -100,6 +100,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         )| {
             Box::new(async move {
                 let state = store.data_mut();
+                if writes(open, flags) && state.is_read_only(&fd)? {
+                    return Ok((Err(ErrorCode::ReadOnly),));
+                }
                 let Some(here) = state.here(&fd)? else {
                     let mut files = state.filesystem();
                     return said(files.open_at(fd, path_flags, path, open, flags).await);
@@ -122,6 +125,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         |mut store: StoreContextMut<'_, HostState>, (fd, path): (Resource<Descriptor>, String)| {
             Box::new(async move {
                 let state = store.data_mut();
+                if state.is_read_only(&fd)? {
+                    return Ok((Err(ErrorCode::ReadOnly),));
+                }
                 said(match state.here(&fd)? {
                     Some(here) => made(here.change(Change::CreateDirectory(path)).await),
                     None => state.filesystem().create_directory_at(fd, path).await,
@@ -134,6 +140,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         |mut store: StoreContextMut<'_, HostState>, (fd, path): (Resource<Descriptor>, String)| {
             Box::new(async move {
                 let state = store.data_mut();
+                if state.is_read_only(&fd)? {
+                    return Ok((Err(ErrorCode::ReadOnly),));
+                }
                 said(match state.here(&fd)? {
                     Some(here) => made(here.change(Change::RemoveDirectory(path)).await),
                     None => state.filesystem().remove_directory_at(fd, path).await,
@@ -146,6 +155,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         |mut store: StoreContextMut<'_, HostState>, (fd, path): (Resource<Descriptor>, String)| {
             Box::new(async move {
                 let state = store.data_mut();
+                if state.is_read_only(&fd)? {
+                    return Ok((Err(ErrorCode::ReadOnly),));
+                }
                 said(match state.here(&fd)? {
                     Some(here) => made(here.change(Change::RemoveFile(path)).await),
                     None => state.filesystem().unlink_file_at(fd, path).await,
@@ -159,6 +171,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
          (fd, target, path): (Resource<Descriptor>, String, String)| {
             Box::new(async move {
                 let state = store.data_mut();
+                if state.is_read_only(&fd)? {
+                    return Ok((Err(ErrorCode::ReadOnly),));
+                }
                 said(match state.here(&fd)? {
                     Some(here) => made(here.change(Change::Symlink { target, path }).await),
                     None => state.filesystem().symlink_at(fd, target, path).await,
@@ -178,6 +193,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         )| {
             Box::new(async move {
                 let state = store.data_mut();
+                if state.is_read_only(&fd)? || state.is_read_only(&new)? {
+                    return Ok((Err(ErrorCode::ReadOnly),));
+                }
                 said(match state.ends(&fd, &new)? {
                     Some(Ends::Same(here, to)) => made(
                         here.change(Change::Link {
@@ -208,6 +226,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         )| {
             Box::new(async move {
                 let state = store.data_mut();
+                if state.is_read_only(&fd)? || state.is_read_only(&new)? {
+                    return Ok((Err(ErrorCode::ReadOnly),));
+                }
                 said(match state.ends(&fd, &new)? {
                     Some(Ends::Same(here, to)) => {
                         made(here.change(Change::Rename { path, to, new_path }).await)

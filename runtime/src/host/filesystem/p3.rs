@@ -22,7 +22,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p3::bindings::filesystem::types::{self as p3, HostDescriptorWithStore};
 use wasmtime_wasi::p3::filesystem::FilesystemResult;
 
-use super::{CHUNK_BYTES, Change, Ends, Here, code, get_directories};
+use super::{CHUNK_BYTES, Change, Ends, Here, code, get_directories, writes};
 use crate::host::HostState;
 use crate::host::shadow::Shadow;
 use crate::volume::Volume;
@@ -80,6 +80,10 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
             p3::DescriptorFlags,
         )| {
             Box::pin(async move {
+                let changes = writes(p2_open_flags(open), p2_flags(flags));
+                if changes && is_read_only(accessor, &fd)? {
+                    return Ok((Err(p3::ErrorCode::ReadOnly),));
+                }
                 let Some(here) = accessor.with(|mut access| access.get().here(&fd))? else {
                     let files = files(accessor);
                     let opened = WasiFilesystem::open_at(&files, fd, path_flags, path, open, flags);
@@ -105,6 +109,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         "[method]descriptor.create-directory-at",
         |accessor: &Accessor<HostState>, (fd, path): (Resource<Descriptor>, String)| {
             Box::pin(async move {
+                if is_read_only(accessor, &fd)? {
+                    return Ok((Err(p3::ErrorCode::ReadOnly),));
+                }
                 match accessor.with(|mut access| access.get().here(&fd))? {
                     Some(here) => made(here.change(Change::CreateDirectory(path)).await),
                     None => {
@@ -118,6 +125,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         "[method]descriptor.remove-directory-at",
         |accessor: &Accessor<HostState>, (fd, path): (Resource<Descriptor>, String)| {
             Box::pin(async move {
+                if is_read_only(accessor, &fd)? {
+                    return Ok((Err(p3::ErrorCode::ReadOnly),));
+                }
                 match accessor.with(|mut access| access.get().here(&fd))? {
                     Some(here) => made(here.change(Change::RemoveDirectory(path)).await),
                     None => {
@@ -131,6 +141,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         "[method]descriptor.unlink-file-at",
         |accessor: &Accessor<HostState>, (fd, path): (Resource<Descriptor>, String)| {
             Box::pin(async move {
+                if is_read_only(accessor, &fd)? {
+                    return Ok((Err(p3::ErrorCode::ReadOnly),));
+                }
                 match accessor.with(|mut access| access.get().here(&fd))? {
                     Some(here) => made(here.change(Change::RemoveFile(path)).await),
                     None => said(WasiFilesystem::unlink_file_at(&files(accessor), fd, path).await),
@@ -143,6 +156,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         |accessor: &Accessor<HostState>,
          (fd, target, path): (Resource<Descriptor>, String, String)| {
             Box::pin(async move {
+                if is_read_only(accessor, &fd)? {
+                    return Ok((Err(p3::ErrorCode::ReadOnly),));
+                }
                 match accessor.with(|mut access| access.get().here(&fd))? {
                     Some(here) => made(here.change(Change::Symlink { target, path }).await),
                     None => {
@@ -163,6 +179,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
             String,
         )| {
             Box::pin(async move {
+                if is_read_only(accessor, &fd)? || is_read_only(accessor, &new)? {
+                    return Ok((Err(p3::ErrorCode::ReadOnly),));
+                }
                 match accessor.with(|mut access| access.get().ends(&fd, &new))? {
                     Some(Ends::Same(here, to)) => {
                         let path_flags = p2_path_flags(path_flags);
@@ -195,6 +214,9 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
             String,
         )| {
             Box::pin(async move {
+                if is_read_only(accessor, &fd)? || is_read_only(accessor, &new)? {
+                    return Ok((Err(p3::ErrorCode::ReadOnly),));
+                }
                 match accessor.with(|mut access| access.get().ends(&fd, &new))? {
                     Some(Ends::Same(here, to)) => {
                         made(here.change(Change::Rename { path, to, new_path }).await)
@@ -220,6 +242,13 @@ fn access<'a>(
 
 fn files(accessor: &Accessor<HostState>) -> Accessor<HostState, WasiFilesystem> {
     accessor.with_getter::<WasiFilesystem>(HostState::filesystem)
+}
+
+fn is_read_only(
+    accessor: &Accessor<HostState>,
+    descriptor: &Resource<Descriptor>,
+) -> wasmtime::Result<bool> {
+    accessor.with(|mut access| access.get().is_read_only(descriptor))
 }
 
 type Said<T> = wasmtime::Result<(Result<T, p3::ErrorCode>,)>;
