@@ -38,9 +38,9 @@ struct Team<'a> {
 }
 
 impl Team<'_> {
-    /// Runs a line, in which `NS` is the namespace.
+    /// Runs a line, in which `$NS` is the namespace: a sign that no token has.
     fn run(&self, line: &str) -> anyhow::Result<String> {
-        let line = line.replace("NS", &self.namespace);
+        let line = line.replace("$NS", &self.namespace);
         let args: Vec<&str> = line.split(' ').collect();
         let output = self.cluster.kubectl(self.kubectl, &args)?;
         success(output).map_err(|error| error.context(line))
@@ -54,7 +54,7 @@ impl Team<'_> {
 
     fn file(&self, name: &str, text: &str) -> anyhow::Result<String> {
         let path = self.cluster.data_dir().join(name);
-        std::fs::write(&path, text.replace("NS", &self.namespace))?;
+        std::fs::write(&path, text.replace("$NS", &self.namespace))?;
         Ok(path.display().to_string())
     }
 
@@ -66,11 +66,11 @@ impl Team<'_> {
         assert!(self.run("auth whoami")?.contains("Username"));
         assert!(self.run("auth can-i --list")?.contains("*.*"));
 
-        self.run("create namespace NS")?;
-        self.run("create serviceaccount robot -n NS")?;
-        self.run("create role reader -n NS --verb=get,list --resource=pods,configmaps")?;
-        self.run("create rolebinding robot -n NS --role=reader --serviceaccount=NS:robot")?;
-        let robot = "-n NS --as=system:serviceaccount:NS:robot";
+        self.run("create namespace $NS")?;
+        self.run("create serviceaccount robot -n $NS")?;
+        self.run("create role reader -n $NS --verb=get,list --resource=pods,configmaps")?;
+        self.run("create rolebinding robot -n $NS --role=reader --serviceaccount=$NS:robot")?;
+        let robot = "-n $NS --as=system:serviceaccount:$NS:robot";
         for (question, may) in [
             ("list pods", true),
             ("get configmaps/settings", true),
@@ -99,9 +99,9 @@ impl Team<'_> {
         let rbac = "apiVersion: rbac.authorization.k8s.io/v1";
         let role = |verbs: &str| {
             format!(
-                "{rbac}\nkind: Role\nmetadata: {{name: kept, namespace: NS}}\n\
+                "{rbac}\nkind: Role\nmetadata: {{name: kept, namespace: $NS}}\n\
                  rules: [{{apiGroups: [''], resources: [pods], verbs: [{verbs}]}}]\n---\n\
-                 {rbac}\nkind: RoleBinding\nmetadata: {{name: kept, namespace: NS}}\n\
+                 {rbac}\nkind: RoleBinding\nmetadata: {{name: kept, namespace: $NS}}\n\
                  roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: kept}}\n\
                  subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: ann}}]\n"
             )
@@ -114,13 +114,13 @@ impl Team<'_> {
             let file = self.file("reconciled.yaml", &role(verbs))?;
             let told = self.run(&format!("auth reconcile -f {file}{flags}"))?;
             assert!(told.contains("kept reconciled"), "{told}");
-            let rules = self.run("get role kept -n NS -o jsonpath={.rules[*].verbs}")?;
+            let rules = self.run("get role kept -n $NS -o jsonpath={.rules[*].verbs}")?;
             let mut rules: Vec<&str> = rules.split(' ').collect();
             rules.sort_unstable();
             assert_eq!(rules.join(" "), expected, "{told}");
         }
         assert_eq!(
-            self.run("auth can-i watch pods -n NS --as=ann")?.trim(),
+            self.run("auth can-i watch pods -n $NS --as=ann")?.trim(),
             "yes"
         );
         Ok(())
@@ -141,20 +141,20 @@ impl Team<'_> {
 
     fn tokens(&self) -> anyhow::Result<()> {
         let user = format!("system:serviceaccount:{}:robot", self.namespace);
-        let token = self.run("create token robot -n NS")?;
+        let token = self.run("create token robot -n $NS")?;
         let known = self.review(token.trim(), &[])?;
         assert_eq!(known["user"]["username"], user.as_str(), "{known}");
-        let token = self.run("create token robot -n NS --audience=vault --duration=20m")?;
+        let token = self.run("create token robot -n $NS --audience=vault --duration=20m")?;
         let known = self.review(token.trim(), &["vault", "other"])?;
         assert_eq!(known["audiences"], json!(["vault"]), "{known}");
         let unknown = self.review(token.trim(), &[])?;
         assert_ne!(unknown["authenticated"], true, "{unknown}");
-        let short = self.refused("create token robot -n NS --duration=5m");
+        let short = self.refused("create token robot -n $NS --duration=5m");
         assert!(short.contains("less than 10 minutes"), "{short}");
 
         // One that is bound to an object is good as long as that is there.
-        self.run("create secret generic held -n NS --from-literal=a=b")?;
-        let bound = "create token robot -n NS --bound-object-kind=Secret --bound-object-name=held";
+        self.run("create secret generic held -n $NS --from-literal=a=b")?;
+        let bound = "create token robot -n $NS --bound-object-kind=Secret --bound-object-name=held";
         let token = self.run(bound)?;
         let token = token.trim();
         assert_eq!(self.review(token, &[])?["authenticated"], true);
@@ -166,16 +166,16 @@ impl Team<'_> {
         let own = self.file("robot.json", &config.to_string())?;
         let who = self.run(&format!("--kubeconfig={own} auth whoami"))?;
         assert!(who.contains(&user), "{who}");
-        let pods = self.run(&format!("--kubeconfig={own} get pods -n NS -o name"))?;
+        let pods = self.run(&format!("--kubeconfig={own} get pods -n $NS -o name"))?;
         assert_eq!(pods, "");
-        let secrets = self.refused(&format!("--kubeconfig={own} get secrets -n NS"));
+        let secrets = self.refused(&format!("--kubeconfig={own} get secrets -n $NS"));
         assert!(
             secrets.contains("cannot list resource \"secrets\""),
             "{secrets}"
         );
-        self.run("delete secret held -n NS")?;
+        self.run("delete secret held -n $NS")?;
         assert_ne!(self.review(token, &[])?["authenticated"], true);
-        let gone = self.refused(&format!("--kubeconfig={own} get pods -n NS"));
+        let gone = self.refused(&format!("--kubeconfig={own} get pods -n $NS"));
         assert!(
             gone.contains("Unauthorized") || gone.contains("logged in"),
             "{gone}"
@@ -232,7 +232,7 @@ impl Team<'_> {
     fn manifests(&self) -> anyhow::Result<()> {
         let map = |colour: &str| {
             format!(
-                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m, namespace: NS}}\ndata: {{colour: {colour}}}\n"
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m, namespace: $NS}}\ndata: {{colour: {colour}}}\n"
             )
         };
         let file = self.file("map.yaml", &map("blue"))?;
@@ -245,22 +245,22 @@ impl Team<'_> {
         let found = self.refused(&format!("diff --server-side -f {file}"));
         assert!(found.contains("+  colour: red"), "{found}");
         self.run(&format!("apply -f {file}"))?;
-        self.run("wait --for=jsonpath={.data.colour}=red configmap/m -n NS --timeout=30s")?;
-        self.run("delete configmap m -n NS --wait=false")?;
-        self.run("wait --for=delete configmap/m -n NS --timeout=30s")?;
+        self.run("wait --for=jsonpath={.data.colour}=red configmap/m -n $NS --timeout=30s")?;
+        self.run("delete configmap m -n $NS --wait=false")?;
+        self.run("wait --for=delete configmap/m -n $NS --timeout=30s")?;
 
         // A pod that cannot start says why, in its events.
-        self.run("run stuck -n NS --image=nowhere.invalid/none:1 --restart=Never")?;
+        self.run("run stuck -n $NS --image=nowhere.invalid/none:1 --restart=Never")?;
         let events = eventually("the pod is placed", || {
-            let events = self.run("events -n NS --for pod/stuck")?;
+            let events = self.run("events -n $NS --for pod/stuck")?;
             Ok(events.contains("Scheduled").then_some(events))
         })?;
         for column in ["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"] {
             assert!(events.contains(column), "{events}");
         }
-        let warnings = self.run("events -n NS --types=Normal -o json")?;
+        let warnings = self.run("events -n $NS --types=Normal -o json")?;
         assert!(warnings.contains("\"reason\": \"Scheduled\""), "{warnings}");
-        self.run("delete pod stuck -n NS --grace-period=0 --force")?;
+        self.run("delete pod stuck -n $NS --grace-period=0 --force")?;
 
         let explained = self.run("explain --recursive deployment.spec")?;
         for field in [
