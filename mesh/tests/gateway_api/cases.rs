@@ -516,7 +516,7 @@ fn is_met(answer: &Answer, wanted: &str) -> bool {
         match word.split_once('=') {
             None => answer.body["name"] == word,
             Some((name @ ("path" | "host"), value)) => answer.body[name] == value,
-            Some(("h2", value)) => answer.body["h2"].to_string() == value,
+            Some(("h2", value)) => answer.body["h2"] == (value == "true"),
             Some((name, value)) => line(name) == value,
         }
     })

@@ -58,7 +58,8 @@ const OWN: &str = r"
 pub type OnRaw = Arc<dyn Fn(Request<Body>) -> Response<Body> + Send + Sync>;
 
 pub struct World {
-    pub mesh: Mesh,
+    /// What serves as long as it is held.
+    _mesh: Mesh,
     /// By the Gateway's name and a listener's port: where it really is.
     places: BTreeMap<(String, u16), SocketAddr>,
     /// What each workload was asked: `name METHOD path`.
@@ -137,7 +138,7 @@ impl World {
             }
         }
         Self {
-            mesh,
+            _mesh: mesh,
             places,
             heard,
             stop,
