@@ -229,7 +229,7 @@ fn what_a_pod_waits_for_is_said_and_ends_the_wait() {
     let manifest = [
         pod("configured", &one(&env)),
         pod("absent", "  containers:\n  - {name: main, image: 'nowhere/absent:1'}\n"),
-        pod("hooked", &one("    lifecycle: {preStop: {httpGet: {port: 8080, scheme: HTTPS}}}\n")),
+        pod("outside", "  containers:\n  - {name: main, image: 'probe:1', ports: [{containerPort: 8080, hostPort: 8080}]}\n"),
         pod("unready", &one("    readinessProbe: {httpGet: {path: '/status?code=503', port: 8080}, periodSeconds: 1}\n")),
         pod("unhealthy", &one("    livenessProbe: {httpGet: {path: '/status?code=500', port: 8080}, periodSeconds: 1, failureThreshold: 1}\n")),
         pod("twice", twice),
@@ -282,12 +282,12 @@ fn what_a_pod_waits_for_is_said_and_ends_the_wait() {
     );
     becomes(
         &cluster,
-        "hooked",
+        "outside",
         "Pending [main waiting CreateContainerConfigError after nothing] Initialized",
     );
-    let why = message(&cluster, "hooked");
+    let why = message(&cluster, "outside");
     assert!(
-        why.starts_with("lifecycle.preStop: scheme HTTPS is not supported, "),
+        why.starts_with("ports.hostPort is not supported: "),
         "{why}"
     );
     becomes(
