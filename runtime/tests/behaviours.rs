@@ -427,28 +427,28 @@ const P2: &[Row] = &[
     ),
     (
         "filesystem/open-to-write",
-        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted, rw ok",
+        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only, rw ok",
     ),
     (
         "filesystem/open-create",
-        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted, rw ok",
+        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only, rw ok",
     ),
     (
         "filesystem/open-create-to-read",
-        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted, rw ok",
+        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only, rw ok",
     ),
     (
         "filesystem/open-exclusive",
         "Fail if file already exists, similar to `O_EXCL` in POSIX.",
-        "ro not-permitted, rw exist",
+        "ro read-only, rw exist",
     ),
     (
         "filesystem/open-truncate",
-        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted 5, rw ok 0",
+        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only 5, rw ok 0",
     ),
     (
         "filesystem/open-file-as-directory",
@@ -457,8 +457,8 @@ const P2: &[Row] = &[
     ),
     (
         "filesystem/open-directory-mutably",
-        "If `flags` contains `descriptor-flags::mutate-directory`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime does not look at the flag: #12912)",
-        "ro ok, rw ok",
+        "If `flags` contains `descriptor-flags::mutate-directory`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only, rw ok",
     ),
     (
         "filesystem/open-below-unmutable",
@@ -482,8 +482,8 @@ const P2: &[Row] = &[
     ),
     (
         "filesystem/escapes-by-change",
-        "If a `path` argument to any WASI function starts with `/`, or if any step of resolving a `path`, including `..` and symbolic link steps, reaches a directory outside of the base directory, or reaches a symlink to an absolute or rooted path in the underlying filesystem, the function fails with `error-code::not-permitted`.",
-        "ro not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted, rw not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted",
+        "If a `path` argument to any WASI function starts with `/`, or if any step of resolving a `path`, including `..` and symbolic link steps, reaches a directory outside of the base directory, or reaches a symlink to an absolute or rooted path in the underlying filesystem, the function fails with `error-code::not-permitted`. (What may only be read says that first.)",
+        "ro read-only read-only read-only read-only read-only read-only read-only, rw not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted",
     ),
     (
         "filesystem/open-link-itself",
@@ -502,38 +502,38 @@ const P2: &[Row] = &[
     ),
     (
         "filesystem/symlink",
-        "If `old-path` starts with `/`, the function fails with `error-code::not-permitted`.",
-        "ro not-permitted not-permitted, rw ok not-permitted",
+        "If `old-path` starts with `/`, the function fails with `error-code::not-permitted`. (What may only be read says that first.)",
+        "ro read-only read-only, rw ok not-permitted",
     ),
     (
         "filesystem/link",
         "Fails with `error-code::no-entry` if the old path does not exist, with `error-code::exist` if the new path already exists, and `error-code::not-permitted` if the old path is not a file.",
-        "ro not-permitted not-permitted not-permitted not-permitted, rw no-entry exist not-permitted ok",
+        "ro read-only read-only read-only read-only, rw no-entry exist not-permitted ok",
     ),
     (
         "filesystem/link-across",
-        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed. (wasmtime refuses with `not-permitted`: #12912)",
-        "into ro not-permitted, out of ro not-permitted",
+        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed.",
+        "into ro read-only, out of ro read-only",
     ),
     (
         "filesystem/rename",
-        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted not-permitted, rw ok no-entry",
+        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed.",
+        "ro read-only read-only, rw ok no-entry",
     ),
     (
         "filesystem/rename-across",
-        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed. (wasmtime refuses with `not-permitted`: #12912)",
-        "into ro not-permitted, out of ro not-permitted",
+        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed.",
+        "into ro read-only, out of ro read-only",
     ),
     (
         "filesystem/create-directory",
-        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted not-permitted, rw ok exist",
+        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed.",
+        "ro read-only read-only, rw ok exist",
     ),
     (
         "filesystem/remove",
         "Return `error-code::not-empty` if the directory is not empty.",
-        "ro not-permitted not-permitted not-permitted not-permitted not-permitted, rw is-directory not-empty not-directory no-entry ok",
+        "ro read-only read-only read-only read-only read-only, rw is-directory not-empty not-directory no-entry ok",
     ),
     (
         "filesystem/set-times",
@@ -543,7 +543,7 @@ const P2: &[Row] = &[
     (
         "filesystem/set-size",
         "If this increases the file's size, the extra bytes are filled with zeros.",
-        "ro not-permitted not-permitted 5, rw invalid ok 8",
+        "ro not-permitted read-only 5, rw invalid ok 8",
     ),
     (
         "filesystem/stat",
@@ -955,28 +955,28 @@ const P3: &[Row] = &[
     ),
     (
         "filesystem/open-to-write",
-        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted, rw ok",
+        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only, rw ok",
     ),
     (
         "filesystem/open-create",
-        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted, rw ok",
+        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only, rw ok",
     ),
     (
         "filesystem/open-create-to-read",
-        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted, rw ok",
+        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only, rw ok",
     ),
     (
         "filesystem/open-exclusive",
         "Fail if file already exists, similar to `O_EXCL` in POSIX.",
-        "ro not-permitted, rw exist",
+        "ro read-only, rw exist",
     ),
     (
         "filesystem/open-truncate",
-        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted 5, rw ok 0",
+        "If `flags` contains `write` or `mutate-directory`, or `open-flags` contains `truncate` or `create`, and the base descriptor doesn't have `descriptor-flags::mutate-directory` set, `open-at` fails with `error-code::read-only`.",
+        "ro read-only 5, rw ok 0",
     ),
     (
         "filesystem/open-file-as-directory",
@@ -995,8 +995,8 @@ const P3: &[Row] = &[
     ),
     (
         "filesystem/escapes-by-change",
-        "If a `path` argument to any WASI function starts with `/`, or if any step of resolving a `path`, including `..` and symbolic link steps, reaches a directory outside of the base directory, or reaches a symlink to an absolute or rooted path in the underlying filesystem, the function fails with `error-code::not-permitted`.",
-        "ro not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted, rw not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted",
+        "If a `path` argument to any WASI function starts with `/`, or if any step of resolving a `path`, including `..` and symbolic link steps, reaches a directory outside of the base directory, or reaches a symlink to an absolute or rooted path in the underlying filesystem, the function fails with `error-code::not-permitted`. (What may only be read says that first.)",
+        "ro read-only read-only read-only read-only read-only read-only read-only, rw not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted not-permitted",
     ),
     (
         "filesystem/open-link-itself",
@@ -1015,28 +1015,28 @@ const P3: &[Row] = &[
     ),
     (
         "filesystem/symlink",
-        "If `old-path` starts with `/`, the function fails with `error-code::not-permitted`.",
-        "ro not-permitted not-permitted, rw ok not-permitted",
+        "If `old-path` starts with `/`, the function fails with `error-code::not-permitted`. (What may only be read says that first.)",
+        "ro read-only read-only, rw ok not-permitted",
     ),
     (
         "filesystem/link",
         "Fails with `error-code::no-entry` if the old path does not exist, with `error-code::exist` if the new path already exists, and `error-code::not-permitted` if the old path is not a file.",
-        "ro not-permitted not-permitted not-permitted not-permitted, rw no-entry exist not-permitted ok",
+        "ro read-only read-only read-only read-only, rw no-entry exist not-permitted ok",
     ),
     (
         "filesystem/rename",
-        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted not-permitted, rw ok no-entry",
+        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed.",
+        "ro read-only read-only, rw ok no-entry",
     ),
     (
         "filesystem/create-directory",
-        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed. (wasmtime refuses with `not-permitted`: #12912)",
-        "ro not-permitted not-permitted, rw ok exist",
+        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed.",
+        "ro read-only read-only, rw ok exist",
     ),
     (
         "filesystem/remove",
         "Return `error-code::not-empty` if the directory is not empty.",
-        "ro not-permitted not-permitted not-permitted not-permitted not-permitted, rw is-directory not-empty not-directory no-entry ok",
+        "ro read-only read-only read-only read-only read-only, rw is-directory not-empty not-directory no-entry ok",
     ),
     (
         "filesystem/set-times",
@@ -1046,7 +1046,7 @@ const P3: &[Row] = &[
     (
         "filesystem/set-size",
         "If this increases the file's size, the extra bytes are filled with zeros.",
-        "ro not-permitted not-permitted 5, rw invalid ok 8",
+        "ro not-permitted read-only 5, rw invalid ok 8",
     ),
     (
         "filesystem/stat",
@@ -1090,13 +1090,13 @@ const P3: &[Row] = &[
     ),
     (
         "filesystem/link-across",
-        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed. (wasmtime refuses with `not-permitted`: #12912)",
-        "into ro not-permitted, out of ro not-permitted",
+        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed.",
+        "into ro read-only, out of ro read-only",
     ),
     (
         "filesystem/rename-across",
-        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed. (wasmtime refuses with `not-permitted`: #12912)",
-        "into ro not-permitted, out of ro not-permitted",
+        "When this flag is unset on a descriptor, operations using the descriptor which would create, rename, delete, modify the data or metadata of filesystem objects, or obtain another handle which would permit any of those, shall fail with `error-code::read-only` if they would otherwise succeed.",
+        "into ro read-only, out of ro read-only",
     ),
     (
         "filesystem/write-past-end",
