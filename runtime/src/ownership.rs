@@ -138,10 +138,15 @@ impl Ownership {
         }
         let mut text = [0; 64];
         let kept = rustix::fs::fgetxattr(file, NAME, &mut text);
+        let made = match kept {
+            // Nobody wrote anything down, and what the host's mode is says how private this process is, not how the file was made.
+            Err(Errno::NODATA) => made_with(stat),
+            // `volume::make_null` marks what it makes with a bit that is none of a guest's.
+            _ => mode & 0o777,
+        };
         let kept = kept.ok().and_then(|length| text.get(..length));
         kept.and_then(Attributes::parse).unwrap_or(Attributes {
-            // `volume::make_null` marks what it makes with a bit that is none of a guest's.
-            mode: mode & 0o777,
+            mode: made,
             user: 0,
             group: 0,
         })
@@ -172,6 +177,17 @@ impl Ownership {
             Err(Errno::NOTSUP) => Err(Errno::PERM.into()),
             written => Ok(written?),
         }
+    }
+}
+
+/// What a file or directory has from its making.
+fn made_with(stat: &Stat) -> u32 {
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let may_run = stat.st_mode & 0o100 != 0;
+    if is_dir || may_run {
+        DIR_MODE
+    } else {
+        FILE_MODE
     }
 }
 
@@ -561,6 +577,30 @@ mod tests {
         }
         let link = walk("open/away", false, 6).expect("the link itself");
         assert_eq!(link.mode, 0o777);
+    }
+
+    #[test]
+    fn what_nobody_wrote_down_is_as_it_was_made_however_private_the_host_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (name, host, told) in [
+            ("file", 0o600, FILE_MODE),
+            ("program", 0o700, DIR_MODE),
+            ("folder", 0o700, DIR_MODE),
+        ] {
+            let path = dir.path().join(name);
+            match name {
+                "folder" => std::fs::create_dir(&path),
+                _ => std::fs::write(&path, ""),
+            }
+            .expect("made");
+            std::fs::set_permissions(&path, Permissions::from_mode(host)).expect("private");
+            let found = attributes(&path).expect("read");
+            assert_eq!(
+                (found.mode, found.user, found.group),
+                (told, 0, 0),
+                "{name}"
+            );
+        }
     }
 
     #[test]
