@@ -152,11 +152,11 @@ impl hyper::body::Body for Sent {
 }
 
 impl Outbound {
-    /// Carries the datagrams of a flow from `client` to the endpoint at `address`, and hands what comes back to `received`, until nothing
+    /// Carries the datagrams of a flow from `client` to the pod at `address`, and hands what comes back to `received`, until nothing
     /// did for [`FLOW_IDLE_MAX`] or the sender is gone.
     ///
     /// # Errors
-    /// [`FailureKind::Denied`] when no endpoint of a Service is there, and as [`Outbound::call`].
+    /// [`FailureKind::Denied`] when that is no address of a pod, and as [`Outbound::call`].
     pub async fn carry_datagrams(
         &self,
         address: SocketAddr,
@@ -200,10 +200,12 @@ impl Outbound {
         let table = inner.table.load_full();
         let context = take_context(&mut request);
         let to = ingress::from_workload(&mut request).and_then(|_| {
-            let endpoint = table.endpoint(address);
-            endpoint.ok_or_else(|| failure::denied(&address.to_string()))
+            // Whether a Service leads to it or not.
+            let behind = table.endpoint(address).map(Target::Pod);
+            let found = behind.or_else(|| table.pod_at(address).map(Target::Address));
+            found.ok_or_else(|| failure::denied(&address.to_string()))
         });
-        let begun = to.map(Target::Pod).map(CallWay::Direct).and_then(|way| {
+        let begun = to.map(CallWay::Direct).and_then(|way| {
             let arrival = Arrival {
                 request,
                 context,

@@ -17,8 +17,8 @@ use tokio::{
     task::JoinHandle,
 };
 use weft_mesh::{
-    Body, BoxError, Datagrams, Failure, FailureKind, LocalWorkload, PodAddress, Protocol, Raw,
-    ServicePortSpec, ServiceSpec, Spawn, Table, Unframed, flow,
+    Body, BoxError, Datagrams, Failure, FailureKind, LocalWorkload, PodAddress, PodRange, Protocol,
+    Raw, ServicePortSpec, ServiceSpec, Spawn, Table, Unframed, flow, gateway_identity,
 };
 
 use super::world::*;
@@ -324,4 +324,40 @@ async fn datagrams_of_workloads_reach_pods_of_other_nodes_and_nothing_else() {
         let failure: Failure = carried.await.expect_err("nothing of the cluster is there");
         assert_eq!(failure.kind, FailureKind::Denied, "{address}");
     }
+}
+
+#[tokio::test]
+async fn datagrams_reach_pods_that_no_service_leads_to() {
+    let world = world();
+    world.b.attach(door(130), answerer("voting"));
+    let gateway = gateway_identity(DOMAIN);
+    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
+    let given = world.b.identities().set(gateway.clone(), chain, key);
+    given.expect("the gateway's certificate");
+    let range = PodRange {
+        range: "10.42.0.128/25".parse().expect("a range"),
+        node: "b".to_owned(),
+        node_address: Some(world.b_address),
+    };
+    let mut builder = Table::builder("a", 1);
+    builder.set_pod_ranges(gateway, [range]);
+    world.a.publish(builder.table(1));
+    let client: SocketAddr = ([10, 42, 0, 9], 4000).into();
+    let (sender, sent) = flow();
+    sender.send(Bytes::from_static(b"one"));
+    let (hears, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let outbound = world.outbound();
+    let carried = async {
+        let received = move |datagram: Bytes| drop(hears.send(datagram));
+        let carried = outbound.carry_datagrams(pod(130).into(), client, sent, received);
+        carried.await.expect("it is carried");
+    };
+    let answered = async {
+        let answer = heard.recv().await.expect("an answer");
+        drop(sender);
+        answer
+    };
+    let both = tokio::time::timeout(DEADLINE, async { tokio::join!(carried, answered) });
+    let ((), answer) = both.await.expect("in time");
+    assert_eq!(answer, "voting:8080 10.42.0.9 one");
 }
