@@ -8,6 +8,7 @@
 use crate::context::Context;
 use crate::node::Node;
 use crate::pod_view::{ContainerView, PodView};
+use crate::prepare::workload_info;
 use crate::socket_probe::{over_tls, speaks_no_tls};
 use crate::sockets;
 use http::Request;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
-use weft_mesh::PodAddress;
+use weft_api::SpiffeId;
+use weft_mesh::{CallerInfo, Outbound, PodAddress};
 
 /// How long a request of a hook may take; a kubelet's client waits as long.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
@@ -62,6 +64,8 @@ pub(crate) struct Place {
     /// `name_namespace(uid)`.
     pub(crate) pod: String,
     pub(crate) ip: IpAddr,
+    /// Requests are the pod's own: what it may not call, its hooks may not.
+    outbound: Outbound,
 }
 
 impl Place {
@@ -72,12 +76,18 @@ impl Place {
         pod: &Pod,
         ip: IpAddr,
     ) -> Self {
+        let pod = PodView(pod);
+        let (namespace, account) = (pod.namespace(), pod.service_account());
         Self {
             node: node.clone(),
             context: context.clone(),
             container: container.to_owned(),
-            pod: PodView(pod).full_name(),
+            pod: pod.full_name(),
             ip,
+            outbound: node.mesh.outbound(CallerInfo {
+                identity: SpiffeId::new(&node.trust_domain, namespace, account),
+                workload: workload_info(pod),
+            }),
         }
     }
 }
@@ -220,8 +230,9 @@ impl Hook {
         let over = |_| "the node is shutting down".to_owned();
         if *is_tls {
             let (node, at, request) = (place.node.clone(), authority.clone(), request(&|_| true)?);
+            let outbound = place.outbound.clone();
             let name = host.clone().unwrap_or_else(|| place.ip.to_string());
-            let asking = async move { ask_over_tls(&node, &at, name, request).await };
+            let asking = async move { ask_over_tls(&node, &outbound, &at, name, request).await };
             let asking = AbortOnDropHandle::new(place.node.cores.spawn_on(core(), asking));
             match asking.await.map_err(over)? {
                 Ok(()) => return Ok(()),
@@ -234,7 +245,7 @@ impl Hook {
         // What proves who asks is not said in the open.
         let is_open = |name: &str| !is_tls || !name.eq_ignore_ascii_case("authorization");
         let request = request(&is_open)?;
-        let (caller, ip) = (place.node.api_server.clone(), place.ip);
+        let (caller, ip) = (place.outbound.clone(), place.ip);
         let is_own = authority == own;
         let calling = place.node.cores.spawn_on(core(), async move {
             let called = match is_own {
@@ -253,12 +264,13 @@ impl Hook {
 /// Asks whoever serves TLS at `authority`; no error is told of one who speaks none.
 async fn ask_over_tls(
     node: &Arc<Node>,
+    outbound: &Outbound,
     authority: &str,
     name: String,
     request: Request<weft_mesh::Body>,
 ) -> Result<(), Option<String>> {
     let told = |error: &dyn std::fmt::Display| Some(error.to_string());
-    let stream = sockets::dial(node, authority).await;
+    let stream = sockets::dial(node, outbound, authority).await;
     let stream = stream.map_err(|error| told(&error))?;
     let name = ServerName::try_from(name).map_err(|error| told(&error))?;
     let stream = match over_tls(stream, name).await {

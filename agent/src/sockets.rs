@@ -434,16 +434,20 @@ impl Names {
     }
 }
 
-/// Connects to `authority` as a server of the cluster does: for what a node asks of a pod on its own account.
+/// Connects to `authority` as whoever `outbound` is of.
 ///
 /// # Errors
 /// As [`Beyond::connect`].
-pub(crate) async fn dial(node: &Arc<Node>, authority: &str) -> io::Result<Stream> {
+pub(crate) async fn dial(
+    node: &Arc<Node>,
+    outbound: &Outbound,
+    authority: &str,
+) -> io::Result<Stream> {
     let (here, there) = pair(NODE, NODE);
     let to: Option<SocketAddr> = authority.parse().ok();
     let attached = to.and_then(|to| attached(node, to));
     let tasks = node.sockets().tasks();
-    carried::connect(&node.api_server, NODE, authority, attached, there, tasks).await?;
+    carried::connect(outbound, NODE, authority, attached, there, tasks).await?;
     Ok(here)
 }
 
