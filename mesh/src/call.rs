@@ -396,7 +396,8 @@ impl Call {
         let mut rng = rand::rng();
         let mut pick = |tried: &[SocketAddr]| match client.only_here {
             true => port.pick_near(tried, now, &mut rng).cloned(),
-            false => port.pick(tried, now, &mut rng).cloned(),
+            // As kube-proxy has it, connections go everywhere.
+            false => port.pick_anywhere(tried, now, &mut rng).cloned(),
         };
         let Destination::Service {
             service,

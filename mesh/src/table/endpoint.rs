@@ -124,6 +124,16 @@ impl Port {
         pick(&self.all, tried, now, rng)
     }
 
+    /// Chooses among all, wherever they are.
+    pub(crate) fn pick_anywhere(
+        &self,
+        tried: &[SocketAddr],
+        now: u64,
+        rng: &mut impl rand::Rng,
+    ) -> Option<&Arc<Endpoint>> {
+        pick(&self.all, tried, now, rng)
+    }
+
     /// Where its endpoints are; of this node only, if that is asked for.
     pub(crate) fn at(&self, only_here: bool) -> Vec<SocketAddr> {
         let endpoints = match only_here {
