@@ -1,6 +1,6 @@
 //! What a container asks to be done once it runs, and before it is stopped: `lifecycle.postStart` and `lifecycle.preStop`.
 //!
-//! A command is run in the container's context; a request goes to the pod, or to where it says, whatever is answered and by whomever: of a server that
+//! A command is run in the container's context; a request is the pod's own, to itself or to where it says, whatever is answered and by whomever: of a server that
 //! speaks no TLS, what was to be asked over it is asked without. A pause is a pause. What failed is told in the kubelet's words.
 //!
 //! Left to others: when a hook is due and what follows from its failure (`execute`, `run`).

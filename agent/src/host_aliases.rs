@@ -1,7 +1,7 @@
-//! The names that a pod has for hosts by itself: `hostAliases`. Pure.
+//! The names that a pod has for hosts by itself (`hostAliases`), for its requests. Pure.
 //!
-//! They come before what the mesh knows, as `/etc/hosts` comes before a name server: for guests that look names up, and for requests to such a name,
-//! which go to its first address and keep the name as their host.
+//! They come before what the mesh knows, as `/etc/hosts` comes before a name server: a request to such a name goes to its first address and keeps the
+//! name as its host. Guests that look names up are told by `pod_names`, from the file itself.
 
 use crate::pod_view::PodView;
 use http::uri::{Authority, Uri};

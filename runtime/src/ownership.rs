@@ -2,7 +2,7 @@
 //!
 //! A guest has an [`Identity`], a user and groups that exist for its files alone: on the host all of them are the user that this
 //! process runs as. What a file is to guests, its [`Attributes`], is therefore no business of the host's permissions. Where it is not
-//! what any file has from its making (0644, folders 0755, owner 0), it stands in the extended attribute [`NAME`] of the file
+//! what any file has from its making (0644, folders and programs 0755, owner 0), it stands in the extended attribute [`NAME`] of the file
 //! and goes with it through renames and links. On a file system without those, modes are the host's own as far as it can have them, and
 //! owners are not kept.
 //!

@@ -330,7 +330,7 @@ impl Placement {
     ) -> Batch {
         let mut batch = Vec::with_capacity(next.len());
         for facts in next {
-            let (key, uid) = (key_of(&facts), Arc::clone(&facts.uid));
+            let (key, uid) = (waiting::key_of(&facts), Arc::clone(&facts.uid));
             match volumes::constrain(view, &key, facts) {
                 Ok(facts) => batch.push(facts),
                 Err(why) => {
@@ -363,8 +363,15 @@ impl Placement {
             let preempted = preempted.find(|preemption| preemption.uid == refusal.uid);
             // Its node is free when those who go are gone, which wakes it as any room does.
             let hints = refusal.why.hints | preempted.map_or(Hints::NONE, |_| Hints::LESS);
+            let waiting = self
+                .queue
+                .get_mut(&refusal.uid)
+                .map(|waiting| waiting.key());
             let hints = if refusal.why.nodes == 0 {
                 Hints::ALL
+            } else if waiting.is_some_and(|key| volumes::has_claims(view, &key)) {
+                // Its volumes may say otherwise where it may go.
+                hints | Hints::VOLUMES
             } else {
                 hints
             };
@@ -512,13 +519,6 @@ impl Placement {
 }
 
 /// Pods that had a claim on the node, and have none any more, are told so, and looked at anew.
-fn key_of(facts: &PodFacts) -> Key {
-    Key {
-        namespace: Arc::clone(&facts.namespace),
-        name: Arc::clone(&facts.name),
-    }
-}
-
 fn displaced(preemption: &Preemption, queue: &mut Queue, view: &View) -> Vec<Write> {
     let told = preemption.displaced.iter().filter_map(|uid| {
         let key = queue.get_mut(uid)?.key();

@@ -18,6 +18,12 @@ pub(super) fn reads(reads: &mut Reads) {
         .kind::<Class>();
 }
 
+/// Whether a pod uses claims at all.
+pub(super) fn has_claims(view: &View, key: &Key) -> bool {
+    let pod = view.get::<PodVolumes>(key);
+    pod.is_some_and(|row| row.body.0.is_some())
+}
+
 /// The pod with what its volumes ask of nodes.
 ///
 /// # Errors

@@ -75,10 +75,7 @@ impl Waiting {
     }
 
     pub fn key(&self) -> Key {
-        Key {
-            namespace: Arc::clone(&self.facts.namespace),
-            name: Arc::clone(&self.facts.name),
-        }
+        key_of(&self.facts)
     }
 
     fn rank(&self) -> Rank {
@@ -96,6 +93,14 @@ impl Waiting {
     fn pause(&self) -> Duration {
         let doubled = self.attempts.saturating_sub(1).min(16);
         PAUSE_MIN.saturating_mul(1 << doubled).min(PAUSE_MAX)
+    }
+}
+
+/// By which the view knows a pod.
+pub fn key_of(facts: &PodFacts) -> Key {
+    Key {
+        namespace: Arc::clone(&facts.namespace),
+        name: Arc::clone(&facts.name),
     }
 }
 
