@@ -69,7 +69,8 @@ pub fn cases(manifests: &[Value], statuses: &Map<String, Value>, amounts: Amount
         create("Strict", object.clone());
         let mut mutants = mutants(object);
         chance.shuffle(&mut mutants);
-        for (index, mutant) in mutants.into_iter().take(amounts.mutants).enumerate() {
+        for (index, mutant) in mutants.iter().take(amounts.mutants).enumerate() {
+            let mutant = mutant.of(object);
             create("Strict", mutant.clone());
             if index % 3 == 0 {
                 create("Ignore", mutant.clone());
@@ -132,7 +133,8 @@ pub fn cases(manifests: &[Value], statuses: &Map<String, Value>, amounts: Amount
             change("status", 0, changed);
             let mut mutants = mutants(&body);
             chance.shuffle(&mut mutants);
-            for (index, mutant) in mutants.into_iter().take(amounts.parts).enumerate() {
+            for (index, mutant) in mutants.iter().take(amounts.parts).enumerate() {
+                let mutant = mutant.of(&body);
                 let mut replaced = object.clone();
                 replaced["status"] = mutant["status"].clone();
                 replaced["metadata"]["resourceVersion"] = json!(CURRENT);
@@ -228,7 +230,7 @@ const LISTS: [&str; 6] = [
 /// What a second manager applies: the whole with a mutation, or a part of it with the name.
 fn applied(object: &Value, chance: &mut Chance) -> Value {
     let mut body = match chance.below(3) {
-        0 => chance.of(&mutants(object)).clone(),
+        0 => chance.of(&mutants(object)).of(object),
         _ => merge_patch(object, chance, false),
     };
     if chance.below(8) > 0 && body.is_object() {
@@ -309,7 +311,8 @@ fn replacements(
     with("generation", json!(77));
     let mut mutants = mutants(object);
     chance.shuffle(&mut mutants);
-    for (index, mut mutant) in mutants.into_iter().take(many).enumerate() {
+    for (index, mutant) in mutants.iter().take(many).enumerate() {
+        let mut mutant = mutant.of(object);
         if mutant["metadata"].is_object() {
             mutant["metadata"]["resourceVersion"] = json!(CURRENT);
         }
@@ -408,43 +411,65 @@ fn remove(value: &mut Value, path: &[Step]) {
     }
 }
 
-/// Every object that is one mistake away.
-fn mutants(object: &Value) -> Vec<Value> {
+/// An object that is one mistake away, before it is made: a definition has tens of thousands of them, each as large as itself.
+struct Mutant {
+    at: Path,
+    mistake: Mistake,
+}
+
+enum Mistake {
+    Other(Value),
+    Member(&'static str, Value),
+    FirstTwice,
+    Without,
+}
+
+impl Mutant {
+    fn of(&self, object: &Value) -> Value {
+        let mut mutant = object.clone();
+        match &self.mistake {
+            Mistake::Other(other) => *at_mut(&mut mutant, &self.at) = other.clone(),
+            Mistake::Member(name, value) => at_mut(&mut mutant, &self.at)[name] = value.clone(),
+            Mistake::FirstTwice => {
+                if let Value::Array(items) = at_mut(&mut mutant, &self.at) {
+                    items.extend(items.first().cloned());
+                }
+            }
+            Mistake::Without => remove(&mut mutant, &self.at),
+        }
+        mutant
+    }
+}
+
+/// Every mistake that an object is away from.
+fn mutants(object: &Value) -> Vec<Mutant> {
     let mut found = Vec::new();
     for path in paths(object) {
-        let mut with = |change: &dyn Fn(&mut Value)| {
-            let mut mutant = object.clone();
-            change(at_mut(&mut mutant, &path));
-            found.push(mutant);
+        let mut with = |mistake| {
+            let at = path.clone();
+            found.push(Mutant { at, mistake });
         };
         for other in others(at(object, &path)) {
-            with(&|value| *value = other.clone());
+            with(Mistake::Other(other));
         }
         match at(object, &path) {
             Value::Object(_) => {
-                with(&|value| value["unknownField"] = json!(1));
-                with(&|value| value["Name"] = json!({ "x": "y" }));
+                with(Mistake::Member("unknownField", json!(1)));
+                with(Mistake::Member("Name", json!({ "x": "y" })));
             }
-            Value::Array(items) if !items.is_empty() => {
-                with(&|value| {
-                    if let Value::Array(items) = value {
-                        let twice = items[0].clone();
-                        items.push(twice);
-                    }
-                });
-            }
+            Value::Array(items) if !items.is_empty() => with(Mistake::FirstTwice),
             _ => {}
         }
-        let mut without = object.clone();
-        remove(&mut without, &path);
-        found.push(without);
+        with(Mistake::Without);
     }
-    let mut versioned = object.clone();
-    versioned["metadata"]["resourceVersion"] = json!("12");
-    found.push(versioned);
-    let mut unknown = object.clone();
-    unknown["unknownField"] = json!([1]);
-    found.push(unknown);
+    found.push(Mutant {
+        at: vec![Step::Key("metadata".to_owned())],
+        mistake: Mistake::Member("resourceVersion", json!("12")),
+    });
+    found.push(Mutant {
+        at: Vec::new(),
+        mistake: Mistake::Member("unknownField", json!([1])),
+    });
     found
 }
 
