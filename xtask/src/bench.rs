@@ -18,8 +18,7 @@
 //!
 //! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
 //! of the rounds' ratios. The load generator shares the machine, as it does in the figures that this is compared with. An answer other than
-//! 200 ends the bench: a failing server is fast. All of weft's side is a release here, since its peers are (the store's and the API's
-//! benches measure the profile of demo and tests). With `--against` another build of weft is measured in the same rounds.
+//! 200 ends the bench: a failing server is fast. All of weft's side is a release here, since its peers are. With `--against` another build of weft is measured in the same rounds.
 
 mod access;
 mod api;
@@ -106,6 +105,8 @@ enum Output {
 struct Effort {
     /// Where the programs of weft are that are measured.
     programs: PathBuf,
+    /// Whether they are all there already.
+    is_built: bool,
     connections: u16,
     /// What sends, instead of weft's own generator.
     wrk: Option<peers::Program>,
@@ -128,6 +129,7 @@ struct Effort {
 
 const FULL: Effort = Effort {
     programs: PathBuf::new(),
+    is_built: false,
     connections: 16,
     wrk: None,
     quick: false,
@@ -143,6 +145,7 @@ const FULL: Effort = Effort {
 };
 const QUICK: Effort = Effort {
     programs: PathBuf::new(),
+    is_built: false,
     connections: 16,
     wrk: None,
     quick: true,
@@ -171,6 +174,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(folder) => std::path::absolute(folder).context("finding the build to measure")?,
         None => crate::target().join("release"),
     };
+    effort.is_built = args.programs.is_some();
     let _ = GENERATOR.set(effort.programs.join("weft"));
     effort.connections = args.connections;
     if args.wrk {
@@ -270,9 +274,13 @@ pub fn run(args: &Args) -> Result<()> {
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
-    let built = args.programs.is_some() || !guests;
-    steps.step("build weft", || if built { Ok(()) } else { build() })?;
-    if guests && wasmtime::found().is_none() {
+    let is_there = effort.is_built || !guests;
+    steps.step("build weft", || if is_there { Ok(()) } else { build() })?;
+    // Building it takes a quarter of an hour: only for those that serve beside it.
+    let beside = chosen
+        .iter()
+        .any(|(what, ..)| matches!(what, What::Gateway | What::Runtime));
+    if beside && wasmtime::found().is_none() {
         eprintln!(
             "      wasmtime is not on PATH and could not be built: nothing to compare with (cargo install wasmtime-cli)"
         );
@@ -287,7 +295,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let document = json!({
         "machine": machine(),
-        "wasmtime": guests.then(wasmtime::found).flatten().map(|(_, version)| version),
+        "wasmtime": beside.then(wasmtime::found).flatten().map(|(_, version)| version),
         "connections": effort.connections,
         "generator": if effort.wrk.is_some() { "wrk" } else { "weft load" },
         "against": &args.against,
@@ -327,11 +335,13 @@ fn generator() -> PathBuf {
 pub fn serve_everything(programs: &Path) -> Result<()> {
     let effort = Effort {
         programs: programs.to_owned(),
+        is_built: true,
         ..QUICK
     };
     let _ = GENERATOR.set(effort.programs.join("weft"));
     gateway::serve(&effort)?;
     calls::measure(&effort)?;
+    api::serve(&effort)?;
     // Guests that ask their host for little things, which nothing above does: what is never counted is laid aside as cold.
     runtime::costs(&effort).map(drop)
 }

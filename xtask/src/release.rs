@@ -70,7 +70,10 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 fn build(flag: &str, host: &str, target: &Path) -> Result<()> {
     let mut command = cargo(["build", "--release", "--workspace", "--bin", "weft"]);
-    command.args(["--example", "serve", "--example", "costs"]);
+    // The program, and those that `bench` measures parts of it by: their code is its.
+    for example in ["serve", "costs", "load", "streams"] {
+        command.args(["--example", example]);
+    }
     command.args(["--target", host]);
     command
         .env("RUSTFLAGS", flag)

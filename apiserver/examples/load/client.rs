@@ -1,6 +1,5 @@
 //! A client over TLS and HTTP/2, no more than the bench needs.
 
-use std::io::BufRead as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -77,15 +76,6 @@ impl ServerCertVerifier for Anybody {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// The lines of a watch.
-pub struct Lines {
-    body: Incoming,
-    /// The beginning of a line whose end is still to come.
-    begun: Vec<u8>,
-    /// What came last, behind that.
-    chunk: Bytes,
 }
 
 impl Pool {
@@ -212,34 +202,5 @@ impl Client {
             length += frame?.data_ref().map_or(0, Bytes::len);
         }
         Ok(length)
-    }
-
-    pub async fn watch(&self, path: &str) -> Result<Lines, Error> {
-        let response = self.send("GET", path, "", String::new()).await?;
-        Ok(Lines {
-            body: response.into_body(),
-            begun: Vec::new(),
-            chunk: Bytes::new(),
-        })
-    }
-}
-
-impl Lines {
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            let line = self.chunk.as_ref().skip_until(b'\n')?;
-            let line = self.chunk.split_to(line);
-            if line.ends_with(b"\n") && self.begun.is_empty() {
-                return Ok(Some(line));
-            }
-            self.begun.extend_from_slice(&line);
-            if line.ends_with(b"\n") {
-                return Ok(Some(std::mem::take(&mut self.begun).into()));
-            }
-            match self.body.frame().await {
-                Some(frame) => self.chunk = frame?.into_data().unwrap_or_default(),
-                None => return Ok(None),
-            }
-        }
     }
 }

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use memchr::memmem;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -38,6 +39,7 @@ use weft_store::Store;
 
 use crate::client::{Client, Pool};
 use crate::process::Measured;
+use crate::wire::Watches;
 
 /// As the product's.
 #[global_allocator]
@@ -477,10 +479,14 @@ impl Heard {
 
     /// When the write that the line tells of was sent: the clock is this process's.
     fn hear(&self, watcher: usize, line: &[u8], belongs: &str) {
-        let text = std::str::from_utf8(line).unwrap_or("");
-        let sent = text.split("\"bench/sent\":\"").nth(1);
-        let sent = sent.and_then(|rest| rest.split('"').next()?.parse::<u64>().ok());
-        let Some(sent) = sent.filter(|_| text.contains(belongs)) else {
+        const SENT: &[u8] = b"\"bench/sent\":\"";
+        let sent = memmem::find(line, SENT).and_then(|at| {
+            let rest = line.get(at + SENT.len()..)?;
+            let digits = rest.get(..memchr::memchr(b'"', rest)?)?;
+            std::str::from_utf8(digits).ok()?.parse::<u64>().ok()
+        });
+        let is_own = || memmem::find(line, belongs.as_bytes()).is_some();
+        let Some(sent) = sent.filter(|_| is_own()) else {
             self.wrong.fetch_add(1, Ordering::Relaxed);
             return;
         };
@@ -527,17 +533,14 @@ async fn open_watches(
     targets: Vec<(usize, String, String)>,
 ) -> Result<(), Error> {
     for group in targets.chunks(STREAMS_A_CONNECTION) {
-        let client = pool.connect().await?;
-        for (watcher, path, belongs) in group {
-            let mut lines = client.watch(path).await?;
-            let (heard, belongs, watcher) = (Arc::clone(heard), belongs.clone(), *watcher);
-            watches.spawn(async move {
-                while let Some(line) = lines.next().await? {
-                    heard.hear(watcher, &line, &belongs);
-                }
-                Err("a watch ended".into())
-            });
-        }
+        let paths = group.iter().map(|(_, path, _)| path.as_str());
+        let opened = Watches::open(pool, paths).await?;
+        let (heard, group) = (Arc::clone(heard), group.to_vec());
+        watches.spawn(opened.run(move |number, line| {
+            if let Some((watcher, _, belongs)) = group.get(number) {
+                heard.hear(*watcher, line, belongs);
+            }
+        }));
     }
     Ok(())
 }

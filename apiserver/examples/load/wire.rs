@@ -1,10 +1,12 @@
-//! A connection that makes objects and does nothing else, at the least cost to the processors that it shares with the server.
+//! A connection that makes objects, or one that watches, and does nothing else, at the least cost to the processors that it shares with the server.
 //!
 //! HTTP/2 over TLS as a client with one request at a time speaks it: the head and the body of a request are one write, headers that stay the
 //! same are sent once and then by their number, windows are so large that they need no care. No task and no queue stands between who asks and
 //! the socket. All servers are asked the same bytes.
 //!
-//! Left to others: everything but creates (`client`). That an answer is what was asked for is seen by what its body begins with.
+//! Left to others: everything but creates and watches (`client`). That an answer is what was asked for is seen by what its body begins with.
+
+use std::io::BufRead as _;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,9 +33,17 @@ const END_HEADERS: u8 = 4;
 const ENABLE_PUSH: u16 = 2;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const FRAME_HEAD: usize = 9;
+/// Fields of a head by their places in the table that every connection begins with.
+const AUTHORITY: usize = 1;
+const PATH: usize = 4;
+const AUTHORIZATION: usize = 23;
+const CONTENT_TYPE: usize = 31;
+const HTTPS: u8 = 0x87;
 /// Longest payload that may be sent without asking.
 const FRAME_MAX: usize = 16_384;
 const STREAM_WINDOW: u32 = 4 << 20;
+/// What a watch takes in before its stream's window is opened again.
+const STREAM_STEP: u32 = STREAM_WINDOW / 2;
 /// What is taken in before the connection's window is opened again.
 const WINDOW_STEP: u32 = 1 << 30;
 /// A connection's window as it begins, in both directions.
@@ -126,11 +136,16 @@ impl Wire {
         if text.is_empty() || text.contains("\"Status\"") {
             return Err(format!("POST {}: {text}", self.path).into());
         }
+        self.open_window();
+        self.send().await
+    }
+
+    /// Lets the server send on, well before it may not.
+    fn open_window(&mut self) {
         if self.taken > WINDOW_STEP / 2 {
             let taken = std::mem::take(&mut self.taken).to_be_bytes();
             frame(&mut self.outbox, WINDOW_UPDATE, 0, 0, &taken);
         }
-        self.send().await
     }
 
     /// What all frames are heard for that bring no part of an answer.
@@ -182,30 +197,154 @@ impl Wire {
     /// A head in HPACK: what stays the same is put into the table by the first request.
     fn head(&self, length: usize) -> Vec<u8> {
         const POST: u8 = 0x83;
-        const HTTPS: u8 = 0x87;
-        const CONTENT_LENGTH: u8 = 28;
-        let mut head = vec![POST, HTTPS];
-        let token = format!("Bearer {TOKEN}");
-        // Their names' places in the table that every connection begins with.
+        const CONTENT_LENGTH: usize = 28;
+        let token = bearer();
         let same = [
-            (1, &*self.authority),
-            (4, &*self.path),
-            (23, &*token),
-            (31, "application/json"),
+            (AUTHORITY, &*self.authority),
+            (PATH, &*self.path),
+            (AUTHORIZATION, &*token),
+            (CONTENT_TYPE, "application/json"),
         ];
-        if self.next == 1 {
-            for (name, value) in same {
-                integer(&mut head, 0x40, 6, name);
-                string(&mut head, value);
-            }
-        } else {
-            // The last one is the first behind the 61 that are always there.
-            head.extend((62..66).rev().map(|place| 0x80 | place));
-        }
-        integer(&mut head, 0, 4, CONTENT_LENGTH.into());
+        let mut head = vec![POST, HTTPS];
+        self.kept(&mut head, &same);
+        integer(&mut head, 0, 4, CONTENT_LENGTH);
         string(&mut head, &length.to_string());
         head
     }
+
+    /// The head of a request for what is at a path.
+    fn get(&self, path: &str) -> Vec<u8> {
+        const GET: u8 = 0x82;
+        let token = bearer();
+        let mut head = vec![GET, HTTPS];
+        integer(&mut head, 0, 4, PATH);
+        string(&mut head, path);
+        self.kept(
+            &mut head,
+            &[(AUTHORITY, &*self.authority), (AUTHORIZATION, &*token)],
+        );
+        head
+    }
+
+    /// Fields that are the same in every request: whole in the first one, by their numbers later.
+    fn kept(&self, head: &mut Vec<u8>, same: &[(usize, &str)]) {
+        for (index, (name, value)) in same.iter().enumerate() {
+            if self.next == 1 {
+                integer(head, 0x40, 6, *name);
+                string(head, value);
+            } else {
+                // The newest is the first behind the 61 that are always there.
+                integer(head, 0x80, 7, 61 + same.len() - index);
+            }
+        }
+    }
+}
+
+/// Watches on one connection.
+pub struct Watches {
+    wire: Wire,
+    /// By the place of their streams.
+    begun: Vec<Begun>,
+}
+
+/// A watch's line that has not come whole, and what came since its window was opened.
+#[derive(Default)]
+struct Begun {
+    line: Vec<u8>,
+    taken: u32,
+}
+
+impl Watches {
+    /// Opens a watch at each path, and waits until all are answered.
+    pub async fn open<'a>(
+        pool: &Pool,
+        paths: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, Error> {
+        let mut wire = Wire::open(pool, "").await?;
+        let mut begun = Vec::new();
+        wire.outbox.clear();
+        for path in paths {
+            let head = wire.get(path);
+            let flags = END_HEADERS | END_STREAM;
+            frame(&mut wire.outbox, HEADERS, flags, wire.next, &head);
+            wire.next += 2;
+            begun.push(Begun::default());
+        }
+        let mut unanswered = begun.len();
+        let mut watches = Self { wire, begun };
+        while unanswered > 0 {
+            watches.wire.send().await?;
+            watches.wire.receive().await?;
+            let mut early = 0;
+            watches.take(&mut |_, _| early += 1, &mut unanswered)?;
+            if early > 0 {
+                return Err("a watch told of something before anything was changed".into());
+            }
+        }
+        Ok(watches)
+    }
+
+    /// Hands on each line with the number of its watch, until a watch ends, which is a failure.
+    pub async fn run(mut self, mut hear: impl FnMut(usize, &[u8])) -> Result<(), Error> {
+        let mut unanswered = 0;
+        loop {
+            self.take(&mut hear, &mut unanswered)?;
+            self.wire.open_window();
+            self.wire.send().await?;
+            self.wire.receive().await?;
+        }
+    }
+
+    /// All frames that are here.
+    fn take(
+        &mut self,
+        hear: &mut impl FnMut(usize, &[u8]),
+        unanswered: &mut usize,
+    ) -> Result<(), Error> {
+        while let Some((kind, flags, stream, payload)) = self.wire.frame() {
+            if !matches!(kind, DATA | HEADERS) {
+                self.wire.heard(kind, flags, stream, &payload)?;
+                continue;
+            }
+            if flags & END_STREAM != 0 {
+                let why = String::from_utf8_lossy(&payload);
+                return Err(format!("a watch ended: {why}").into());
+            }
+            if kind == HEADERS {
+                *unanswered = unanswered.saturating_sub(1);
+                continue;
+            }
+            let number = stream as usize / 2;
+            let begun = self.begun.get_mut(number).ok_or("nobody asked for it")?;
+            let length = u32::try_from(payload.len())?;
+            self.wire.taken += length;
+            begun.taken += length;
+            if begun.taken > STREAM_STEP {
+                let taken = std::mem::take(&mut begun.taken).to_be_bytes();
+                frame(&mut self.wire.outbox, WINDOW_UPDATE, 0, stream, &taken);
+            }
+            let mut rest = &payload[..];
+            while !rest.is_empty() {
+                let mut after = rest;
+                let line = &rest[..after.skip_until(b'\n')?];
+                rest = after;
+                match (line.ends_with(b"\n"), begun.line.is_empty()) {
+                    (true, true) => hear(number, line),
+                    (true, false) => {
+                        begun.line.extend_from_slice(line);
+                        hear(number, &begun.line);
+                        begun.line.clear();
+                    }
+                    (false, _) => begun.line.extend_from_slice(line),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bearer() -> String {
+    format!("Bearer {TOKEN}")
 }
 
 fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

@@ -30,8 +30,11 @@ pub const SETUP: Setup<'_> = Setup {
 
 pub fn measure(effort: &Effort) -> Result<Value> {
     // As it is released: what is measured beside is a release, too.
-    let mut cargo = progress::cargo(["build", "--release", "--workspace", "--example", "load"]);
-    progress::run(&mut cargo, "read the compiler's messages above")?;
+    if !effort.is_built {
+        let mut cargo = progress::cargo(["build", "--release", "--workspace", "--example", "load"]);
+        progress::run(&mut cargo, "read the compiler's messages above")?;
+    }
+    let program = program(effort);
     let dir = PathBuf::from("target/bench-api");
     let mut waiting = Waiting::new();
     let rounds = effort.rounds.min(ROUNDS_MAX);
@@ -42,7 +45,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         );
     }
     let load = |dir: &PathBuf, server: &[&str]| -> Result<Value> {
-        let mut load = Command::new("target/release/examples/load");
+        let mut load = Command::new(&program);
         load.arg("--dir").arg(dir).args(server);
         if effort.quick {
             load.arg("--quick");
@@ -82,6 +85,21 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         document["of_kube_apiserver"] = merged(&ratios);
     }
     Ok(document)
+}
+
+fn program(effort: &Effort) -> PathBuf {
+    effort.programs.join("examples/load")
+}
+
+/// One short round of everything, by a server alone.
+pub fn serve(effort: &Effort) -> Result<()> {
+    let dir = crate::target().join("bench-api");
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir)?;
+    let mut load = Command::new(program(effort));
+    let told = progress::read(load.arg("--quick").arg("--dir").arg(&dir));
+    let _ = std::fs::remove_dir_all(&dir);
+    told.map(drop)
 }
 
 /// Each number of ours as a part of theirs.
