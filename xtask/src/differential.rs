@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         None => {
             let mut test = Command::new("cargo");
-            test.args(["test", "-p", "weft-apiserver", "--test", "differential"])
+            test.args(["test", "--workspace", "--test", "differential"])
                 .args(["--", "--nocapture"]);
             if let (Some(manifests), Some(answers)) = (&args.manifests, &args.answers) {
                 let read = manifests::read(manifests, record::is_known)?;
