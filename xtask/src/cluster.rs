@@ -53,7 +53,7 @@ pub struct Cluster {
 }
 
 /// The program that [`build`] left.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     target().join("debug").join("weft")
 }
 

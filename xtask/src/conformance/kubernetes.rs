@@ -8,7 +8,7 @@
 //! suite has for them; its list of registries names that one. Images that are not to be had (`invalid…`) stay so. With `--repositories` or
 //! `--kubeconfig` nothing is pushed.
 //!
-//! What was seen goes, a line a test, to `target/conformance/results.jsonl` while it runs, and after a run of all tests to `docs/conformance.md`: how many passed, and for each
+//! What was seen goes, a line a test, to `target/conformance/results.jsonl` while it runs, behind a line that names suite and weft, so that `--resume` goes on from there; and after a run of all tests to `docs/conformance.md`: how many passed, and for each
 //! that did not its own first words and what it needs of a cluster (`conformance/needs.tsv`, by upstream's number of the test: its place in
 //! the suite's own list).
 //!
@@ -40,6 +40,7 @@ const UNPACK_KUBECTL: &str = include_str!("../../../tests/src/kubectl.py");
 /// Number, class and need of each test.
 const NEEDS: &str = include_str!("needs.tsv");
 const PAGE: &str = "docs/conformance.md";
+const RESULTS: &str = "results.jsonl";
 /// How long an interrupted suite may take to clean up.
 const ENDING: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
@@ -102,6 +103,12 @@ pub struct Args {
     /// Run against this cluster instead of one of three nodes that is started for it
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// The weft to run, instead of one built here
+    #[arg(long, value_name = "FILE", conflicts_with = "kubeconfig")]
+    program: Option<PathBuf>,
+    /// Go on where a run of the same weft was ended: what it judged stands
+    #[arg(long, conflicts_with = "kubeconfig")]
+    resume: bool,
     /// Tests side by side
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
     parallel: u16,
@@ -144,14 +151,14 @@ impl Test {
 }
 
 /// What came of one.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Outcome {
     result: Verdict,
     seconds: f64,
     words: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Passed,
     Failed,
@@ -160,6 +167,8 @@ enum Verdict {
 }
 
 impl Verdict {
+    const ALL: [Self; 4] = [Self::Passed, Self::Failed, Self::TimedOut, Self::Skipped];
+
     const fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -192,19 +201,34 @@ pub fn run(args: &Args) -> Result<()> {
         )
         .into());
     }
-    let (cluster, kubeconfig) = match &args.kubeconfig {
-        Some(file) => (None, std::path::absolute(file)?),
-        None => {
-            steps.step("build weft", cluster::build)?;
-            steps.step("build the suite's images", images)?;
-            let cluster = Cluster::start("conformance", 3, false)?;
-            steps.step("push the suite's images", || push(&cluster))?;
-            let kubeconfig = PathBuf::from(&cluster.kubeconfig);
-            (Some(cluster), kubeconfig)
-        }
-    };
     let folder = target().join("conformance");
     fs::create_dir_all(&folder)?;
+    let (cluster, kubeconfig, weft) = match &args.kubeconfig {
+        Some(file) => (
+            None,
+            std::path::absolute(file)?,
+            "of a kubeconfig".to_owned(),
+        ),
+        None => {
+            let program = match &args.program {
+                Some(program) => std::path::absolute(program)?,
+                None => {
+                    steps.step("build weft", cluster::build)?;
+                    cluster::program()
+                }
+            };
+            steps.step("build the suite's images", images)?;
+            let cluster = Cluster::start_program(&program, "conformance", 3, false)?;
+            steps.step("push the suite's images", || push(&cluster))?;
+            let kubeconfig = PathBuf::from(&cluster.kubeconfig);
+            (Some(cluster), kubeconfig, identity(&program)?)
+        }
+    };
+    let head = json!({"suite": RELEASE, "weft": weft});
+    let judged = match args.resume {
+        true => judged(&folder.join(RESULTS), &head)?,
+        false => BTreeMap::new(),
+    };
     let repositories = match &args.repositories {
         Some(file) => Some(std::path::absolute(file)?),
         None if cluster.is_some() => Some(repositories(&folder)?),
@@ -217,6 +241,8 @@ pub fn run(args: &Args) -> Result<()> {
         repositories,
         patience: Duration::from_secs(args.seconds.into()),
         folder: &folder,
+        head,
+        judged,
     };
     let what = format!(
         "{} of {total} tests, {} side by side",
@@ -434,19 +460,39 @@ struct Runner<'a> {
     repositories: Option<PathBuf>,
     patience: Duration,
     folder: &'a Path,
+    /// What the results are of.
+    head: Value,
+    /// What came of tests before this run, by their numbers.
+    judged: BTreeMap<usize, Outcome>,
 }
 
 impl Runner<'_> {
     fn run_all(&self, tests: &[Test], parallel: usize) -> Result<Vec<Outcome>> {
         interrupts::watch()?;
-        let (serial, beside): (Vec<usize>, Vec<usize>) =
-            (0..tests.len()).partition(|place| tests.get(*place).is_some_and(Test::is_serial));
-        let log = fs::File::create(self.folder.join("results.jsonl"))?;
-        let state = Mutex::new((
-            log,
-            Counting::new(tests.len() as u64, "tests"),
-            BTreeMap::new(),
-        ));
+        let known = |place: &usize| {
+            let test = tests.get(*place)?;
+            Some((*place, self.judged.get(&test.number)?.clone()))
+        };
+        let known: BTreeMap<usize, Outcome> =
+            (0..tests.len()).filter_map(|place| known(&place)).collect();
+        let (serial, beside): (Vec<usize>, Vec<usize>) = (0..tests.len())
+            .filter(|place| !known.contains_key(place))
+            .partition(|place| tests.get(*place).is_some_and(Test::is_serial));
+        let file = self.folder.join(RESULTS);
+        let log = match self.judged.is_empty() {
+            true => {
+                let mut log = fs::File::create(file)?;
+                writeln!(log, "{}", self.head)?;
+                log
+            }
+            false => {
+                let mut log = fs::File::options().append(true).open(file)?;
+                // The last line may be cut short.
+                writeln!(log)?;
+                log
+            }
+        };
+        let state = Mutex::new((log, Counting::new(tests.len() as u64, "tests"), known));
         let work = |places: &[usize], next: &AtomicUsize| -> Result<()> {
             while let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let Some(test) = tests.get(*place) else {
@@ -617,6 +663,47 @@ fn words(text: &str) -> String {
     told.chars().take(WORDS_MAX).collect()
 }
 
+/// Which build a program is, as far as results of one are not another's: its length and when it was made.
+fn identity(program: &Path) -> Result<String> {
+    let about = fs::metadata(program).with_context(|| format!("reading {}", program.display()))?;
+    let made = about.modified()?.duration_since(std::time::UNIX_EPOCH);
+    let made = made.map_or(0, |since| since.as_secs());
+    Ok(format!("{} bytes, made at {made}", about.len()))
+}
+
+/// What a run judged before, of the same suite and weft.
+fn judged(results: &Path, head: &Value) -> Result<BTreeMap<usize, Outcome>> {
+    let text = match fs::read_to_string(results) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", results.display())),
+    };
+    let mut lines = text.lines();
+    let is_of_this = lines
+        .next()
+        .and_then(|line| serde_json::from_str::<Value>(line).ok())
+        .is_some_and(|line| line == *head);
+    if !is_of_this {
+        let what = format!("{} is of another weft or suite", results.display());
+        return Err(Failure::new(what, "leave --resume out, and run all of it").into());
+    }
+    // The last line may be cut short: its test runs again.
+    Ok(lines.filter_map(outcome_of).collect())
+}
+
+fn outcome_of(line: &str) -> Option<(usize, Outcome)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let result = Verdict::ALL
+        .into_iter()
+        .find(|verdict| line["result"] == verdict.name())?;
+    let outcome = Outcome {
+        result,
+        seconds: line["seconds"].as_f64()?,
+        words: line["why"].as_str()?.to_owned(),
+    };
+    Some((usize::try_from(line["number"].as_u64()?).ok()?, outcome))
+}
+
 fn line_of(test: &Test, outcome: &Outcome) -> Value {
     json!({
         "number": test.number, "name": test.name, "file": test.file, "class": test.classes,
@@ -767,6 +854,34 @@ mod tests {
             assert_eq!(given, number.to_string());
             assert!(!needs.is_empty() && classes.chars().all(|class| "ABCDEF+".contains(class)));
         }
+    }
+
+    #[test]
+    fn a_run_goes_on_from_what_was_judged_by_the_same_weft() {
+        let folder = std::env::temp_dir().join(format!("weft-results-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let results = folder.join(RESULTS);
+        let (head, other) = (json!({"weft": "a"}), json!({"weft": "b"}));
+        assert!(judged(&results, &head).unwrap().is_empty());
+        let test = Test {
+            number: 7,
+            name: "n".to_owned(),
+            file: "f".to_owned(),
+            classes: "A".to_owned(),
+            needs: String::new(),
+        };
+        let outcome = Outcome {
+            result: Verdict::TimedOut,
+            seconds: 12.0,
+            words: "why".to_owned(),
+        };
+        let line = line_of(&test, &outcome);
+        fs::write(&results, format!("{head}\n{line}\n{{\"number\":8,\"res")).unwrap();
+        let found = judged(&results, &head).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&7]);
+        assert_eq!(line_of(&test, &found[&7]), line);
+        assert!(judged(&results, &other).is_err());
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
