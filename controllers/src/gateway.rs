@@ -30,7 +30,8 @@ use weft_api::view::{Namespace, Node, ObjectMeta};
 use weft_gateway::{Compiled, ListenerStatus, NamespacedName, Objects, api};
 use weft_kinds::{
     BACKEND_TLS_POLICY, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE,
-    HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE,
+    HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE, TCP_ROUTE,
+    TLS_ROUTE, UDP_ROUTE,
 };
 
 use crate::conditions::Condition;
@@ -51,6 +52,9 @@ pub const CONTROLLER: Controller = Controller {
             .kind::<Gateway>()
             .kind::<HttpRoute>()
             .kind::<GrpcRoute>()
+            .kind::<TlsRoute>()
+            .kind::<TcpRoute>()
+            .kind::<UdpRoute>()
             .kind::<ListenerSet>()
             .kind::<BackendTlsPolicy>()
             .kind::<ReferenceGrant>()
@@ -69,6 +73,9 @@ pub const CONTROLLER: Controller = Controller {
         keys.extend(all::<Gateway>(view));
         keys.extend(all::<HttpRoute>(view));
         keys.extend(all::<GrpcRoute>(view));
+        keys.extend(all::<TlsRoute>(view));
+        keys.extend(all::<TcpRoute>(view));
+        keys.extend(all::<UdpRoute>(view));
         keys.extend(all::<ListenerSet>(view));
         keys.extend(all::<BackendTlsPolicy>(view));
         keys
@@ -86,11 +93,14 @@ const CLASS: &str = "weft";
 
 /// Kinds whose statuses are told here.
 fn told_kinds() -> impl Iterator<Item = &'static Arc<Kind>> {
-    let kinds: [&'static Arc<Kind>; 6] = [
+    let kinds: [&'static Arc<Kind>; 9] = [
         &GATEWAY_CLASS,
         &GATEWAY,
         &HTTP_ROUTE,
         &GRPC_ROUTE,
+        &TLS_ROUTE,
+        &TCP_ROUTE,
+        &UDP_ROUTE,
         &LISTENER_SET,
         &BACKEND_TLS_POLICY,
     ];
@@ -105,8 +115,11 @@ fn key_of(kind: &Kind, key: &Key) -> Key {
 /// A lens that shows what the compiler takes. The status is read from the whole object.
 macro_rules! lens {
     ($name:ident, $kind:ident) => {
+        lens!($name, $kind, $name);
+    };
+    ($name:ident, $kind:ident, $of:ident) => {
         #[derive(Debug)]
-        struct $name(api::$name);
+        struct $name(api::$of);
 
         impl Lens for $name {
             const WHOLE: bool = true;
@@ -129,6 +142,9 @@ lens!(GatewayClass, GATEWAY_CLASS);
 lens!(Gateway, GATEWAY);
 lens!(HttpRoute, HTTP_ROUTE);
 lens!(GrpcRoute, GRPC_ROUTE);
+lens!(TlsRoute, TLS_ROUTE, StreamRoute);
+lens!(TcpRoute, TCP_ROUTE, StreamRoute);
+lens!(UdpRoute, UDP_ROUTE, StreamRoute);
 lens!(ListenerSet, LISTENER_SET);
 lens!(BackendTlsPolicy, BACKEND_TLS_POLICY);
 lens!(ReferenceGrant, REFERENCE_GRANT);
@@ -171,6 +187,18 @@ impl Track for GatewayApi {
         } else if is_of(&GRPC_ROUTE) {
             self.take(touched, Kind::GrpcRoute, |row: &Cached<GrpcRoute>| {
                 Object::GrpcRoute(row.body.0.clone())
+            })
+        } else if is_of(&TLS_ROUTE) {
+            self.take(touched, Kind::TlsRoute, |row: &Cached<TlsRoute>| {
+                Object::TlsRoute(row.body.0.clone())
+            })
+        } else if is_of(&TCP_ROUTE) {
+            self.take(touched, Kind::TcpRoute, |row: &Cached<TcpRoute>| {
+                Object::TcpRoute(row.body.0.clone())
+            })
+        } else if is_of(&UDP_ROUTE) {
+            self.take(touched, Kind::UdpRoute, |row: &Cached<UdpRoute>| {
+                Object::UdpRoute(row.body.0.clone())
             })
         } else if is_of(&LISTENER_SET) {
             self.take(touched, Kind::ListenerSet, |row: &Cached<ListenerSet>| {
@@ -251,6 +279,10 @@ impl GatewayApi {
         let gateways = differences(&GATEWAY, &before.gateways, &now.gateways);
         let routes = differences(&HTTP_ROUTE, &before.routes, &now.routes);
         let grpc = differences(&GRPC_ROUTE, &before.grpc_routes, &now.grpc_routes);
+        let tls = differences(&TLS_ROUTE, &before.tls_routes, &now.tls_routes);
+        let tcp = differences(&TCP_ROUTE, &before.tcp_routes, &now.tcp_routes);
+        let udp = differences(&UDP_ROUTE, &before.udp_routes, &now.udp_routes);
+        let grpc = grpc.chain(tls).chain(tcp).chain(udp);
         let sets = differences(&LISTENER_SET, &before.listener_sets, &now.listener_sets);
         let policies = differences(&BACKEND_TLS_POLICY, &before.policies, &now.policies);
         let keys = classes.chain(gateways).chain(routes);
@@ -314,6 +346,9 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         "listenersets" => listener_set(view, &key, compiled, cx).into_iter().collect(),
         "httproutes" => routes::told::<HttpRoute>(view, &key, &compiled.routes, cx),
         "grpcroutes" => routes::told::<GrpcRoute>(view, &key, &compiled.grpc_routes, cx),
+        "tlsroutes" => routes::told::<TlsRoute>(view, &key, &compiled.tls_routes, cx),
+        "tcproutes" => routes::told::<TcpRoute>(view, &key, &compiled.tcp_routes, cx),
+        "udproutes" => routes::told::<UdpRoute>(view, &key, &compiled.udp_routes, cx),
         "backendtlspolicies" => policy(view, &key, compiled, cx).into_iter().collect(),
         _ => Vec::new(),
     };

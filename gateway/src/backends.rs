@@ -16,8 +16,10 @@ pub(crate) struct Resolving<'o> {
     pub(crate) kind: RouteKind,
     /// The route's namespace.
     pub(crate) own: &'o str,
-    /// At a Gateway: the policies, and what it shows to backends.
-    pub(crate) outside: Option<(&'o Policies<'o>, Option<Arc<KeyPair>>)>,
+    /// At a Gateway.
+    pub(crate) is_outside: bool,
+    /// What backends have to prove, and what they are shown; none where they are spoken to by who knows.
+    pub(crate) proof: Option<(&'o Policies<'o>, Option<Arc<KeyPair>>)>,
 }
 
 impl Resolving<'_> {
@@ -96,7 +98,7 @@ impl Resolving<'_> {
             Some("kubernetes.io/h2c") => Protocol::H2c,
             _ => Protocol::AsAsked,
         };
-        let held = self.outside.as_ref().and_then(|(policies, client)| {
+        let held = self.proof.as_ref().and_then(|(policies, client)| {
             let found = policies.of_port(&name, service, *port)?;
             Some(found.map(|tls| match client {
                 None => tls,
@@ -131,7 +133,7 @@ impl Resolving<'_> {
         };
         let (kind, own) = (self.kind, self.own);
         let service = NamespacedName::new(namespace.as_str(), name.as_str());
-        let needs_grants = self.outside.is_some() && namespace != own;
+        let needs_grants = self.is_outside && namespace != own;
         if needs_grants && !self.objects.grants(kind.name(), own, "Service", &service) {
             let message = format!(
                 "No ReferenceGrant in {namespace} lets {kind}s of {own} refer to Service {service}."
@@ -153,8 +155,23 @@ impl Resolving<'_> {
                 let message = format!("Service {service} has no port {port}; it has {ports}.");
                 Err((Refusal::new("BackendNotFound", message), false))
             }
+            Some(found) if !found.speaks(*port, transport(kind)) => {
+                let message = format!(
+                    "Port {port} of Service {service} is not for {}, which {kind}s lead there.",
+                    transport(kind)
+                );
+                Err((Refusal::new("UnsupportedProtocol", message), true))
+            }
             Some(_) => Ok(()),
         }
+    }
+}
+
+/// What a route's backends are spoken to by, as Services name it.
+fn transport(kind: RouteKind) -> &'static str {
+    match kind {
+        RouteKind::Udp => "UDP",
+        RouteKind::Http | RouteKind::Grpc | RouteKind::Tls | RouteKind::Tcp => "TCP",
     }
 }
 

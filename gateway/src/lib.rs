@@ -31,6 +31,7 @@ mod route;
 mod rule;
 mod served;
 mod status;
+mod streams;
 
 pub use certificates::Wanted;
 pub use compile::{Compiled, compile};
@@ -52,3 +53,4 @@ pub use status::{
     AncestorStatus, Condition, GatewayStatus, ListenerSetStatus, ListenerStatus, ParentStatus,
     RouteStatus,
 };
+pub use streams::{StreamFront, StreamListener, StreamProtocol, StreamRoute};

@@ -265,6 +265,10 @@ fn kinds_of(protocol: &str, has_own: bool) -> &'static [&'static str] {
     match protocol {
         "HTTP" => &["HTTPRoute", "GRPCRoute"],
         "HTTPS" if has_own => &["HTTPRoute", "GRPCRoute"],
+        // Bytes have no host that would tell Gateways apart at an address that they share.
+        "TLS" if has_own => &["TLSRoute"],
+        "TCP" if has_own => &["TCPRoute"],
+        "UDP" if has_own => &["UDPRoute"],
         _ => &[],
     }
 }
@@ -317,7 +321,7 @@ fn judge_one<'o>(
     };
     let mut accepted = if known.is_empty() {
         let others = if judging.has_own {
-            "HTTP and HTTPS are"
+            "HTTP, HTTPS, TLS, TCP and UDP are"
         } else {
             "HTTP is"
         };
@@ -331,7 +335,9 @@ fn judge_one<'o>(
         }
     };
     let mut tls = None;
-    if protocol == "HTTPS" && !known.is_empty() {
+    let is_passed = protocol == "TLS" && is_passed_through(listener);
+    let has_tls = matches!(protocol.as_str(), "HTTPS" | "TLS") && !is_passed;
+    if has_tls && !known.is_empty() {
         let front = front_tls(owner, listener, judging);
         if let Some(refusal) = front.unresolved {
             resolved = resolved.and(Err(refusal));
@@ -341,7 +347,7 @@ fn judge_one<'o>(
         }
         tls = front.tls;
     }
-    let lacks_tls = protocol == "HTTPS" && tls.is_none();
+    let lacks_tls = has_tls && tls.is_none();
     let refusal = accepted.clone().err().or_else(|| {
         let unresolved = resolved.clone().err();
         unresolved.filter(|_| supported_kinds.is_empty() || lacks_tls)
@@ -359,6 +365,11 @@ fn judge_one<'o>(
         conflict,
         resolved,
     }
+}
+
+fn is_passed_through(listener: &Listener) -> bool {
+    let mode = listener.tls.as_ref().and_then(|tls| tls.mode.as_deref());
+    mode == Some("Passthrough")
 }
 
 /// What came of what a listener says of TLS.
@@ -395,7 +406,10 @@ fn front_tls(owner: Owner<'_>, listener: &Listener, judging: &Judging<'_>) -> Fr
         }
     }
     if tls.certificate_refs.is_empty() {
-        let message = "An HTTPS listener needs a certificate, and tls.certificateRefs names none.";
+        let protocol = &listener.protocol;
+        let message = format!(
+            "A listener of {protocol} that terminates needs a certificate, and tls.certificateRefs names none."
+        );
         front.unresolved = Some(Refusal::new("InvalidCertificateRef", message));
     }
     let validation = judging.tls.and_then(|tls| tls.validation(listener.port));
@@ -502,10 +516,17 @@ fn conflict(
         "TCP" => Some("TCP"),
         _ => None,
     };
+    let host =
+        |listener: &Listener| HostPattern::parse(listener.hostname.as_deref().unwrap_or_default());
     let own = family(&listener.protocol);
     let excludes = |other: &&Listener| {
-        let other = family(&other.protocol);
-        own.is_some() && other.is_some() && own != other
+        let is_apart = match family(&other.protocol) {
+            Some("TLS") if own == Some("TLS") => {
+                other.protocol == listener.protocol || host(other) != host(listener)
+            }
+            other => own.is_none() || other.is_none() || own == other,
+        };
+        !is_apart
     };
     if let Some(other) = others().find(excludes) {
         let message = format!(
@@ -514,8 +535,6 @@ fn conflict(
         );
         return Some(Refusal::new("ProtocolConflict", message));
     }
-    let host =
-        |listener: &Listener| HostPattern::parse(listener.hostname.as_deref().unwrap_or_default());
     let same =
         |other: &&Listener| other.protocol == listener.protocol && host(other) == host(listener);
     let other = others().find(same)?;

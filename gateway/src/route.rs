@@ -1,4 +1,4 @@
-//! An HTTPRoute or a GRPCRoute by itself: its rules as the data plane takes them, and what is wrong with them. Pure; done once for each state of
+//! A route by itself, whichever its kind: its rules as the data plane takes them, and what is wrong with them. Pure; done once for each state of
 //! the object.
 //!
 //! A rule with something that is not supported is no rule: it is told, and what it matches is answered with 500, lest a request
@@ -15,11 +15,12 @@ use http::StatusCode;
 
 use crate::api::{
     GrpcRoute, HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRetry, HttpRouteTimeouts,
-    Metadata, ParentReference,
+    Metadata, ParentReference, StreamRoute,
 };
 use crate::duration;
 use crate::rule::{Backend, BackendTarget, Filter, Match, Retry, Rule};
 use crate::status::Refusal;
+use crate::streams::StreamProtocol;
 
 /// Which kind a route is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +28,9 @@ pub enum RouteKind {
     #[default]
     Http,
     Grpc,
+    Tls,
+    Tcp,
+    Udp,
 }
 
 impl RouteKind {
@@ -35,6 +39,19 @@ impl RouteKind {
         match self {
             RouteKind::Http => "HTTPRoute",
             RouteKind::Grpc => "GRPCRoute",
+            RouteKind::Tls => "TLSRoute",
+            RouteKind::Tcp => "TCPRoute",
+            RouteKind::Udp => "UDPRoute",
+        }
+    }
+
+    /// What it leads on, where that is bytes and not requests.
+    pub(crate) fn stream(self) -> Option<StreamProtocol> {
+        match self {
+            RouteKind::Http | RouteKind::Grpc => None,
+            RouteKind::Tls => Some(StreamProtocol::Tls),
+            RouteKind::Tcp => Some(StreamProtocol::Tcp),
+            RouteKind::Udp => Some(StreamProtocol::Udp),
         }
     }
 }
@@ -107,6 +124,26 @@ impl Route {
             is_sticky: rule.session_persistence.is_some(),
         });
         let route = Self::compile(RouteKind::Grpc, object.metadata, rules.collect());
+        Self {
+            parents: spec.parent_refs,
+            hostnames: spec.hostnames,
+            ..route
+        }
+    }
+
+    /// Compiles the rule of a route of another kind: it has backends, and nothing else.
+    #[must_use]
+    pub fn stream(kind: RouteKind, object: StreamRoute) -> Self {
+        let spec = object.spec;
+        let rules = spec.rules.iter().take(1).map(|rule| Written {
+            matches: Vec::new(),
+            filters: &[],
+            backends: &rule.backend_refs,
+            timeouts: HttpRouteTimeouts::default(),
+            retry: None,
+            is_sticky: false,
+        });
+        let route = Self::compile(kind, object.metadata, rules.collect());
         Self {
             parents: spec.parent_refs,
             hostnames: spec.hostnames,

@@ -54,10 +54,8 @@ pub(crate) async fn dial(
     destination: Destination,
     context: CallContext,
 ) -> Result<Dialed, Failure> {
-    let (sender, mut pieces) = mpsc::channel::<Bytes>(WRITES_MAX);
-    let pieces = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
-    let pieces = futures::StreamExt::map(pieces, |piece| Ok::<_, BoxError>(Frame::data(piece)));
-    let request = Request::post("http://stream/").body(Body::new(StreamBody::new(pieces)));
+    let (sent, line) = line();
+    let request = Request::post("http://stream/").body(sent);
     let mut request = request.map_err(|_| failure::bad_request("its host is not valid"))?;
     request.extensions_mut().insert(Raw);
     let at = Instant::now();
@@ -77,11 +75,30 @@ pub(crate) async fn dial(
         // Only rules answer by themselves, and it met none.
         Begun::Answered(_) => return Err(FailureKind::NoRoute.into()),
     };
-    Ok(Dialed {
-        received: calling.await?.into_body(),
-        rest: Bytes::new(),
-        sent: PollSender::new(sender),
-    })
+    Ok(line.opened(calling.await?.into_body()))
+}
+
+/// A raw call that is not answered yet.
+pub(crate) struct Line(PollSender<Bytes>);
+
+/// What a raw call sends, and the call itself.
+pub(crate) fn line() -> (Body, Line) {
+    let (sender, mut pieces) = mpsc::channel::<Bytes>(WRITES_MAX);
+    let pieces = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
+    let pieces = futures::StreamExt::map(pieces, |piece| Ok::<_, BoxError>(Frame::data(piece)));
+    let sent = Body::new(StreamBody::new(pieces));
+    (sent, Line(PollSender::new(sender)))
+}
+
+impl Line {
+    /// Both directions, once it is answered.
+    pub(crate) fn opened(self, received: Body) -> Dialed {
+        Dialed {
+            received,
+            rest: Bytes::new(),
+            sent: self.0,
+        }
+    }
 }
 
 impl AsyncRead for Dialed {

@@ -41,6 +41,15 @@ pub static HTTP_ROUTE: LazyLock<Arc<Kind>> =
 pub static GRPC_ROUTE: LazyLock<Arc<Kind>> =
     LazyLock::new(|| Arc::new(named("GRPCRoute", "grpcroutes")));
 
+pub static TLS_ROUTE: LazyLock<Arc<Kind>> =
+    LazyLock::new(|| Arc::new(named("TLSRoute", "tlsroutes")));
+
+pub static TCP_ROUTE: LazyLock<Arc<Kind>> =
+    LazyLock::new(|| Arc::new(named("TCPRoute", "tcproutes")));
+
+pub static UDP_ROUTE: LazyLock<Arc<Kind>> =
+    LazyLock::new(|| Arc::new(named("UDPRoute", "udproutes")));
+
 pub static LISTENER_SET: LazyLock<Arc<Kind>> =
     LazyLock::new(|| Arc::new(named("ListenerSet", "listenersets")));
 

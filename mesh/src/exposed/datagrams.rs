@@ -1,7 +1,7 @@
-//! Datagrams from outside to a port of a Service: a session for each client, which is a flow to one endpoint.
+//! Datagrams from outside to a port of a Service, or to a listener of a Gateway for UDP: a session for each client, which is a flow to one endpoint.
 //!
-//! Invariants: one task owns the socket and the sessions of a place; sessions are bounded, and end when nothing came back for a while; what
-//! cannot be sent on is dropped.
+//! Invariants: one task owns the socket and the sessions of a place; sessions are bounded, and end when nothing came back for a while, or when
+//! the listener's route leads to their Service no more; what cannot be sent on is dropped.
 
 use std::{
     collections::HashMap,
@@ -19,6 +19,7 @@ use crate::{
     FlowSender, Outbound,
     affinity::Client,
     flow,
+    streams::{Meant, StreamPlace},
     table::{Protocol, Service},
 };
 
@@ -37,7 +38,7 @@ pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: C
             return;
         }
     };
-    let mut sessions: HashMap<SocketAddr, FlowSender> = HashMap::new();
+    let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
     let mut carrying = JoinSet::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
@@ -57,23 +58,25 @@ pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: C
             }
         };
         let datagram = Bytes::copy_from_slice(buffer.get(..bytes).unwrap_or_default());
-        if let Some(session) = sessions.get(&client)
-            && session.send(datagram.clone())
+        if let Some(session) = sessions.get_mut(&client)
+            && session.holds(&outbound, at)
+            && session.sender.send(datagram.clone())
         {
             continue;
         }
         if sessions.len() >= SESSIONS_MAX {
-            sessions.retain(|_, session| !session.is_ended());
+            sessions.retain(|_, session| !session.sender.is_ended());
             if sessions.len() >= SESSIONS_MAX {
                 continue;
             }
         }
-        let Some(endpoint) = endpoint(&outbound, at, client) else {
+        let Some((endpoint, led)) = endpoint(&outbound, at, client) else {
+            sessions.remove(&client);
             continue;
         };
         let (sender, sent) = flow();
         sender.send(datagram);
-        sessions.insert(client, sender);
+        sessions.insert(client, Session { sender, led });
         let (outbound, socket) = (outbound.clone(), Arc::clone(&socket));
         carrying.spawn(async move {
             let received = |datagram: Bytes| {
@@ -90,16 +93,54 @@ pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: C
     carrying.shutdown().await;
 }
 
-/// The endpoint for a client of a place.
-fn endpoint(outbound: &Outbound, at: At, client: SocketAddr) -> Option<SocketAddr> {
+/// A client's flow to an endpoint.
+struct Session {
+    sender: FlowSender,
+    led: Option<Led>,
+}
+
+/// What a listener of a Gateway led a client to.
+struct Led {
+    place: Arc<StreamPlace>,
+    meant: Meant,
+}
+
+impl Session {
+    /// Whether the client would still be led there.
+    fn holds(&mut self, outbound: &Outbound, at: At) -> bool {
+        let Some(led) = &mut self.led else {
+            return true;
+        };
+        let table = outbound.table();
+        match table.streams.of_datagrams(at.place) {
+            Some(now) if Arc::ptr_eq(now, &led.place) => true,
+            Some(now) if now.leads_to("", &led.meant) => {
+                led.place = Arc::clone(now);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The endpoint for a client of a place, and what led there.
+fn endpoint(outbound: &Outbound, at: At, client: SocketAddr) -> Option<(SocketAddr, Option<Led>)> {
     let table = outbound.table();
+    if let Some(place) = table.streams.of_datagrams(at.place) {
+        let meant = place.meant("", rand::random())?;
+        let service = table.service(&meant.namespace, &meant.name)?;
+        let endpoints = service.port_of(Protocol::Udp, meant.port)?.at(false);
+        let endpoint = chosen(outbound, service, meant.port, client, &endpoints)?;
+        let place = Arc::clone(place);
+        return Some((endpoint, Some(Led { place, meant })));
+    }
     let (service, port) = table.behind(Protocol::Udp, at.place)?;
     if !service.outside().admits(client.ip()) {
         return None;
     }
     let only_here = service.outside().local && !table.is_shared(at.node);
     let endpoints = service.port_of(Protocol::Udp, port)?.at(only_here);
-    chosen(outbound, service, port, client, &endpoints)
+    Some((chosen(outbound, service, port, client, &endpoints)?, None))
 }
 
 /// Where the client was last, if the Service wants that; else any.

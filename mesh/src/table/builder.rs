@@ -22,7 +22,7 @@ use super::{
     BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, PodRange, Port, Service, ServiceIndex,
     ServiceLabels, ServiceSpec, Table, Way, ranges::PodRanges,
 };
-use crate::{WorkloadInfo, front::Fronts, route::Listeners, wire};
+use crate::{WorkloadInfo, front::Fronts, route::Listeners, streams::Streams, wire};
 
 /// Names that are kept although nobody bears them any more, before they are looked for.
 const SPARE_NAMES_MAX: usize = 64;
@@ -218,6 +218,10 @@ impl TableBuilder {
         if served.fronts != self.served.fronts {
             let fronts = Fronts::of(&served.fronts, &self.table.fronts);
             self.table.fronts = Arc::new(fronts);
+        }
+        if served.streams != self.served.streams {
+            let streams = Streams::of(&served.streams, &self.table.streams);
+            self.table.streams = Arc::new(streams);
         }
         let (old, new) = (&self.served.services, &served.services);
         let changed = old.keys().chain(new.keys());
