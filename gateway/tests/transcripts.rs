@@ -1128,3 +1128,61 @@ fn a_gateway_with_an_address_of_its_own_serves_each_listener_at_its_port() {
           everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
     ");
 }
+
+/// TLS, TCP and UDP: who takes which routes, which of several is served, what shares a port, and where shares go.
+#[test]
+fn routes_of_bytes_are_served_by_their_place_and_name() {
+    let mut cluster = Cluster::of(
+        r"
+- kind: Node
+  metadata: {name: a, annotations: {weft.dev/gateway-port: '9080', weft.dev/service-addresses: 192.0.2.0/24}}
+  status: {addresses: [{type: InternalIP, address: 127.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+- kind: Service
+  metadata: {name: dns, namespace: shop}
+  spec: {clusterIP: 10.43.0.3, ports: [{name: dns, port: 53, protocol: UDP}]}
+- kind: Service
+  metadata: {name: far, namespace: other}
+  spec: {clusterIP: 10.43.0.4, ports: [{port: 80}]}
+- kind: Gateway
+  metadata: {name: bytes, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    addresses: [{value: 192.0.2.9}]
+    listeners:
+    - {name: tls, port: 443, protocol: TLS, hostname: '*.shop.test', tls: {mode: Passthrough}, allowedRoutes: {kinds: [{kind: TCPRoute}, {kind: TLSRoute}]}}
+    - {name: https, port: 443, protocol: HTTPS, hostname: a.shop.test, tls: {certificateRefs: [{name: gone}]}}
+    - {name: open, port: 443, protocol: TLS, hostname: b.shop.test, tls: {certificateRefs: [{name: gone}]}}
+    - {name: tcp, port: 81, protocol: TCP}
+    - {name: udp, port: 81, protocol: UDP}
+    - {name: http, port: 82, protocol: HTTP}
+    - {name: lost, port: 82, protocol: TCP}
+    - {name: same-name, port: 444, protocol: TLS, hostname: c.shop.test, tls: {mode: Passthrough}}
+    - {name: same-too, port: 444, protocol: HTTPS, hostname: c.shop.test, tls: {certificateRefs: [{name: gone}]}}
+- kind: TLSRoute
+  metadata: {name: wild, namespace: shop}
+  spec: {parentRefs: [{name: bytes, port: 443}], hostnames: ['*.test'], rules: [{backendRefs: [{name: web, port: 80, weight: 3}, {name: far, namespace: other, port: 80}]}]}
+- kind: TLSRoute
+  metadata: {name: nowhere, namespace: shop}
+  spec: {parentRefs: [{name: bytes, sectionName: tls}, {name: bytes, sectionName: https}], hostnames: [shop.test], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: TCPRoute
+  metadata: {name: b-older, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+  spec: {parentRefs: [{name: bytes, sectionName: tcp}], rules: [{backendRefs: [{name: web, port: 80}, {name: dns, port: 53, weight: 0}, {kind: Other, name: x, port: 1}]}]}
+- kind: TCPRoute
+  metadata: {name: a-newer, namespace: shop, creationTimestamp: '2026-01-01T00:00:01Z'}
+  spec: {parentRefs: [{name: bytes, sectionName: tcp}, {name: bytes, sectionName: http}, {kind: Service, group: '', name: web}], rules: [{backendRefs: [{name: api, port: 80}]}]}
+- kind: UDPRoute
+  metadata: {name: dns, namespace: shop}
+  spec: {parentRefs: [{name: bytes}], rules: [{backendRefs: [{name: dns, port: 53}, {name: web, port: 80}]}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told_without(&["class"]), @"");
+    // A grant opens its share; one for another kind does not.
+    cluster.apply(
+        r"
+- kind: ReferenceGrant
+  metadata: {name: shop, namespace: other}
+  spec: {from: [{group: gateway.networking.k8s.io, kind: TLSRoute, namespace: shop}], to: [{group: '', kind: Service}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told_of("tls shop/wild", true), @"");
+}

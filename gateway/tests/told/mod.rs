@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde_json::Value;
 use weft_api::view;
 use weft_gateway::{
-    Backend, BackendTarget, Compiled, Condition, Filter, Kind, NamespacedName, Object, Objects, PathMatch,
-    Rule, ServiceRoutes, api, compile,
+    Backend, BackendTarget, Compiled, Condition, Filter, Kind, NamespacedName, Object, Objects,
+    PathMatch, Rule, ServiceRoutes, api, compile,
 };
 
 /// What is there in every test: the class, one node, two services.

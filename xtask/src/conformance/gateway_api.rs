@@ -28,7 +28,7 @@ const MODULE: &str = "sigs.k8s.io/gateway-api";
 const REPORT: &str = "docs/conformance/gateway-api.yaml";
 /// The registry that the suite's images are of.
 const REGISTRY: &str = "registry.k8s.io";
-/// The suite's images and tags, and the components that stand for them. Nobody asks its DNS server anything: it only has to be ready.
+/// The suite's images and tags, and the components that stand for them.
 const IMAGES: [(&str, &str); 5] = [
     ("gateway-api/echo-basic:v1.5.1", "gateway-echo"),
     ("gateway-api/echo-basic:v1.6.0-dev.2", "gateway-echo"),
