@@ -418,12 +418,7 @@ impl Attachment<'_> {
         conditions
     }
 
-    fn serve_stream(
-        &self,
-        protocol: StreamProtocol,
-        resolved: &Resolved,
-        served: &mut Served,
-    ) {
+    fn serve_stream(&self, protocol: StreamProtocol, resolved: &Resolved, served: &mut Served) {
         // Only requests have routes to Services.
         let Place::Gateway { ours, claims, .. } = &self.place else {
             return;
@@ -432,7 +427,11 @@ impl Attachment<'_> {
         let route = |rules: &[Arc<Rule>]| StreamRoute {
             route: metadata.name.to_string(),
             created: metadata.created,
-            backends: rules.iter().flat_map(|rule| &rule.backends).cloned().collect(),
+            backends: rules
+                .iter()
+                .flat_map(|rule| &rule.backends)
+                .cloned()
+                .collect(),
         };
         let (opened, whole) = (route(&resolved.rules), route(&resolved.whole));
         for address in &ours.own {

@@ -229,7 +229,8 @@ async fn pass(
         if count == 0 {
             return to.shutdown().await;
         }
-        to.write_all(buffer.get(..count).unwrap_or_default()).await?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        to.write_all(bytes).await?;
         to.flush().await?;
     }
 }
@@ -268,9 +269,7 @@ impl hyper::body::Body for Sent {
             match &mut self.read {
                 Sending::Waiting(waiting) => {
                     self.read = match ready!(Pin::new(waiting).poll(cx)) {
-                        Ok(read) => {
-                            Sending::Open(ReaderStream::with_capacity(read, READ_BYTES))
-                        }
+                        Ok(read) => Sending::Open(ReaderStream::with_capacity(read, READ_BYTES)),
                         Err(_) => Sending::Ended,
                     };
                 }

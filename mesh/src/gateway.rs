@@ -190,7 +190,9 @@ async fn connection(
         }
     };
     if let Some(streams) = streams
-        && (front.as_ref()).is_none_or(|https| streams.goes_before(https, &name))
+        && front
+            .as_ref()
+            .is_none_or(|https| streams.goes_before(https, &name))
     {
         return told(streams::opened(&outbound(), &streams, &name, begun, client).await);
     }

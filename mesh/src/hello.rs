@@ -77,10 +77,11 @@ pub(crate) struct Begun {
 /// As [`Hello::take`], and when the client is too slow or goes.
 pub(crate) async fn name_of(mut stream: TcpStream) -> io::Result<(String, Begun)> {
     let reading = async {
-        let mut read = Vec::with_capacity(READ_BYTES);
+        let mut read = Vec::new();
         let mut hello = Hello::default();
         loop {
             let before = read.len();
+            read.reserve(READ_BYTES);
             let mut part = (&mut stream).take(READ_BYTES as u64);
             if part.read_buf(&mut read).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -158,6 +159,18 @@ impl AsyncWrite for Begun {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

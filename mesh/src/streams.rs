@@ -13,9 +13,7 @@ use std::{
 };
 
 use rustls::ServerConfig;
-use weft_gateway::{
-    BackendTarget, BackendTls, FrontTls, HostPattern, StreamFront, StreamProtocol,
-};
+use weft_gateway::{BackendTarget, BackendTls, FrontTls, HostPattern, StreamFront, StreamProtocol};
 
 use crate::front;
 pub(crate) use connection::{opened, plain};

@@ -201,7 +201,11 @@ async fn connections_reach_pods_of_either_node_whole_or_not_at_all() {
     let hearing = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut heard));
     assert!(hearing.await.expect("in time").is_err(), "{heard:?}");
     // Shares without anybody are nobody else's.
-    for shares in [&[("", 1), ("local", 0)][..], &[("local", 0)], &[("gone", 1)]] {
+    for shares in [
+        &[("", 1), ("local", 0)][..],
+        &[("local", 0)],
+        &[("gone", 1)],
+    ] {
         lead(shares);
         let refused = said(connected(port).await, b"!").await;
         assert!(refused.is_err(), "{shares:?}");
