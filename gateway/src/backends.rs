@@ -157,7 +157,7 @@ impl Resolving<'_> {
             }
             Some(found) if !found.speaks(*port, transport(kind)) => {
                 let message = format!(
-                    "Port {port} of Service {service} is not for {}, which {kind}s lead there.",
+                    "Port {port} of Service {service} is not for {}, which is what {kind}s lead on.",
                     transport(kind)
                 );
                 Err((Refusal::new("UnsupportedProtocol", message), true))

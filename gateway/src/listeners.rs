@@ -529,8 +529,12 @@ fn conflict(
         !is_apart
     };
     if let Some(other) = others().find(excludes) {
+        let hostname = match family(&other.protocol) == own {
+            true => " and hostname",
+            false => "",
+        };
         let message = format!(
-            "Listener {} has the same port for protocol {}.",
+            "Listener {} has the same port{hostname} for protocol {}.",
             other.name, other.protocol
         );
         return Some(Refusal::new("ProtocolConflict", message));

@@ -1175,7 +1175,95 @@ fn routes_of_bytes_are_served_by_their_place_and_name() {
   spec: {parentRefs: [{name: bytes}], rules: [{backendRefs: [{name: dns, port: 53}, {name: web, port: 80}]}]}
 ",
     );
-    insta::assert_snapshot!(cluster.told_without(&["class"]), @"");
+    insta::assert_snapshot!(cluster.told_without(&["class"]), @r"
+    gateway shop/bytes at 192.0.2.9
+      Accepted=True ListenersNotValid: 6 of 9 listeners are not valid: https, open, http, lost, same-name, same-too.
+      Programmed=True Programmed: 1 node answers at 192.0.2.9.
+      listener tls takes TLSRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidRouteKinds: Routes of kind TCPRoute cannot attach; TLSRoutes can.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:443.
+      listener https takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidCertificateRef: There is no Secret shop/gone.
+        Programmed=False Invalid: The listener is not served: There is no Secret shop/gone.
+      listener open takes TLSRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidCertificateRef: There is no Secret shop/gone.
+        Programmed=False Invalid: The listener is not served: There is no Secret shop/gone.
+      listener tcp takes TCPRoute, 2 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:81.
+      listener udp takes UDPRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:81.
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=False ProtocolConflict: Listener lost has the same port for protocol TCP.
+        Conflicted=True ProtocolConflict: Listener lost has the same port for protocol TCP.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False ProtocolConflict: The listener is not served: Listener lost has the same port for protocol TCP.
+      listener lost takes TCPRoute, 0 attached
+        Accepted=False ProtocolConflict: Listener http has the same port for protocol HTTP.
+        Conflicted=True ProtocolConflict: Listener http has the same port for protocol HTTP.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False ProtocolConflict: The listener is not served: Listener http has the same port for protocol HTTP.
+      listener same-name takes TLSRoute, 0 attached
+        Accepted=False ProtocolConflict: Listener same-too has the same port and hostname for protocol HTTPS.
+        Conflicted=True ProtocolConflict: Listener same-too has the same port and hostname for protocol HTTPS.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False ProtocolConflict: The listener is not served: Listener same-too has the same port and hostname for protocol HTTPS.
+      listener same-too takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=False ProtocolConflict: Listener same-name has the same port and hostname for protocol TLS.
+        Conflicted=True ProtocolConflict: Listener same-name has the same port and hostname for protocol TLS.
+        ResolvedRefs=False InvalidCertificateRef: There is no Secret shop/gone.
+        Programmed=False ProtocolConflict: The listener is not served: Listener same-name has the same port and hostname for protocol TLS.
+
+    tls shop/nowhere
+      at Gateway bytes tls
+        Accepted=False NoMatchingListenerHostname: No listener has a hostname in common with the route.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Gateway bytes https
+        Accepted=False NotAllowedByListeners: No listener allows TLSRoutes.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    tls shop/wild
+      at Gateway bytes 443
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=False RefNotPermitted: No ReferenceGrant in other lets TLSRoutes of shop refer to Service other/far.
+
+    tcp shop/a-newer
+      at Gateway bytes tcp
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Gateway bytes http
+        Accepted=False NotAllowedByListeners: No listener allows TCPRoutes.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    tcp shop/b-older
+      at Gateway bytes tcp
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=False UnsupportedProtocol: Port 53 of Service shop/dns is not for TCP, which is what TCPRoutes lead on. Backend x is a Other; only Services are supported.
+
+    udp shop/dns
+      at Gateway bytes
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=False UnsupportedProtocol: Port 80 of Service shop/web is not for UDP, which is what UDPRoutes lead on.
+
+    served
+      Tcp 192.0.2.9:81 listener *
+        *: shop/b-older → web.shop:80 | 500 Port 53 of Service shop/dns is not for TCP, which is what TCPRoutes lead on ×0 | 500 backend x is a Other; only Services are supported
+      Tls 192.0.2.9:443 listener *.shop.test
+        *.shop.test: shop/wild → web.shop:80 ×3 | 500 No ReferenceGrant in other lets TLSRoutes of shop refer to Service other/far
+      Udp 192.0.2.9:81 listener *
+        *: shop/dns → dns.shop:53 | 500 Port 80 of Service shop/web is not for UDP, which is what UDPRoutes lead on
+    ");
     // A grant opens its share; one for another kind does not.
     cluster.apply(
         r"
@@ -1184,5 +1272,18 @@ fn routes_of_bytes_are_served_by_their_place_and_name() {
   spec: {from: [{group: gateway.networking.k8s.io, kind: TLSRoute, namespace: shop}], to: [{group: '', kind: Service}]}
 ",
     );
-    insta::assert_snapshot!(cluster.told_of("tls shop/wild", true), @"");
+    insta::assert_snapshot!(cluster.told_of("tls shop/wild", true), @r"
+    tls shop/wild
+      at Gateway bytes 443
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      Tcp 192.0.2.9:81 listener *
+        *: shop/b-older → web.shop:80 | 500 Port 53 of Service shop/dns is not for TCP, which is what TCPRoutes lead on ×0 | 500 backend x is a Other; only Services are supported
+      Tls 192.0.2.9:443 listener *.shop.test
+        *.shop.test: shop/wild → web.shop:80 ×3 | far.other:80
+      Udp 192.0.2.9:81 listener *
+        *: shop/dns → dns.shop:53 | 500 Port 80 of Service shop/web is not for UDP, which is what UDPRoutes lead on
+    ");
 }
