@@ -297,25 +297,25 @@ impl Attachment<'_> {
     /// Which references hold, and how what they mean is called. A route to a service goes where its callers may go themselves, so it needs no
     /// grants, and its callers prove nothing to backends but who they are.
     pub(crate) fn resolve(&self, objects: &Objects, policies: &Policies<'_>) -> Resolved {
-        let (is_outside, proof) = match &self.place {
+        let outside = match &self.place {
             Place::Gateway { ours, .. } => {
                 let client = ours.client.as_ref();
                 let client = client.and_then(|client| client.as_ref().ok()).cloned();
-                (true, Some((policies, client)))
+                Some((policies, client))
             }
-            Place::Service { .. } => (false, None),
+            Place::Service { .. } => None,
         };
-        let resolving = |proof| Resolving {
+        let resolving = |outside| Resolving {
             objects,
             kind: self.route.kind,
             own: &self.route.metadata.name.namespace,
-            is_outside,
-            proof,
+            needs_grants: matches!(self.place, Place::Gateway { .. }),
+            outside,
         };
         let mut faults = Vec::new();
         // Datagrams prove nothing.
-        let proof = proof.filter(|_| self.route.kind != RouteKind::Udp);
-        let rules = self.resolved(&resolving(proof), &mut faults);
+        let outside = outside.filter(|_| self.route.kind != RouteKind::Udp);
+        let rules = self.resolved(&resolving(outside), &mut faults);
         let whole = match self.route.kind {
             RouteKind::Tls => self.resolved(&resolving(None), &mut Vec::new()),
             _ => Arc::clone(&rules),

@@ -17,9 +17,9 @@ pub(crate) struct Resolving<'o> {
     /// The route's namespace.
     pub(crate) own: &'o str,
     /// At a Gateway.
-    pub(crate) is_outside: bool,
-    /// What backends have to prove, and what they are shown; none where they are spoken to by who knows.
-    pub(crate) proof: Option<(&'o Policies<'o>, Option<Arc<KeyPair>>)>,
+    pub(crate) needs_grants: bool,
+    /// At a Gateway that speaks to backends itself: the policies, and what it shows to them.
+    pub(crate) outside: Option<(&'o Policies<'o>, Option<Arc<KeyPair>>)>,
 }
 
 impl Resolving<'_> {
@@ -98,7 +98,7 @@ impl Resolving<'_> {
             Some("kubernetes.io/h2c") => Protocol::H2c,
             _ => Protocol::AsAsked,
         };
-        let held = self.proof.as_ref().and_then(|(policies, client)| {
+        let held = self.outside.as_ref().and_then(|(policies, client)| {
             let found = policies.of_port(&name, service, *port)?;
             Some(found.map(|tls| match client {
                 None => tls,
@@ -133,7 +133,7 @@ impl Resolving<'_> {
         };
         let (kind, own) = (self.kind, self.own);
         let service = NamespacedName::new(namespace.as_str(), name.as_str());
-        let needs_grants = self.is_outside && namespace != own;
+        let needs_grants = self.needs_grants && namespace != own;
         if needs_grants && !self.objects.grants(kind.name(), own, "Service", &service) {
             let message = format!(
                 "No ReferenceGrant in {namespace} lets {kind}s of {own} refer to Service {service}."
