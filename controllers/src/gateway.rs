@@ -1,4 +1,4 @@
-//! Gateway API status: which classes, gateways and routes are weft's, and what became of them.
+//! Gateway API status: which classes, meshes, gateways and routes are weft's, and what became of them.
 //!
 //! What the nodes do with each object, and what is to be said of it, comes of one compiler ([`weft_gateway::compile`]), which the
 //! nodes run too; this controller writes its statuses. The objects that it reads are kept in a [`Track`], so that each is read once,
@@ -16,6 +16,7 @@
 //! Left to others: what is decided (`weft_gateway`), routing (`weft_mesh`).
 
 mod certificates;
+mod mesh;
 mod routes;
 mod version;
 
@@ -30,7 +31,7 @@ use weft_api::view::{Namespace, Node, ObjectMeta};
 use weft_gateway::{Compiled, ListenerStatus, NamespacedName, Objects, api};
 use weft_kinds::{
     BACKEND_TLS_POLICY, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE,
-    HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE,
+    HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE, X_MESH,
 };
 
 use crate::conditions::Condition;
@@ -53,6 +54,7 @@ pub const CONTROLLER: Controller = Controller {
             .kind::<GrpcRoute>()
             .kind::<ListenerSet>()
             .kind::<BackendTlsPolicy>()
+            .kind::<Mesh>()
             .kind::<ReferenceGrant>()
             .kind::<KeyPair>()
             .kind::<Authorities>()
@@ -71,6 +73,7 @@ pub const CONTROLLER: Controller = Controller {
         keys.extend(all::<GrpcRoute>(view));
         keys.extend(all::<ListenerSet>(view));
         keys.extend(all::<BackendTlsPolicy>(view));
+        keys.extend(meshes(view));
         keys
     },
     subject: |view, key| {
@@ -81,18 +84,19 @@ pub const CONTROLLER: Controller = Controller {
     reconcile,
 };
 
-/// The class that always exists.
+/// The class that always exists, and the mesh.
 const CLASS: &str = "weft";
 
 /// Kinds whose statuses are told here.
 fn told_kinds() -> impl Iterator<Item = &'static Arc<Kind>> {
-    let kinds: [&'static Arc<Kind>; 6] = [
+    let kinds: [&'static Arc<Kind>; 7] = [
         &GATEWAY_CLASS,
         &GATEWAY,
         &HTTP_ROUTE,
         &GRPC_ROUTE,
         &LISTENER_SET,
         &BACKEND_TLS_POLICY,
+        &X_MESH,
     ];
     kinds.into_iter()
 }
@@ -131,6 +135,7 @@ lens!(HttpRoute, HTTP_ROUTE);
 lens!(GrpcRoute, GRPC_ROUTE);
 lens!(ListenerSet, LISTENER_SET);
 lens!(BackendTlsPolicy, BACKEND_TLS_POLICY);
+lens!(Mesh, X_MESH);
 lens!(ReferenceGrant, REFERENCE_GRANT);
 
 /// What the compiler takes, and what came of it.
@@ -288,11 +293,23 @@ fn classes(view: &View) -> Vec<Key> {
     keys
 }
 
+/// The same of meshes.
+fn meshes(view: &View) -> Vec<Key> {
+    let mut keys: Vec<Key> = all::<Mesh>(view).collect();
+    keys.push(key_of(&X_MESH, &Key::cluster(CLASS)));
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     if touched.is_of(&CUSTOM_RESOURCE_DEFINITION) {
-        return match Definition::wants(&touched.key) {
-            true => classes(view),
-            false => Vec::new(),
+        return if Definition::wants(&touched.key) {
+            classes(view)
+        } else if mesh::is_definition(&touched.key) {
+            meshes(view)
+        } else {
+            Vec::new()
         };
     }
     let mut keys = view.tracked::<GatewayApi>().news();
@@ -315,6 +332,7 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         "httproutes" => routes::told::<HttpRoute>(view, &key, &compiled.routes, cx),
         "grpcroutes" => routes::told::<GrpcRoute>(view, &key, &compiled.grpc_routes, cx),
         "backendtlspolicies" => policy(view, &key, compiled, cx).into_iter().collect(),
+        "xmeshes" => mesh::told(view, &key, cx).into_iter().collect(),
         _ => Vec::new(),
     };
     Outcome::from_writes(writes)
@@ -379,10 +397,14 @@ fn class(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Optio
     let mut after = before.clone();
     after["conditions"] = conditions(&before["conditions"], &now, row.meta.generation, cx);
     if version::names_features(view) {
-        let features = weft_gateway::FEATURES.iter();
-        after["supportedFeatures"] = features.map(|name| json!({ "name": name })).collect();
+        after["supportedFeatures"] = features(weft_gateway::FEATURES);
     }
     Write::status(row, before, &after)
+}
+
+/// Names of features as statuses have them.
+fn features(names: &[&str]) -> Value {
+    names.iter().map(|name| json!({ "name": name })).collect()
 }
 
 fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Option<Write> {

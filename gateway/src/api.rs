@@ -47,6 +47,7 @@ pub struct Object<S> {
 
 pub type GatewayClass = Object<GatewayClassSpec>;
 pub type Gateway = Object<GatewaySpec>;
+pub type Mesh = Object<MeshSpec>;
 pub type HttpRoute = Object<HttpRouteSpec>;
 pub type GrpcRoute = Object<GrpcRouteSpec>;
 pub type ListenerSet = Object<ListenerSetSpec>;
@@ -85,6 +86,14 @@ where
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GatewayClassSpec {
+    pub controller_name: String,
+    /// Refused: there is nothing to set.
+    pub parameters_ref: Option<Value>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshSpec {
     pub controller_name: String,
     /// Refused: there is nothing to set.
     pub parameters_ref: Option<Value>,
@@ -206,6 +215,7 @@ pub struct ParentReference {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRouteRule {
+    pub name: Option<String>,
     #[serde(deserialize_with = "or_default")]
     pub matches: Vec<HttpRouteMatch>,
     #[serde(deserialize_with = "or_default")]

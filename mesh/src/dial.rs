@@ -29,6 +29,7 @@ use crate::{
     caller::Caller,
     failure,
     outbound::{Arrival, Begun, send},
+    route::{AnsweredBy, Stays},
     table::Table,
 };
 
@@ -41,9 +42,11 @@ pub(crate) struct Dialed {
     /// What of it was not read yet.
     rest: Bytes,
     sent: PollSender<Bytes>,
+    /// Where it leads, if that was asked for.
+    pub(crate) answered_by: Option<AnsweredBy>,
 }
 
-/// Connects to an endpoint of `destination`.
+/// Connects to an endpoint of `destination`, with `stays` to the one that it names, if that is there.
 ///
 /// # Errors
 /// As any call.
@@ -53,6 +56,7 @@ pub(crate) async fn dial(
     table: &Arc<Table>,
     destination: Destination,
     context: CallContext,
+    stays: Option<Stays>,
 ) -> Result<Dialed, Failure> {
     let (sender, mut pieces) = mpsc::channel::<Bytes>(WRITES_MAX);
     let pieces = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
@@ -60,6 +64,9 @@ pub(crate) async fn dial(
     let request = Request::post("http://stream/").body(Body::new(StreamBody::new(pieces)));
     let mut request = request.map_err(|_| failure::bad_request("its host is not valid"))?;
     request.extensions_mut().insert(Raw);
+    if let Some(stays) = stays {
+        request.extensions_mut().insert(stays);
+    }
     let at = Instant::now();
     let arrival = Arrival {
         request,
@@ -77,8 +84,10 @@ pub(crate) async fn dial(
         // Only rules answer by themselves, and it met none.
         Begun::Answered(_) => return Err(FailureKind::NoRoute.into()),
     };
+    let answered = calling.await?;
     Ok(Dialed {
-        received: calling.await?.into_body(),
+        answered_by: answered.extensions().get::<AnsweredBy>().copied(),
+        received: answered.into_body(),
         rest: Bytes::new(),
         sent: PollSender::new(sender),
     })

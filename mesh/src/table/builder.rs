@@ -356,6 +356,7 @@ impl TableBuilder {
         };
         let address = SocketAddr::new(spec.ip, spec.port);
         let mut endpoint = Endpoint {
+            key: Endpoint::key_of(&spec.pod, address),
             pod: spec.pod,
             address,
             node: spec.node,

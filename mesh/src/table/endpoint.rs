@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub(crate) way: Way,
     /// `address` for the wire.
     pub(crate) header: HeaderValue,
+    /// By which it is known to sessions, on every node ([`Endpoint::key_of`]).
+    pub(crate) key: u64,
     /// Of the pod at this address, whichever services lead to it.
     pub(super) standing: Arc<Standing>,
 }
@@ -70,6 +72,15 @@ impl Endpoint {
         &self.standing.health
     }
 
+    /// Of a pod and where it is: another pod at the address is another endpoint. FNV-1a, which is the same whatever a node was built by.
+    pub(super) fn key_of(pod: &str, address: SocketAddr) -> u64 {
+        let address = address.to_string();
+        let bytes = pod.bytes().chain([0]).chain(address.bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+
     /// This endpoint with what is known of `old`.
     pub(super) fn with_standing_of(&self, old: &Self) -> Arc<Self> {
         Arc::new(Self {
@@ -81,6 +92,7 @@ impl Endpoint {
             workload: Arc::clone(&self.workload),
             way: self.way,
             header: self.header.clone(),
+            key: self.key,
             standing: Arc::clone(&old.standing),
         })
     }
@@ -156,6 +168,11 @@ impl Port {
     /// The endpoint at an address, if it is in use.
     pub(crate) fn endpoint(&self, at: SocketAddr) -> Option<&Arc<Endpoint>> {
         self.all.iter().find(|endpoint| endpoint.address == at)
+    }
+
+    /// The first endpoint in use of which `is_it` holds.
+    pub(crate) fn find(&self, is_it: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
+        self.all.iter().find(|endpoint| is_it(endpoint))
     }
 
     /// Where its endpoints are, those of this node first.
