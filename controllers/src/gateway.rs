@@ -16,6 +16,7 @@
 //! Left to others: what is decided (`weft_gateway`), routing (`weft_mesh`).
 
 mod certificates;
+mod infrastructure;
 mod mesh;
 mod routes;
 mod version;
@@ -313,6 +314,9 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
         };
     }
     let mut keys = view.tracked::<GatewayApi>().news();
+    if touched.is_of(&SERVICE) {
+        keys.extend(touched.states::<Service>().filter_map(infrastructure::gateway_of));
+    }
     if told_kinds().any(|kind| touched.is_of(kind)) {
         keys.push(key_of(&touched.kind, &touched.key));
     }
@@ -327,7 +331,7 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     let compiled = view.tracked::<GatewayApi>().compiled();
     let writes = match kind {
         "gatewayclasses" => class(view, &key, compiled, cx).into_iter().collect(),
-        "gateways" => gateway(view, &key, compiled, cx).into_iter().collect(),
+        "gateways" => gateway(view, &key, compiled, cx),
         "listenersets" => listener_set(view, &key, compiled, cx).into_iter().collect(),
         "httproutes" => routes::told::<HttpRoute>(view, &key, &compiled.routes, cx),
         "grpcroutes" => routes::told::<GrpcRoute>(view, &key, &compiled.grpc_routes, cx),
@@ -407,9 +411,22 @@ fn features(names: &[&str]) -> Value {
     names.iter().map(|name| json!({ "name": name })).collect()
 }
 
-fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Option<Write> {
-    let row = view.get::<Gateway>(key)?;
-    let now = compiled.gateways.get(&name_of(key))?;
+fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Vec<Write> {
+    let Some(row) = view.get::<Gateway>(key) else {
+        return Vec::new();
+    };
+    let now = compiled.gateways.get(&name_of(key));
+    let status = now.and_then(|now| gateway_status(row, now, cx));
+    let mut writes: Vec<Write> = status.into_iter().collect();
+    writes.extend(infrastructure::kept(view, row, now));
+    writes
+}
+
+fn gateway_status(
+    row: &Cached<Gateway>,
+    now: &weft_gateway::GatewayStatus,
+    cx: &Context<'_>,
+) -> Option<Write> {
     let before = status_of(row);
     let generation = row.meta.generation;
     let addresses = now.addresses.iter();

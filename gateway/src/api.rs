@@ -141,6 +141,11 @@ pub struct GatewayAddress {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Infrastructure {
+    /// Of what is made for the Gateway.
+    #[serde(deserialize_with = "or_default")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    pub annotations: BTreeMap<String, String>,
     /// Refused: there is nothing to set.
     pub parameters_ref: Option<Value>,
 }
@@ -488,10 +493,13 @@ impl From<&view::Service> for Service {
             .flat_map(|told| told.ingress.iter().flatten());
         let outside = ingress.filter_map(|told| told.ip.as_ref()?.parse().ok());
         let is_external = spec.type_.as_deref() == Some("ExternalName");
+        let class = spec.load_balancer_class.as_deref();
+        let stands_for_gateway = class == Some(weft_api::annotation::GATEWAY_SERVICE_CLASS);
         Self {
             ports: ports.collect(),
             app_protocols: app_protocols.collect(),
-            outside: outside.collect(),
+            // What stands for a Gateway takes no address from it.
+            outside: outside.filter(|_| !stands_for_gateway).collect(),
             is_headless: spec.cluster_ip.as_deref() == Some("None"),
             external_name: is_external.then(|| spec.external_name.clone().unwrap_or_default()),
         }

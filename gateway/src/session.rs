@@ -4,6 +4,7 @@
 //! none, so that a rule keeps its sessions when others come and go before one with a name.
 
 use http::HeaderName;
+use weft_api::hash::fnv1a_64;
 
 use crate::api::SessionPersistence;
 use crate::duration;
@@ -14,7 +15,8 @@ use crate::rule::{Carried, Session};
 /// # Errors
 /// Half a sentence with what is not supported.
 pub(crate) fn read(written: &SessionPersistence, of: &str) -> Result<Session, String> {
-    let scope = hash(of);
+    // The same on every node, whatever it was built by.
+    let scope = fnv1a_64(of.bytes());
     let named = written.session_name.as_deref();
     let named = named.filter(|name| !name.is_empty());
     let name = named.map_or_else(|| format!("weft-session-{scope:016x}"), str::to_owned);
@@ -49,13 +51,6 @@ pub(crate) fn read(written: &SessionPersistence, of: &str) -> Result<Session, St
 /// What names are made of (RFC 9110 §5.6.2).
 fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// FNV-1a: the same on every node, whatever it was built by.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

@@ -459,7 +459,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
     rules:
     - backendRefs: [{name: web, port: 80}]
       retry: {attempts: 3, codes: [503]}
-      sessionPersistence: {type: Cookie}
+      sessionPersistence: {type: Cookie, idleTimeout: 5m}
 ",
     );
     insta::assert_snapshot!(cluster.told(), @r#"
@@ -492,7 +492,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
 
     route shop/ignored
       at Gateway public
-        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].sessionPersistence.
+        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].sessionPersistence.idleTimeout.
         ResolvedRefs=True ResolvedRefs: All references hold.
 
     route shop/partly

@@ -157,11 +157,13 @@ impl TableBuilder {
                 }
             }
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
+            let is_preferred = |endpoint: &&Arc<Endpoint>| spec.preferred.contains(&endpoint.address.ip());
             ports.push(Port {
                 name: port.name,
                 protocol: port.protocol,
                 number: port.port,
                 near: all.iter().filter(is_near).cloned().collect(),
+                preferred: all.iter().filter(is_preferred).cloned().collect(),
                 all,
                 outside,
             });

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::HeaderValue;
-use weft_api::identity::SpiffeId;
+use weft_api::{hash::fnv1a_64, identity::SpiffeId};
 
 use super::Protocol;
 use crate::{
@@ -72,13 +72,10 @@ impl Endpoint {
         &self.standing.health
     }
 
-    /// Of a pod and where it is: another pod at the address is another endpoint. FNV-1a, which is the same whatever a node was built by.
+    /// Of a pod and where it is: another pod at the address is another endpoint. The same whatever a node was built by.
     pub(super) fn key_of(pod: &str, address: SocketAddr) -> u64 {
         let address = address.to_string();
-        let bytes = pod.bytes().chain([0]).chain(address.bytes());
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        fnv1a_64(pod.bytes().chain([0]).chain(address.bytes()))
     }
 
     /// This endpoint with what is known of `old`.
@@ -113,44 +110,49 @@ pub(crate) struct Port {
     pub(super) number: u16,
     /// Endpoints of this node.
     pub(super) near: Vec<Arc<Endpoint>>,
+    /// Those that its Service wants callers of this node to go to; none where it is the same to it.
+    pub(super) preferred: Vec<Arc<Endpoint>>,
     pub(super) all: Vec<Arc<Endpoint>>,
     /// An endpoint of no node, as somebody writes into a slice for what is not in the cluster.
     pub(super) outside: Option<SocketAddr>,
 }
 
 impl Port {
-    /// Chooses an endpoint that is not among `tried`: of this node while those are neither busy nor failing, else
-    /// of all. `None` when every endpoint was tried or there is none.
+    /// Chooses an endpoint that is not among `tried`: of this node while those are neither busy nor failing, then of those that are
+    /// preferred, else of all. `None` when every endpoint was tried or there is none.
     pub(crate) fn pick(
         &self,
         tried: &[SocketAddr],
         now: u64,
         rng: &mut impl rand::Rng,
     ) -> Option<&Arc<Endpoint>> {
-        if let Some(near) = pick(&self.near, tried, now, rng)
-            && !near.health().is_ejected(now)
-            && near.load().pending() < balance::SPILL_PENDING
-        {
-            return Some(near);
+        for tier in [&self.near, &self.preferred] {
+            if let Some(found) = pick(tier, tried, now, rng)
+                && !found.health().is_ejected(now)
+                && found.load().pending() < balance::SPILL_PENDING
+            {
+                return Some(found);
+            }
         }
         pick(&self.all, tried, now, rng)
     }
 
-    /// Chooses among all, wherever they are.
+    /// Chooses among all, wherever they are, or among those that are preferred.
     pub(crate) fn pick_anywhere(
         &self,
         tried: &[SocketAddr],
         now: u64,
         rng: &mut impl rand::Rng,
     ) -> Option<&Arc<Endpoint>> {
-        pick(&self.all, tried, now, rng)
+        pick(&self.preferred, tried, now, rng).or_else(|| pick(&self.all, tried, now, rng))
     }
 
-    /// Where its endpoints are; of this node only, if that is asked for.
+    /// Where its endpoints are, or those that are preferred; of this node only, if that is asked for.
     pub(crate) fn at(&self, only_here: bool) -> Vec<SocketAddr> {
         let endpoints = match only_here {
             true => &self.near,
-            false => &self.all,
+            false if self.preferred.is_empty() => &self.all,
+            false => &self.preferred,
         };
         endpoints.iter().map(|endpoint| endpoint.address).collect()
     }
@@ -203,6 +205,7 @@ impl Port {
             protocol: self.protocol,
             number: self.number,
             near: self.near.iter().map(&renewed).collect(),
+            preferred: self.preferred.iter().map(&renewed).collect(),
             all: self.all.iter().map(&renewed).collect(),
             outside: self.outside,
         }
@@ -215,6 +218,7 @@ impl Port {
         (&self.name, self.protocol, self.number, self.outside)
             == (&other.name, other.protocol, other.number, other.outside)
             && same(&self.near, &other.near)
+            && same(&self.preferred, &other.preferred)
             && same(&self.all, &other.all)
     }
 }

@@ -1,6 +1,7 @@
 //! What the agent says of a Service: plain values, as read from Kubernetes' objects.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -30,6 +31,8 @@ pub struct ServiceSpec {
     pub external_local: bool,
     /// How long a client that is known by its address stays with its endpoint (`sessionAffinity: ClientIP`).
     pub affinity: Option<Duration>,
+    /// Where the endpoints are that this node's callers prefer, if they do (`trafficDistribution`).
+    pub preferred: BTreeSet<IpAddr>,
     /// What its slices say for names.
     pub names: Vec<Arc<SliceNames>>,
 }

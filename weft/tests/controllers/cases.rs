@@ -8,6 +8,7 @@ use weft_kinds::{
     CAPABILITY_GRANT, CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, DEPLOYMENT,
     ENDPOINT_SLICE, EVENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, KEY_VALUE_STORE, Kind, LEASE,
     NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE, SERVICE_ACCOUNT,
+    X_MESH,
 };
 
 use crate::world::{World, deployment, namespace, node_object};
@@ -586,6 +587,25 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
         .collect();
     assert!(features.contains(&"HTTPRouteMethodMatching"));
     assert!(features.is_sorted(), "{features:?}");
+    let mesh = world.get(&X_MESH, "weft");
+    let features: Vec<&str> = mesh["status"]["supportedFeatures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|feature| feature["name"].as_str().unwrap())
+        .collect();
+    assert!(features.contains(&"MeshConsumerRoute"));
+    assert!(features.is_sorted(), "{features:?}");
+    assert_eq!(told(&world, &X_MESH, "weft"), "Accepted=True");
+    // Another's is not judged, and ours comes back.
+    world.create(
+        &X_MESH,
+        json!({"metadata": {"name": "other"}, "spec": {"controllerName": "other.dev/mesh"}}),
+    );
+    world.delete(&X_MESH, "weft", Propagation::Background);
+    world.settle();
+    assert_eq!(told(&world, &X_MESH, "other"), "Accepted=Unknown");
+    assert_eq!(told(&world, &X_MESH, "weft"), "Accepted=True");
     let accepted = told(&world, &GATEWAY, "web");
     assert!(accepted.starts_with("Accepted=True"), "{accepted}");
 
