@@ -176,13 +176,13 @@ const WEBSOCKET_OVER_TLS: &str = "kubernetes.io/wss";
 /// error is the end of a sentence.
 fn spoken(kind: RouteKind, named: Option<&str>) -> Result<Protocol, &'static str> {
     match named {
-        Some("kubernetes.io/h2c" | "h2c" | "http2" | "grpc") => Ok(Protocol::H2c),
+        Some("kubernetes.io/h2c") => Ok(Protocol::H2c),
         Some("kubernetes.io/ws" | WEBSOCKET_OVER_TLS) => match kind {
             RouteKind::Http => Ok(Protocol::AsAsked),
             RouteKind::Grpc => Err("which carries no gRPC"),
         },
         Some(other) if other.starts_with("kubernetes.io/") => Err("which is not supported"),
-        _ => Ok(Protocol::AsAsked),
+        other => Ok(Protocol::named(other)),
     }
 }
 

@@ -174,6 +174,17 @@ pub enum Protocol {
     H2c,
 }
 
+impl Protocol {
+    /// What is spoken at a port of a Service, by the name that its `appProtocol` has for it. Most names say nothing of that.
+    #[must_use]
+    pub fn named(name: Option<&str>) -> Self {
+        match name {
+            Some("kubernetes.io/h2c" | "h2c" | "http2" | "grpc") => Protocol::H2c,
+            _ => Protocol::AsAsked,
+        }
+    }
+}
+
 /// How a backend proves itself, and what it is shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackendTls {

@@ -50,7 +50,7 @@ use crate::{
     resolve::Target,
     route::{Entry, Exchange, Mirrored, Stays, Sticky, View},
     speak::speak,
-    table::Table,
+    table::{Port, Table},
 };
 
 pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
@@ -318,7 +318,16 @@ pub(crate) fn filter(
     mut arrival: Arrival,
 ) -> Result<Filtered, Failure> {
     let (destination, exchange) = match way {
-        CallWay::Direct(target) => (Destination::of(target), None),
+        CallWay::Direct(target) => {
+            let is_raw = arrival.request.extensions().get::<Raw>().is_some();
+            if let Target::Service { service, port } = &target
+                && !is_raw
+                && service.port(*port).is_some_and(Port::speaks_h2)
+            {
+                arrival.request.extensions_mut().insert(SpeaksH2);
+            }
+            (Destination::of(target), None)
+        }
         CallWay::Routed(entry) => {
             let sticky = sticky(entry, table, &arrival.request);
             if let Some(sticky) = &sticky {

@@ -28,11 +28,12 @@ impl Here {
     /// Where the endpoints are that callers of this node prefer; nobody where that is the same to them.
     pub(super) fn preferred(&self, slices: &[Arc<Slice>]) -> BTreeSet<IpAddr> {
         let ready = || slices.iter().flat_map(|slice| slice.hinted());
-        let zone = self.zone.as_ref().into_iter();
+        let by_zone = || {
+            let zone = self.zone.as_ref()?;
+            chosen(ready(), |hints| &hints.zones, zone)
+        };
         let by_node = chosen(ready(), |hints| &hints.nodes, &self.node);
-        by_node
-            .or_else(|| zone.filter_map(|zone| chosen(ready(), |hints| &hints.zones, zone)).next())
-            .unwrap_or_default()
+        by_node.or_else(by_zone).unwrap_or_default()
     }
 }
 

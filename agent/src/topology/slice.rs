@@ -221,6 +221,8 @@ pub(super) fn service_spec(
             name: port.name.clone(),
             protocol: Protocol::parse(port.protocol.as_deref()),
             port: number,
+            speaks_h2: weft_gateway::Protocol::named(port.app_protocol.as_deref())
+                == weft_gateway::Protocol::H2c,
             node_port: port
                 .node_port
                 .and_then(|port| u16::try_from(port).ok())

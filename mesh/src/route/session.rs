@@ -176,10 +176,10 @@ fn mixed(scope: u64, key: u64) -> u64 {
 /// All that may be the session's: of one name there may be cookies for several paths.
 fn tokens<'h>(carried: &'h Carried, lines: &'h HeaderMap) -> impl Iterator<Item = Token> + 'h {
     let (line, cookie) = match carried {
-        Carried::Cookie { name, .. } => (&header::COOKIE, Some(name.as_str())),
-        Carried::Header(name) => (name, None),
+        Carried::Cookie { name, .. } => (header::COOKIE, Some(name.as_str())),
+        Carried::Header(name) => (name.clone(), None),
     };
-    let values = lines.get_all(line).iter();
+    let values = lines.get_all(&line).iter();
     let values = values.filter_map(|value| value.to_str().ok());
     let parts = values.flat_map(move |value| {
         let limit = match cookie {
@@ -200,7 +200,7 @@ fn tokens<'h>(carried: &'h Carried, lines: &'h HeaderMap) -> impl Iterator<Item 
 
 /// The paths for which a cookie is sent again: those that the match is for, or what is sure of them.
 fn cookie_path(path: &PathMatch) -> &str {
-    let path = match path {
+    let path: &str = match path {
         PathMatch::Exact(path) => path,
         PathMatch::Prefix(prefix) => elements(prefix),
         PathMatch::Method(_) => "",

@@ -162,6 +162,7 @@ impl TableBuilder {
                 name: port.name,
                 protocol: port.protocol,
                 number: port.port,
+                speaks_h2: port.speaks_h2,
                 near: all.iter().filter(is_near).cloned().collect(),
                 preferred: all.iter().filter(is_preferred).cloned().collect(),
                 all,

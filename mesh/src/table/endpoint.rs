@@ -108,6 +108,7 @@ pub(crate) struct Port {
     pub(super) name: Option<String>,
     pub(super) protocol: Protocol,
     pub(super) number: u16,
+    pub(super) speaks_h2: bool,
     /// Endpoints of this node.
     pub(super) near: Vec<Arc<Endpoint>>,
     /// Those that its Service wants callers of this node to go to; none where it is the same to it.
@@ -184,6 +185,11 @@ impl Port {
         all.map(|endpoint| endpoint.address).collect()
     }
 
+    /// Whether its endpoints understand HTTP/2 alone.
+    pub(crate) fn speaks_h2(&self) -> bool {
+        self.speaks_h2
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -204,6 +210,7 @@ impl Port {
             name: self.name.clone(),
             protocol: self.protocol,
             number: self.number,
+            speaks_h2: self.speaks_h2,
             near: self.near.iter().map(&renewed).collect(),
             preferred: self.preferred.iter().map(&renewed).collect(),
             all: self.all.iter().map(&renewed).collect(),
@@ -217,6 +224,7 @@ impl Port {
         };
         (&self.name, self.protocol, self.number, self.outside)
             == (&other.name, other.protocol, other.number, other.outside)
+            && self.speaks_h2 == other.speaks_h2
             && same(&self.near, &other.near)
             && same(&self.preferred, &other.preferred)
             && same(&self.all, &other.all)

@@ -89,6 +89,8 @@ pub struct ServicePortSpec {
     pub name: Option<String>,
     pub protocol: Protocol,
     pub port: u16,
+    /// HTTP/2 is spoken there, without an upgrade, and nothing else.
+    pub speaks_h2: bool,
     /// Where each node serves it, too.
     pub node_port: Option<u16>,
     pub endpoints: Vec<EndpointSpec>,

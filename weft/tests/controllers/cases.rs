@@ -563,10 +563,22 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
         &GATEWAY,
         json!({
             "metadata": {"name": "web", "namespace": "default"},
-            "spec": {"gatewayClassName": "weft", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+            "spec": {
+                "gatewayClassName": "weft", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+                "infrastructure": {"labels": {"team": "shop"}, "annotations": {"note": "x"}},
+            },
         }),
     );
     world.settle();
+    let service = world.get(&SERVICE, "web-weft");
+    let metadata = &service["metadata"];
+    assert_eq!(
+        metadata["labels"],
+        json!({"team": "shop", "gateway.networking.k8s.io/gateway-name": "web"})
+    );
+    assert_eq!(metadata["annotations"], json!({"note": "x"}));
+    assert_eq!(metadata["ownerReferences"][0]["name"], "web");
+    assert_eq!(service["spec"]["ports"][0]["port"], 80);
     let told = |world: &World, kind: &Arc<Kind>, name: &str| {
         let conditions = world.get(kind, name)["status"]["conditions"].clone();
         let conditions = conditions.as_array().cloned().unwrap_or_default();
