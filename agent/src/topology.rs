@@ -9,6 +9,7 @@
 
 mod certificates;
 mod cluster;
+mod nearness;
 mod slice;
 
 use self::cluster::{Cluster, name_of};
@@ -124,7 +125,7 @@ impl Topology {
     pub fn new(node: &str, trust_domain: &str) -> Self {
         Self {
             seen: Arc::new(Mutex::new(Seen {
-                cluster: Cluster::new(trust_domain),
+                cluster: Cluster::new(trust_domain).seen_from(node),
                 arrived: BTreeSet::new(),
             })),
             changed: Arc::new(Notify::new()),

@@ -1,4 +1,4 @@
-//! Gateway API status: which classes, gateways and routes are weft's, and what became of them.
+//! Gateway API status: which classes, meshes, gateways and routes are weft's, and what became of them.
 //!
 //! What the nodes do with each object, and what is to be said of it, comes of one compiler ([`weft_gateway::compile`]), which the
 //! nodes run too; this controller writes its statuses. The objects that it reads are kept in a [`Track`], so that each is read once,
@@ -16,6 +16,8 @@
 //! Left to others: what is decided (`weft_gateway`), routing (`weft_mesh`).
 
 mod certificates;
+mod infrastructure;
+mod mesh;
 mod routes;
 mod version;
 
@@ -31,7 +33,7 @@ use weft_gateway::{Compiled, ListenerStatus, NamespacedName, Objects, api};
 use weft_kinds::{
     BACKEND_TLS_POLICY, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE,
     HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE, TCP_ROUTE,
-    TLS_ROUTE, UDP_ROUTE,
+    TLS_ROUTE, UDP_ROUTE, X_MESH,
 };
 
 use crate::conditions::Condition;
@@ -57,6 +59,7 @@ pub const CONTROLLER: Controller = Controller {
             .kind::<UdpRoute>()
             .kind::<ListenerSet>()
             .kind::<BackendTlsPolicy>()
+            .kind::<Mesh>()
             .kind::<ReferenceGrant>()
             .kind::<KeyPair>()
             .kind::<Authorities>()
@@ -78,6 +81,7 @@ pub const CONTROLLER: Controller = Controller {
         keys.extend(all::<UdpRoute>(view));
         keys.extend(all::<ListenerSet>(view));
         keys.extend(all::<BackendTlsPolicy>(view));
+        keys.extend(meshes(view));
         keys
     },
     subject: |view, key| {
@@ -88,12 +92,12 @@ pub const CONTROLLER: Controller = Controller {
     reconcile,
 };
 
-/// The class that always exists.
+/// The class that always exists, and the mesh.
 const CLASS: &str = "weft";
 
 /// Kinds whose statuses are told here.
 fn told_kinds() -> impl Iterator<Item = &'static Arc<Kind>> {
-    let kinds: [&'static Arc<Kind>; 9] = [
+    let kinds: [&'static Arc<Kind>; 10] = [
         &GATEWAY_CLASS,
         &GATEWAY,
         &HTTP_ROUTE,
@@ -103,6 +107,7 @@ fn told_kinds() -> impl Iterator<Item = &'static Arc<Kind>> {
         &UDP_ROUTE,
         &LISTENER_SET,
         &BACKEND_TLS_POLICY,
+        &X_MESH,
     ];
     kinds.into_iter()
 }
@@ -147,6 +152,7 @@ lens!(TcpRoute, TCP_ROUTE, StreamRoute);
 lens!(UdpRoute, UDP_ROUTE, StreamRoute);
 lens!(ListenerSet, LISTENER_SET);
 lens!(BackendTlsPolicy, BACKEND_TLS_POLICY);
+lens!(Mesh, X_MESH);
 lens!(ReferenceGrant, REFERENCE_GRANT);
 
 /// What the compiler takes, and what came of it.
@@ -320,14 +326,29 @@ fn classes(view: &View) -> Vec<Key> {
     keys
 }
 
+/// The same of meshes.
+fn meshes(view: &View) -> Vec<Key> {
+    let mut keys: Vec<Key> = all::<Mesh>(view).collect();
+    keys.push(key_of(&X_MESH, &Key::cluster(CLASS)));
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     if touched.is_of(&CUSTOM_RESOURCE_DEFINITION) {
-        return match Definition::wants(&touched.key) {
-            true => classes(view),
-            false => Vec::new(),
+        return if Definition::wants(&touched.key) {
+            classes(view)
+        } else if mesh::is_definition(&touched.key) {
+            meshes(view)
+        } else {
+            Vec::new()
         };
     }
     let mut keys = view.tracked::<GatewayApi>().news();
+    if touched.is_of(&SERVICE) {
+        keys.extend(touched.states::<Service>().filter_map(infrastructure::gateway_of));
+    }
     if told_kinds().any(|kind| touched.is_of(kind)) {
         keys.push(key_of(&touched.kind, &touched.key));
     }
@@ -342,7 +363,7 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     let compiled = view.tracked::<GatewayApi>().compiled();
     let writes = match kind {
         "gatewayclasses" => class(view, &key, compiled, cx).into_iter().collect(),
-        "gateways" => gateway(view, &key, compiled, cx).into_iter().collect(),
+        "gateways" => gateway(view, &key, compiled, cx),
         "listenersets" => listener_set(view, &key, compiled, cx).into_iter().collect(),
         "httproutes" => routes::told::<HttpRoute>(view, &key, &compiled.routes, cx),
         "grpcroutes" => routes::told::<GrpcRoute>(view, &key, &compiled.grpc_routes, cx),
@@ -350,6 +371,7 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         "tcproutes" => routes::told::<TcpRoute>(view, &key, &compiled.tcp_routes, cx),
         "udproutes" => routes::told::<UdpRoute>(view, &key, &compiled.udp_routes, cx),
         "backendtlspolicies" => policy(view, &key, compiled, cx).into_iter().collect(),
+        "xmeshes" => mesh::told(view, &key, cx).into_iter().collect(),
         _ => Vec::new(),
     };
     Outcome::from_writes(writes)
@@ -414,15 +436,32 @@ fn class(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Optio
     let mut after = before.clone();
     after["conditions"] = conditions(&before["conditions"], &now, row.meta.generation, cx);
     if version::names_features(view) {
-        let features = weft_gateway::FEATURES.iter();
-        after["supportedFeatures"] = features.map(|name| json!({ "name": name })).collect();
+        after["supportedFeatures"] = features(weft_gateway::FEATURES);
     }
     Write::status(row, before, &after)
 }
 
-fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Option<Write> {
-    let row = view.get::<Gateway>(key)?;
-    let now = compiled.gateways.get(&name_of(key))?;
+/// Names of features as statuses have them.
+fn features(names: &[&str]) -> Value {
+    names.iter().map(|name| json!({ "name": name })).collect()
+}
+
+fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Vec<Write> {
+    let Some(row) = view.get::<Gateway>(key) else {
+        return Vec::new();
+    };
+    let now = compiled.gateways.get(&name_of(key));
+    let status = now.and_then(|now| gateway_status(row, now, cx));
+    let mut writes: Vec<Write> = status.into_iter().collect();
+    writes.extend(infrastructure::kept(view, row, now));
+    writes
+}
+
+fn gateway_status(
+    row: &Cached<Gateway>,
+    now: &weft_gateway::GatewayStatus,
+    cx: &Context<'_>,
+) -> Option<Write> {
     let before = status_of(row);
     let generation = row.meta.generation;
     let addresses = now.addresses.iter();

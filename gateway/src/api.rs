@@ -49,6 +49,7 @@ pub struct Object<S> {
 
 pub type GatewayClass = Object<GatewayClassSpec>;
 pub type Gateway = Object<GatewaySpec>;
+pub type Mesh = Object<MeshSpec>;
 pub type HttpRoute = Object<HttpRouteSpec>;
 pub type GrpcRoute = Object<GrpcRouteSpec>;
 /// A TLSRoute, a TCPRoute or a UDPRoute.
@@ -96,6 +97,14 @@ pub struct GatewayClassSpec {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+pub struct MeshSpec {
+    pub controller_name: String,
+    /// Refused: there is nothing to set.
+    pub parameters_ref: Option<Value>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct GatewaySpec {
     pub gateway_class_name: String,
     #[serde(deserialize_with = "or_default")]
@@ -136,6 +145,11 @@ pub struct GatewayAddress {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Infrastructure {
+    /// Of what is made for the Gateway.
+    #[serde(deserialize_with = "or_default")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    pub annotations: BTreeMap<String, String>,
     /// Refused: there is nothing to set.
     pub parameters_ref: Option<Value>,
 }
@@ -210,6 +224,7 @@ pub struct ParentReference {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRouteRule {
+    pub name: Option<String>,
     #[serde(deserialize_with = "or_default")]
     pub matches: Vec<HttpRouteMatch>,
     #[serde(deserialize_with = "or_default")]
@@ -496,11 +511,14 @@ impl From<&view::Service> for Service {
             .flat_map(|told| told.ingress.iter().flatten());
         let outside = ingress.filter_map(|told| told.ip.as_ref()?.parse().ok());
         let is_external = spec.type_.as_deref() == Some("ExternalName");
+        let class = spec.load_balancer_class.as_deref();
+        let stands_for_gateway = class == Some(weft_api::annotation::GATEWAY_SERVICE_CLASS);
         Self {
             ports: ports.collect(),
             protocols: protocols.collect(),
             app_protocols: app_protocols.collect(),
-            outside: outside.collect(),
+            // What stands for a Gateway takes no address from it.
+            outside: outside.filter(|_| !stands_for_gateway).collect(),
             is_headless: spec.cluster_ip.as_deref() == Some("None"),
             external_name: is_external.then(|| spec.external_name.clone().unwrap_or_default()),
         }

@@ -93,10 +93,19 @@ impl Resolving<'_> {
         };
         let name = NamespacedName::new(namespace.as_str(), name.as_str());
         let service = self.objects.services.get(&name)?;
-        let protocol = service.app_protocols.get(port);
-        let protocol = match protocol.map(String::as_str) {
-            Some("kubernetes.io/h2c") => Protocol::H2c,
-            _ => Protocol::AsAsked,
+        let named = service.app_protocols.get(port).map(String::as_str);
+        let mut unsupported = |why: &str| {
+            let message = format!(
+                "Service {name} says that {} is spoken at port {port}, {why}.",
+                named.unwrap_or_default()
+            );
+            let reason = message.clone();
+            faults.push(Refusal::new("UnsupportedProtocol", message));
+            closed(&reason)
+        };
+        let protocol = match spoken(self.kind, named) {
+            Ok(protocol) => protocol,
+            Err(why) => return unsupported(why),
         };
         let held = self.outside.as_ref().and_then(|(policies, client)| {
             let found = policies.of_port(&name, service, *port)?;
@@ -112,6 +121,9 @@ impl Resolving<'_> {
             Ok(tls) => tls,
             Err(reason) => return closed(&reason),
         };
+        if named == Some(WEBSOCKET_OVER_TLS) && self.outside.is_some() && tls.is_none() {
+            return unsupported("which nobody is called by without a BackendTLSPolicy");
+        }
         (protocol != backend.protocol || tls != backend.tls).then(|| Backend {
             protocol,
             tls,
@@ -172,6 +184,26 @@ fn transport(kind: RouteKind) -> &'static str {
     match kind {
         RouteKind::Udp => "UDP",
         RouteKind::Http | RouteKind::Grpc | RouteKind::Tls | RouteKind::Tcp => "TCP",
+    }
+}
+
+const WEBSOCKET_OVER_TLS: &str = "kubernetes.io/wss";
+
+/// How a port is spoken to for which its Service says `named`. Names that are not Kubernetes' own and not known here say nothing of that. The
+/// error is the end of a sentence.
+fn spoken(kind: RouteKind, named: Option<&str>) -> Result<Protocol, &'static str> {
+    if kind.stream().is_some() {
+        // What is spoken is not its to say.
+        return Ok(Protocol::AsAsked);
+    }
+    match named {
+        Some("kubernetes.io/h2c") => Ok(Protocol::H2c),
+        Some("kubernetes.io/ws" | WEBSOCKET_OVER_TLS) => match kind {
+            RouteKind::Grpc => Err("which carries no gRPC"),
+            _ => Ok(Protocol::AsAsked),
+        },
+        Some(other) if other.starts_with("kubernetes.io/") => Err("which is not supported"),
+        other => Ok(Protocol::named(other)),
     }
 }
 

@@ -212,11 +212,7 @@ pub(crate) fn judge<'o>(
     listeners: &[(Owner<'o>, &'o Listener)],
     judging: &Judging<'_>,
 ) -> Vec<Judged<'o>> {
-    let mut standing: Vec<Option<Refusal>> = Vec::with_capacity(listeners.len());
-    for index in 0..listeners.len() {
-        let conflict = conflict(index, listeners, &standing);
-        standing.push(conflict);
-    }
+    let standing = conflicts(listeners);
     let mut judged: Vec<Judged<'o>> = listeners
         .iter()
         .zip(standing)
@@ -319,7 +315,9 @@ fn judge_one<'o>(
             ),
         )),
     };
-    let mut accepted = if known.is_empty() {
+    let mut accepted = if let (None, Some(conflict)) = (&from_refused, &conflict) {
+        Err(conflict.clone())
+    } else if known.is_empty() {
         let others = if judging.has_own {
             "HTTP, HTTPS, TLS, TCP and UDP are"
         } else {
@@ -328,11 +326,7 @@ fn judge_one<'o>(
         let message = format!("Protocol {protocol} is not supported; {others}.");
         Err(Refusal::new("UnsupportedProtocol", message))
     } else {
-        match (from_refused, &conflict) {
-            (Some(refusal), _) => Err(refusal),
-            (None, Some(conflict)) => Err(conflict.clone()),
-            (None, None) => Ok(()),
-        }
+        from_refused.map_or(Ok(()), Err)
     };
     let mut tls = None;
     let is_passed = protocol == "TLS" && is_passed_through(listener);
@@ -488,27 +482,35 @@ impl FromNamespaces {
     }
 }
 
-/// Of listeners of one owner that are in conflict none is served; else the one that came before is. `standing` says what came of those
-/// before.
-fn conflict(
-    index: usize,
-    all: &[(Owner<'_>, &Listener)],
-    standing: &[Option<Refusal>],
-) -> Option<Refusal> {
-    let (owner, listener) = all.get(index)?;
-    let others = || {
-        let others = all.iter().enumerate();
-        let others = others.filter(move |(other, (whose, _))| {
-            let is_before = whose.rank < owner.rank
-                && standing
-                    .get(*other)
-                    .is_some_and(|refused| refused.is_none());
-            *other != index && (whose.rank == owner.rank || is_before)
-        });
-        others
-            .map(|(_, (_, other))| *other)
-            .filter(move |other| other.port == listener.port)
-    };
+/// What is against each listener: of those of one owner that are in conflict none is served, and what came before, and is served, goes before
+/// all of them. What lost to that is in nobody's way.
+fn conflicts(all: &[(Owner<'_>, &Listener)]) -> Vec<Option<Refusal>> {
+    let mut found: Vec<Option<Refusal>> = vec![None; all.len()];
+    let ranks: BTreeSet<usize> = all.iter().map(|(owner, _)| owner.rank).collect();
+    for rank in ranks {
+        for against_own in [false, true] {
+            let standing: Vec<bool> = found.iter().map(Option::is_none).collect();
+            for (index, (_, listener)) in all.iter().enumerate() {
+                if all[index].0.rank != rank || !standing[index] {
+                    continue;
+                }
+                let others = all.iter().enumerate().filter(|(other, (whose, _))| {
+                    let is_meant = match against_own {
+                        true => whose.rank == rank,
+                        false => whose.rank < rank,
+                    };
+                    is_meant && *other != index && standing[*other]
+                });
+                let others: Vec<&Listener> = others.map(|(_, (_, other))| *other).collect();
+                found[index] = conflict(listener, &others);
+            }
+        }
+    }
+    found
+}
+
+fn conflict(listener: &Listener, others: &[&Listener]) -> Option<Refusal> {
+    let at_port = || others.iter().filter(|other| other.port == listener.port);
     // What can be told apart on one port: TLS by its names, datagrams from connections.
     let family = |protocol: &str| match protocol {
         "HTTP" => Some("HTTP"),
@@ -519,7 +521,7 @@ fn conflict(
     let host =
         |listener: &Listener| HostPattern::parse(listener.hostname.as_deref().unwrap_or_default());
     let own = family(&listener.protocol);
-    let excludes = |other: &&Listener| {
+    let excludes = |other: &&&Listener| {
         let is_apart = match family(&other.protocol) {
             Some("TLS") if own == Some("TLS") => {
                 other.protocol == listener.protocol || host(other) != host(listener)
@@ -528,7 +530,7 @@ fn conflict(
         };
         !is_apart
     };
-    if let Some(other) = others().find(excludes) {
+    if let Some(other) = at_port().find(excludes) {
         let hostname = match family(&other.protocol) == own {
             true => " and hostname",
             false => "",
@@ -540,8 +542,8 @@ fn conflict(
         return Some(Refusal::new("ProtocolConflict", message));
     }
     let same =
-        |other: &&Listener| other.protocol == listener.protocol && host(other) == host(listener);
-    let other = others().find(same)?;
+        |other: &&&Listener| other.protocol == listener.protocol && host(other) == host(listener);
+    let other = at_port().find(same)?;
     let message = format!(
         "Listener {} has the same port, protocol and hostname.",
         other.name

@@ -459,7 +459,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
     rules:
     - backendRefs: [{name: web, port: 80}]
       retry: {attempts: 3, codes: [503]}
-      sessionPersistence: {type: Cookie}
+      sessionPersistence: {type: Cookie, idleTimeout: 5m}
 ",
     );
     insta::assert_snapshot!(cluster.told(), @r#"
@@ -492,7 +492,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
 
     route shop/ignored
       at Gateway public
-        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].sessionPersistence.
+        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].sessionPersistence.idleTimeout.
         ResolvedRefs=True ResolvedRefs: All references hold.
 
     route shop/partly
@@ -582,10 +582,10 @@ fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
         ResolvedRefs=True ResolvedRefs: All references hold.
         Programmed=False ProtocolConflict: The listener is not served: Listener tls has the same port for protocol HTTPS.
       listener tls takes nothing, 0 attached
-        Accepted=False UnsupportedProtocol: Protocol HTTPS is not supported; HTTP is.
+        Accepted=False ProtocolConflict: Listener clear has the same port for protocol HTTP.
         Conflicted=True ProtocolConflict: Listener clear has the same port for protocol HTTP.
         ResolvedRefs=True ResolvedRefs: All references hold.
-        Programmed=False Invalid: The listener is not served: Protocol HTTPS is not supported; HTTP is.
+        Programmed=False ProtocolConflict: The listener is not served: Listener clear has the same port for protocol HTTP.
       listener kinds takes HTTPRoute, 1 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
@@ -940,6 +940,7 @@ fn rules_keep_what_they_mean() {
             500ms,
         ),
         retry: None,
+        session: None,
     }
     Rule {
         route: "shop/r",
@@ -980,6 +981,7 @@ fn rules_keep_what_they_mean() {
         ),
         backend_timeout: None,
         retry: None,
+        session: None,
     }
     "#);
 }
@@ -1126,6 +1128,60 @@ fn a_gateway_with_an_address_of_its_own_serves_each_listener_at_its_port() {
       192.0.2.9:8080 listener *
         *: HTTPRoute shop/web
           everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
+    ");
+}
+
+/// A listener that lost to one of before is in nobody's way: its neighbours are served.
+#[test]
+fn what_a_set_loses_to_others_is_not_in_the_way_of_its_own() {
+    let cluster = Cluster::of(
+        r"
+- kind: Node
+  metadata: {name: a, annotations: {weft.dev/gateway-port: '9080', weft.dev/service-addresses: 192.0.2.0/24}}
+  status: {addresses: [{type: InternalIP, address: 127.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    addresses: [{value: 192.0.2.9}]
+    allowedListeners: {namespaces: {from: Same}}
+    listeners: [{name: http, port: 80, protocol: HTTP, hostname: one.test}]
+- kind: ListenerSet
+  metadata: {name: first, namespace: shop}
+  spec:
+    parentRef: {name: public}
+    listeners:
+    - {name: good, port: 80, protocol: HTTP, hostname: two.test}
+    - {name: stream, port: 80, protocol: TCP}
+- kind: ListenerSet
+  metadata: {name: second, namespace: shop}
+  spec: {parentRef: {name: public}, listeners: [{name: same, port: 80, protocol: HTTP, hostname: two.test}]}
+",
+    );
+    let told = ["set shop/first", "set shop/second"].map(|set| cluster.told_of(set, false));
+    insta::assert_snapshot!(told.join("\n"), @r"
+    set shop/first
+      Accepted=True ListenersNotValid: 1 of 2 listeners are not valid: stream.
+      Programmed=True Programmed: The nodes listen.
+      listener good, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:80.
+      listener stream, 0 attached
+        Accepted=False ProtocolConflict: Listener http has the same port for protocol HTTP.
+        Conflicted=True ProtocolConflict: Listener http has the same port for protocol HTTP.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False ProtocolConflict: The listener is not served: Listener http has the same port for protocol HTTP.
+
+    set shop/second
+      Accepted=False ListenersNotValid: 1 of 1 listeners are not valid: same.
+      Programmed=False ListenersNotValid: 1 of 1 listeners are not valid: same.
+      listener same, 0 attached
+        Accepted=False HostnameConflict: Listener good has the same port, protocol and hostname.
+        Conflicted=True HostnameConflict: Listener good has the same port, protocol and hostname.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False HostnameConflict: The listener is not served: Listener good has the same port, protocol and hostname.
     ");
 }
 

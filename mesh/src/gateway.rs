@@ -55,7 +55,7 @@ use crate::{
     outbound::{self, Arrival, Begun, CallWay},
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
-    route::View,
+    route::{Stays, View},
     speak::{self, Upgraded},
     streams,
     table::Table,
@@ -533,16 +533,19 @@ impl Front {
                 .as_ref()
                 .and_then(|exchange| exchange.backend().tls.clone());
             let asking = async {
-                let stream = dial(&inner, &caller, &table, destination, context).await?;
-                match tls {
+                let stays = request.extensions_mut().remove::<Stays>();
+                let stream = dial(&inner, &caller, &table, destination, context, stays).await?;
+                let by = stream.answered_by;
+                let upgraded = match tls {
                     None => speak::upgrade(stream, request).await,
                     Some(tls) => {
                         let stream = inner.backends.connect(&tls, stream, false).await?;
                         speak::upgrade(stream, request).await
                     }
-                }
+                };
+                upgraded.map(|upgraded| (upgraded, by))
             };
-            let asked = match deadline {
+            let (asked, by) = match deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), asking)
                     .await
                     .unwrap_or_else(|_| Err(failure::deadline()))?,
@@ -568,6 +571,9 @@ impl Front {
                     response
                 }
             };
+            if let Some(by) = by {
+                response.extensions_mut().insert(by);
+            }
             if let Some(exchange) = exchange {
                 exchange.finish(&mut response);
             }

@@ -157,11 +157,14 @@ impl TableBuilder {
                 }
             }
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
+            let is_preferred = |endpoint: &&Arc<Endpoint>| spec.preferred.contains(&endpoint.address.ip());
             ports.push(Port {
                 name: port.name,
                 protocol: port.protocol,
                 number: port.port,
+                speaks_h2: port.speaks_h2,
                 near: all.iter().filter(is_near).cloned().collect(),
+                preferred: all.iter().filter(is_preferred).cloned().collect(),
                 all,
                 outside,
             });
@@ -360,6 +363,7 @@ impl TableBuilder {
         };
         let address = SocketAddr::new(spec.ip, spec.port);
         let mut endpoint = Endpoint {
+            key: Endpoint::key_of(&spec.pod, address),
             pod: spec.pod,
             address,
             node: spec.node,

@@ -209,6 +209,7 @@ fn spec(value: &Value, namespace: &str, name: &str, number: u8) -> ServiceSpec {
     };
     let ports = value["spec"]["ports"].as_array().expect("ports").iter();
     let ports = ports.map(|port| ServicePortSpec {
+        speaks_h2: port["appProtocol"] == "kubernetes.io/h2c",
         protocol: Protocol::Tcp,
         node_port: None,
         name: port["name"].as_str().map(str::to_owned),

@@ -8,6 +8,7 @@ use weft_kinds::{
     CAPABILITY_GRANT, CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, DEPLOYMENT,
     ENDPOINT_SLICE, EVENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, KEY_VALUE_STORE, Kind, LEASE,
     NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE, SERVICE_ACCOUNT,
+    X_MESH,
 };
 
 use crate::world::{World, deployment, namespace, node_object};
@@ -562,10 +563,22 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
         &GATEWAY,
         json!({
             "metadata": {"name": "web", "namespace": "default"},
-            "spec": {"gatewayClassName": "weft", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+            "spec": {
+                "gatewayClassName": "weft", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+                "infrastructure": {"labels": {"team": "shop"}, "annotations": {"note": "x"}},
+            },
         }),
     );
     world.settle();
+    let service = world.get(&SERVICE, "web-weft");
+    let metadata = &service["metadata"];
+    assert_eq!(
+        metadata["labels"],
+        json!({"team": "shop", "gateway.networking.k8s.io/gateway-name": "web"})
+    );
+    assert_eq!(metadata["annotations"], json!({"note": "x"}));
+    assert_eq!(metadata["ownerReferences"][0]["name"], "web");
+    assert_eq!(service["spec"]["ports"][0]["port"], 80);
     let told = |world: &World, kind: &Arc<Kind>, name: &str| {
         let conditions = world.get(kind, name)["status"]["conditions"].clone();
         let conditions = conditions.as_array().cloned().unwrap_or_default();
@@ -586,6 +599,25 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
         .collect();
     assert!(features.contains(&"HTTPRouteMethodMatching"));
     assert!(features.is_sorted(), "{features:?}");
+    let mesh = world.get(&X_MESH, "weft");
+    let features: Vec<&str> = mesh["status"]["supportedFeatures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|feature| feature["name"].as_str().unwrap())
+        .collect();
+    assert!(features.contains(&"MeshConsumerRoute"));
+    assert!(features.is_sorted(), "{features:?}");
+    assert_eq!(told(&world, &X_MESH, "weft"), "Accepted=True");
+    // Another's is not judged, and ours comes back.
+    world.create(
+        &X_MESH,
+        json!({"metadata": {"name": "other"}, "spec": {"controllerName": "other.dev/mesh"}}),
+    );
+    world.delete(&X_MESH, "weft", Propagation::Background);
+    world.settle();
+    assert_eq!(told(&world, &X_MESH, "other"), "Accepted=Unknown");
+    assert_eq!(told(&world, &X_MESH, "weft"), "Accepted=True");
     let accepted = told(&world, &GATEWAY, "web");
     assert!(accepted.starts_with("Accepted=True"), "{accepted}");
 
