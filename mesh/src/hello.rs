@@ -181,3 +181,70 @@ impl AsyncWrite for Begun {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs};
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+
+    fn greeting(name: &str) -> Vec<u8> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder
+            .with_safe_default_protocol_versions()
+            .expect("versions");
+        let config = builder.with_root_certificates(RootCertStore::empty());
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config.with_no_client_auth()), name);
+        let mut greeting = Vec::new();
+        let client = client.as_mut().expect("a client");
+        client.write_tls(&mut greeting).expect("room");
+        greeting
+    }
+
+    #[test]
+    fn the_name_is_known_once_all_was_said_however_it_is_cut() {
+        for (asked, name) in [("A.Example.com", "a.example.com"), ("192.0.2.1", "")] {
+            let greeting = greeting(asked);
+            for cut in [1, 5, 100, greeting.len()] {
+                let mut hello = Hello::default();
+                let mut pieces = greeting.chunks(cut).peekable();
+                while let Some(piece) = pieces.next() {
+                    let found = hello.take(piece).expect("a greeting");
+                    let is_whole = pieces.peek().is_none();
+                    assert_eq!(found.as_deref(), is_whole.then_some(name), "by {cut}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_greeting_is_answered_with_an_alert() {
+        for noise in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            &[0x16, 3, 1, 0, 4, 2, 0, 0, 0],
+        ] {
+            let mut hello = Hello::default();
+            assert!(hello.take(noise).is_err());
+            // An alert (RFC 8446 §6) in a record of its own.
+            assert_eq!(hello.alert.first(), Some(&21));
+        }
+    }
+
+    #[test]
+    fn a_greeting_without_end_has_one() {
+        // Records of one byte each of a greeting of nearly 64 KiB.
+        let (mut hello, mut said) = (Hello::default(), 0);
+        let begin = [0x16, 3, 1, 0, 4, 1, 0, 0xff, 0xf0];
+        let mut ended = hello.take(&begin);
+        while let Ok(None) = ended {
+            said += 6;
+            assert!(said <= HELLO_BYTES_MAX, "it goes on");
+            ended = hello.take(&[0x16, 3, 1, 0, 1, 0]);
+        }
+        assert!(ended.is_err());
+    }
+}
