@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    net::{SocketAddr, UdpSocket as StdSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +27,9 @@ use crate::{
 const SESSIONS_MAX: usize = 4_096;
 /// The largest datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
+/// Who is nobody's neighbour.
+const NO_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+const NO_IPV6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 1);
 /// Waits after an error of the socket that does not go away at once.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
@@ -83,7 +86,7 @@ pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: C
                 // Where the kernel has no room, it is lost as any.
                 let _ = socket.try_send_to(&datagram, client);
             };
-            let carried = outbound.carry_datagrams(endpoint, client, sent, received);
+            let carried = outbound.carry_datagrams(endpoint, shown(client), sent, received);
             if let Err(failure) = carried.await {
                 tracing::debug!(%client, %endpoint, %failure, "a session came to nothing");
             }
@@ -91,6 +94,17 @@ pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: C
     }
     drop(sessions);
     carrying.shutdown().await;
+}
+
+/// How a client is shown to who is asked. To a pod, a loopback is its own: what it sends there would stay with it, and what comes from there
+/// it may believe. So a client of this machine's is somebody without an address (RFC 7600, RFC 9780).
+fn shown(client: SocketAddr) -> SocketAddr {
+    let ip = match client.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_loopback() => NO_IPV4.into(),
+        IpAddr::V6(ip) if ip.is_loopback() => NO_IPV6.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, client.port())
 }
 
 /// A client's flow to an endpoint.

@@ -199,7 +199,7 @@ async fn services_are_reached_from_outside_wherever_their_pods_are() {
     for (at, expected) in [(own(1), "local"), (own(2), "voting"), (node, "voting")] {
         assert_eq!(told(at).await, format!("{expected} hears"), "{at}");
         let echoed = echoed(at).await;
-        assert_eq!(echoed, format!("{expected}:8080 127.0.0.1 hello"), "{at}");
+        assert_eq!(echoed, format!("{expected}:8080 192.0.0.8 hello"), "{at}");
     }
     // What is not there any more is let go.
     publish(

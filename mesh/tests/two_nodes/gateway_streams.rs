@@ -312,7 +312,7 @@ async fn a_client_of_datagrams_goes_where_its_route_leads_now() {
     let at = SocketAddr::new(OWN, port);
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let socket = socket.expect("a port");
-    echoed(&socket, at, "voting:8080 127.0.0.1 hello").await;
+    echoed(&socket, at, "voting:8080 192.0.0.8 hello").await;
     // It stays while it may, whatever its share.
     lead(2, &[("voting", 1), ("local", 100_000)]);
     for _ in 0..4 {
