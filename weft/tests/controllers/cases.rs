@@ -686,7 +686,8 @@ fn routes_of_bytes_are_told_as_others_are() {
     world.create(&UDP_ROUTE, route(53));
     world.settle();
     let told = |world: &World| {
-        [&TLS_ROUTE, &TCP_ROUTE, &UDP_ROUTE].map(|kind: &Arc<Kind>| {
+        let kinds: [&Arc<Kind>; 3] = [&TLS_ROUTE, &TCP_ROUTE, &UDP_ROUTE];
+        kinds.map(|kind| {
             let parents = &world.get(kind, "r")["status"]["parents"];
             let conditions = parents[0]["conditions"].as_array().cloned();
             let conditions = conditions.unwrap_or_default();
