@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// The profiles to run
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["GATEWAY-HTTP", "GATEWAY-GRPC", "MESH-HTTP", "MESH-GRPC"])]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = PROFILES)]
     profiles: Vec<String>,
     /// Run against this cluster instead of one of three nodes that is started for it
     #[arg(long, value_name = "FILE")]
