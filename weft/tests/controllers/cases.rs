@@ -7,8 +7,7 @@ use weft_controllers::write::Propagation;
 use weft_kinds::{
     CAPABILITY_GRANT, CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, DEPLOYMENT,
     ENDPOINT_SLICE, EVENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, KEY_VALUE_STORE, Kind, LEASE,
-    NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE, SERVICE_ACCOUNT,
-    X_MESH,
+    NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE, SERVICE_ACCOUNT, X_MESH,
 };
 
 use crate::world::{World, deployment, namespace, node_object};
