@@ -347,7 +347,11 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     }
     let mut keys = view.tracked::<GatewayApi>().news();
     if touched.is_of(&SERVICE) {
-        keys.extend(touched.states::<Service>().filter_map(infrastructure::gateway_of));
+        keys.extend(
+            touched
+                .states::<Service>()
+                .filter_map(infrastructure::gateway_of),
+        );
     }
     if told_kinds().any(|kind| touched.is_of(kind)) {
         keys.push(key_of(&touched.kind, &touched.key));

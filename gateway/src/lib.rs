@@ -43,9 +43,9 @@ pub use name::NamespacedName;
 pub use objects::{Kind, Object, Objects};
 pub use route::{Route, RouteKind};
 pub use rule::{
-    Allowed, Backend, BackendTarget, BackendTls, Carried, CertificateName, Cors, Filter, HeaderChange,
-    Match, Mirror, Origin, PathChange, PathMatch, Pattern, Protocol, Redirect, Retry, Rewrite,
-    Rule, Session,
+    Allowed, Backend, BackendTarget, BackendTls, Carried, CertificateName, Cors, Filter,
+    HeaderChange, Match, Mirror, Origin, PathChange, PathMatch, Pattern, Protocol, Redirect, Retry,
+    Rewrite, Rule, Session,
 };
 pub use served::{
     AttachedRoute, ClientValidation, Front, FrontTls, HostRoutes, Served, ServiceRoutes,

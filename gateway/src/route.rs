@@ -162,12 +162,17 @@ impl Route {
         let (mut faults, mut ignored) = (Vec::new(), Vec::new());
         for (number, written) in all.iter().enumerate() {
             // Of versions before, which no definition of now has.
-            if written.session.is_some_and(|session| session.idle_timeout.is_some()) {
+            if written
+                .session
+                .is_some_and(|session| session.idle_timeout.is_some())
+            {
                 ignored.push(format!(
                     "spec.rules[{number}].sessionPersistence.idleTimeout"
                 ));
             }
-            let shown = written.name.map_or_else(|| number.to_string(), str::to_owned);
+            let shown = written
+                .name
+                .map_or_else(|| number.to_string(), str::to_owned);
             let sessions_of = format!("{kind} {name} {shown}");
             let namespace = &metadata.name.namespace;
             let (mut rule, fault) = compile(&name, namespace, written, &sessions_of);

@@ -75,19 +75,40 @@ mod tests {
         for (kind, name, timeout, lifetime, expected) in [
             ("", "", "", "", "cookie weft-session-ffb7b13a1ae0dd88, None"),
             ("Cookie", "a", "1h", "", "cookie a, Some(3600s)"),
-            ("Cookie", "a", "5m", "Permanent", "permanent cookie a, Some(300s)"),
+            (
+                "Cookie",
+                "a",
+                "5m",
+                "Permanent",
+                "permanent cookie a, Some(300s)",
+            ),
             ("Cookie", "a", "0s", "Session", "cookie a, None"),
-            ("Cookie", "a", "0s", "Permanent", "a permanent cookie needs an absoluteTimeout"),
+            (
+                "Cookie",
+                "a",
+                "0s",
+                "Permanent",
+                "a permanent cookie needs an absoluteTimeout",
+            ),
             ("Cookie", "a b", "", "", "\"a b\" is no name of a cookie"),
             ("Header", "X-Session", "", "", "header x-session, None"),
             ("Header", "a:b", "", "", "\"a:b\" is no header name"),
-            ("Query", "", "", "", "a session of type Query is not supported"),
+            (
+                "Query",
+                "",
+                "",
+                "",
+                "a session of type Query is not supported",
+            ),
         ] {
             let told = match read(&written(kind, name, timeout, lifetime), "HTTPRoute a/b 0") {
                 Err(why) => why,
                 Ok(session) => {
                     let carried = match &session.carried {
-                        Carried::Cookie { name, is_permanent: true } => format!("permanent cookie {name}"),
+                        Carried::Cookie {
+                            name,
+                            is_permanent: true,
+                        } => format!("permanent cookie {name}"),
                         Carried::Cookie { name, .. } => format!("cookie {name}"),
                         Carried::Header(name) => format!("header {name}"),
                     };

@@ -238,7 +238,8 @@ pub(crate) mod testing {
         let entry = Entry::each(&attached).next().expect("an entry");
         let mut request = http::Request::new(());
         *request.uri_mut() = uri.clone();
-        match Exchange::begin(&entry, &mut request, None, &mut rand::rng()).expect("a valid filter") {
+        match Exchange::begin(&entry, &mut request, None, &mut rand::rng()).expect("a valid filter")
+        {
             std::ops::ControlFlow::Continue(_) => Ok(std::mem::take(request.uri_mut())),
             std::ops::ControlFlow::Break(response) => Err(Box::new(response)),
         }

@@ -90,7 +90,10 @@ mod tests {
             zone: Some("east".to_owned()),
         };
         for (endpoints, expected) in [
-            (&[(1, true, "", "east"), (2, true, "", "west")][..], &[1][..]),
+            (
+                &[(1, true, "", "east"), (2, true, "", "west")][..],
+                &[1][..],
+            ),
             (&[(1, true, "a", "east"), (2, true, "b", "east")], &[1]),
             (&[(1, true, "c", "east"), (2, true, "b", "east")], &[1, 2]),
             (&[(1, true, "", "west"), (2, true, "", "west")], &[]),

@@ -117,8 +117,18 @@ impl Slice {
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
                 hints: Hints {
-                    nodes: hinted.for_nodes.into_iter().flatten().map(|node| node.name).collect(),
-                    zones: hinted.for_zones.into_iter().flatten().map(|zone| zone.name).collect(),
+                    nodes: hinted
+                        .for_nodes
+                        .into_iter()
+                        .flatten()
+                        .map(|node| node.name)
+                        .collect(),
+                    zones: hinted
+                        .for_zones
+                        .into_iter()
+                        .flatten()
+                        .map(|zone| zone.name)
+                        .collect(),
                 },
                 name,
             });
@@ -255,7 +265,10 @@ pub(super) fn service_spec(
 /// Where it is served for who comes from outside.
 fn addresses(service: &Service) -> Vec<IpAddr> {
     let is_balanced = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
-    let class = service.spec.as_ref().and_then(|spec| spec.load_balancer_class.as_deref());
+    let class = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.load_balancer_class.as_deref());
     // What stands for a Gateway is served as that.
     if is_balanced != Some("LoadBalancer") || class == Some(annotation::GATEWAY_SERVICE_CLASS) {
         return Vec::new();

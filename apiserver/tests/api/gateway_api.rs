@@ -80,12 +80,12 @@ async fn a_new_cluster_has_them_and_serves_them() {
     let shown: Vec<String> = told
         .iter()
         .map(|line| {
-            let rest = line.strip_suffix(all_well).unwrap_or_else(|| panic!("{line}"));
+            let rest = line
+                .strip_suffix(all_well)
+                .unwrap_or_else(|| panic!("{line}"));
             // Groups of `x-k8s.io` need nobody's approval.
-            rest.strip_suffix(approved).map_or_else(
-                || format!("{rest} of its own"),
-                str::to_owned,
-            )
+            rest.strip_suffix(approved)
+                .map_or_else(|| format!("{rest} of its own"), str::to_owned)
         })
         .collect();
     insta::assert_snapshot!(shown.join("\n"), @r"

@@ -29,7 +29,10 @@ const LABEL_MAX: usize = 63;
 
 /// The Gateway that a Service stands for, as a key of this controller.
 pub(super) fn gateway_of(service: &Cached<Service>) -> Option<Key> {
-    let owner = service.meta.controller().filter(|owner| *owner.kind == *GATEWAY.kind)?;
+    let owner = service
+        .meta
+        .controller()
+        .filter(|owner| *owner.kind == *GATEWAY.kind)?;
     Some(key_of(&GATEWAY, &service.key.sibling(&owner.name)))
 }
 
@@ -132,7 +135,11 @@ fn mended(service: &Cached<Service>, wanted: &Value, now: &GatewayStatus) -> Vec
             patch["metadata"][field] = change;
         }
     }
-    let ports = service.body.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let ports = service
+        .body
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
     let there: BTreeSet<(String, i64)> = ports
         .map(|port| {
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
@@ -141,7 +148,12 @@ fn mended(service: &Cached<Service>, wanted: &Value, now: &GatewayStatus) -> Vec
         .collect();
     let ports = wanted["spec"]["ports"].as_array().into_iter().flatten();
     let asked: BTreeSet<(String, i64)> = ports
-        .filter_map(|port| Some((port["protocol"].as_str()?.to_owned(), port["port"].as_i64()?)))
+        .filter_map(|port| {
+            Some((
+                port["protocol"].as_str()?.to_owned(),
+                port["port"].as_i64()?,
+            ))
+        })
         .collect();
     if there != asked {
         patch["spec"] = json!({ "ports": wanted["spec"]["ports"] });
@@ -150,13 +162,26 @@ fn mended(service: &Cached<Service>, wanted: &Value, now: &GatewayStatus) -> Vec
     if patch != json!({}) {
         writes.push(Write::patch(service, patch));
     }
-    let balancer = service.body.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let told = balancer.into_iter().flat_map(|balancer| balancer.ingress.iter().flatten());
+    let balancer = service
+        .body
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref());
+    let told = balancer
+        .into_iter()
+        .flat_map(|balancer| balancer.ingress.iter().flatten());
     let told: Vec<&str> = told.filter_map(|one| one.ip.as_deref()).collect();
     let addresses: &[String] = if now.is_apart { &now.addresses } else { &[] };
     if told != addresses {
-        let ingress: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip, "ipMode": "VIP"})).collect();
-        let ingress = if ingress.is_empty() { Value::Null } else { ingress.into() };
+        let ingress: Vec<Value> = addresses
+            .iter()
+            .map(|ip| json!({"ip": ip, "ipMode": "VIP"}))
+            .collect();
+        let ingress = if ingress.is_empty() {
+            Value::Null
+        } else {
+            ingress.into()
+        };
         writes.push(Write::status_fields(
             service,
             &json!({"loadBalancer": {"ingress": ingress}}),

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{EXPERIMENTAL_GROUP, GROUP};
 use super::gateway::{gateway, gateway_class, listener_set};
 use super::http::{grpc_route, http_route};
 use super::mesh::mesh;
 use super::policy::{backend_tls_policy, reference_grant};
 use super::shape::Shape;
 use super::streams::{stream_route, stream_route_of_before, tls_route, tls_route_of_before};
+use super::{EXPERIMENTAL_GROUP, GROUP};
 
 /// The version of the Gateway API that the definitions are of.
 pub const BUNDLE_VERSION: &str = "v1.6.3";

@@ -24,5 +24,9 @@ pub(super) fn mesh() -> Shape {
         ("supportedFeatures", keyed("name", feature).at_most(64)),
     ])
     .or(json!({ "conditions": nobody_looked(&["Accepted"]) }));
-    root("A mesh that one controller looks after.", spec, Some(status))
+    root(
+        "A mesh that one controller looks after.",
+        spec,
+        Some(status),
+    )
 }

@@ -193,7 +193,9 @@ fn tokens<'h>(carried: &'h Carried, lines: &'h HeaderMap) -> impl Iterator<Item 
         Some(wanted) => {
             let (name, value) = part.split_once('=')?;
             let value = value.trim().trim_matches('"');
-            (name.trim() == wanted).then(|| Token::read(value)).flatten()
+            (name.trim() == wanted)
+                .then(|| Token::read(value))
+                .flatten()
         }
     })
 }
@@ -265,7 +267,12 @@ mod tests {
         for (carried, name, value, expected) in [
             (&cookie, "cookie", format!("a=b; s={text}; s2=x"), 1),
             (&cookie, "cookie", format!("s=\"{text}\"; s={text}"), 2),
-            (&cookie, "cookie", format!("ss={text}; s=; s=1; s=zz{text}; s"), 0),
+            (
+                &cookie,
+                "cookie",
+                format!("ss={text}; s=; s=1; s=zz{text}; s"),
+                0,
+            ),
             (&cookie, "cookie", format!("s={text}{text}"), 0),
             (&header, "from", text.clone(), 1),
             (&header, "from", format!("{text};{text}"), 0),

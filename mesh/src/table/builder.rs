@@ -157,7 +157,8 @@ impl TableBuilder {
                 }
             }
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
-            let is_preferred = |endpoint: &&Arc<Endpoint>| spec.preferred.contains(&endpoint.address.ip());
+            let is_preferred =
+                |endpoint: &&Arc<Endpoint>| spec.preferred.contains(&endpoint.address.ip());
             ports.push(Port {
                 name: port.name,
                 protocol: port.protocol,

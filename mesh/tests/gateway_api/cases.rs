@@ -602,7 +602,10 @@ async fn a_client_stays_where_its_session_began() {
     )
     .await;
     let line = |answer: &Answer, name: &str| {
-        let value = answer.headers.get(name).map(|value| value.to_str().expect("text"));
+        let value = answer
+            .headers
+            .get(name)
+            .map(|value| value.to_str().expect("text"));
         value.unwrap_or_default().to_owned()
     };
     let first = world.ask("same", 80, "GET a.test/cookie").await;
@@ -611,13 +614,21 @@ async fn a_client_stays_where_its_session_began() {
     assert!(cookie.starts_with("s="), "{told}");
     assert_eq!(attributes, "Path=/cookie; HttpOnly; SameSite=Strict");
     for _ in 0..20 {
-        let again = world.ask("same", 80, &format!("GET a.test/cookie cookie:x=1;~{cookie}")).await;
+        let again = world
+            .ask(
+                "same",
+                80,
+                &format!("GET a.test/cookie cookie:x=1;~{cookie}"),
+            )
+            .await;
         assert_eq!(again.body["name"], first.body["name"]);
         assert_eq!(line(&again, "set-cookie"), "", "it is no news");
     }
     // What is another rule's, or nobody's, is no session of this one.
     for cookie in [cookie, "s=00", "s="] {
-        let other = world.ask("same", 80, &format!("GET a.test/other cookie:{cookie}")).await;
+        let other = world
+            .ask("same", 80, &format!("GET a.test/other cookie:{cookie}"))
+            .await;
         let told = line(&other, "set-cookie");
         assert!(told.contains("; Path=/other; "), "{told}");
     }
@@ -625,14 +636,19 @@ async fn a_client_stays_where_its_session_began() {
     let first = world.ask("same", 80, "GET a.test/header").await;
     let token = line(&first, "x-session");
     for _ in 0..20 {
-        let again = world.ask("same", 80, &format!("GET a.test/header x-session:{token}")).await;
+        let again = world
+            .ask("same", 80, &format!("GET a.test/header x-session:{token}"))
+            .await;
         assert_eq!(again.body["name"], first.body["name"]);
         assert_eq!(line(&again, "x-session"), token);
     }
     let permanent = world.ask("same", 80, "GET a.test/permanent").await;
     let told = line(&permanent, "set-cookie");
     assert!(told.starts_with("weft-session-"), "{told}");
-    assert!(told.ends_with("; Path=/permanent; Max-Age=300; HttpOnly; SameSite=Strict"), "{told}");
+    assert!(
+        told.ends_with("; Path=/permanent; Max-Age=300; HttpOnly; SameSite=Strict"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -14,6 +14,9 @@ fn main() -> std::process::ExitCode {
 /// The names that it is called by, for hosts that look for a command's component without running one.
 #[cfg(target_os = "wasi")]
 #[used]
-#[expect(unsafe_code, reason = "a section with a name is the linker's, and nothing else has this one")]
+#[expect(
+    unsafe_code,
+    reason = "a section with a name is the linker's, and nothing else has this one"
+)]
 #[unsafe(link_section = "weft:applets")]
 static NAMES: [u8; 7] = *b"client\n";
