@@ -9,6 +9,7 @@
 
 mod certificates;
 mod cluster;
+mod nearness;
 mod slice;
 
 use self::cluster::{Cluster, name_of};
@@ -124,7 +125,7 @@ impl Topology {
     pub fn new(node: &str, trust_domain: &str) -> Self {
         Self {
             seen: Arc::new(Mutex::new(Seen {
-                cluster: Cluster::new(trust_domain),
+                cluster: Cluster::new(trust_domain).seen_from(node),
                 arrived: BTreeSet::new(),
             })),
             changed: Arc::new(Notify::new()),
@@ -174,6 +175,9 @@ impl Topology {
                 self.follow(&link, ROUTES, all_of("HTTPRoute", ROUTES.name)),
                 self.follow(&link, GRANTS, all_of("ReferenceGrant", GRANTS.name)),
                 self.follow(&link, GRPC_ROUTES, all_of("GRPCRoute", GRPC_ROUTES.name)),
+                self.follow(&link, TLS_ROUTES, all_of("TLSRoute", TLS_ROUTES.name)),
+                self.follow(&link, TCP_ROUTES, all_of("TCPRoute", TCP_ROUTES.name)),
+                self.follow(&link, UDP_ROUTES, all_of("UDPRoute", UDP_ROUTES.name)),
                 self.follow(&link, SETS, all_of("ListenerSet", SETS.name)),
                 self.follow(&link, POLICIES, all_of("BackendTLSPolicy", POLICIES.name)),
                 self.certificates(&link),
@@ -412,6 +416,27 @@ const GRPC_ROUTES: List<DynamicObject> = List {
     names: |cluster| cluster.names(Kind::GrpcRoute),
     apply: |cluster, route| cluster.apply_gateway_api(Kind::GrpcRoute, &route, Object::GrpcRoute),
     delete: |cluster, name| cluster.forget_object(Kind::GrpcRoute, name),
+};
+
+const TLS_ROUTES: List<DynamicObject> = List {
+    name: "tlsroutes",
+    names: |cluster| cluster.names(Kind::TlsRoute),
+    apply: |cluster, route| cluster.apply_gateway_api(Kind::TlsRoute, &route, Object::TlsRoute),
+    delete: |cluster, name| cluster.forget_object(Kind::TlsRoute, name),
+};
+
+const TCP_ROUTES: List<DynamicObject> = List {
+    name: "tcproutes",
+    names: |cluster| cluster.names(Kind::TcpRoute),
+    apply: |cluster, route| cluster.apply_gateway_api(Kind::TcpRoute, &route, Object::TcpRoute),
+    delete: |cluster, name| cluster.forget_object(Kind::TcpRoute, name),
+};
+
+const UDP_ROUTES: List<DynamicObject> = List {
+    name: "udproutes",
+    names: |cluster| cluster.names(Kind::UdpRoute),
+    apply: |cluster, route| cluster.apply_gateway_api(Kind::UdpRoute, &route, Object::UdpRoute),
+    delete: |cluster, name| cluster.forget_object(Kind::UdpRoute, name),
 };
 
 const SETS: List<DynamicObject> = List {

@@ -10,6 +10,8 @@ pub const GATEWAY_PORT: &str = "weft.dev/gateway-port";
 pub const SERVICE_ADDRESSES: &str = "weft.dev/service-addresses";
 /// On a Node: the lowest port that it may listen at; 0 where it may listen at any.
 pub const LOWEST_PORT: &str = "weft.dev/lowest-port";
+/// The class of the Services that stand for Gateways: these have their addresses of those.
+pub const GATEWAY_SERVICE_CLASS: &str = "weft.dev/gateway";
 /// On a Pod: `per-request` or `pooled`; how instances of its components are reused.
 pub const ISOLATION: &str = "weft.dev/isolation";
 /// On a Namespace, as a label: `true` gives its guests a process of their own on each node.

@@ -1,4 +1,4 @@
-//! Gateway API status: which classes, gateways and routes are weft's, and what became of them.
+//! Gateway API status: which classes, meshes, gateways and routes are weft's, and what became of them.
 //!
 //! What the nodes do with each object, and what is to be said of it, comes of one compiler ([`weft_gateway::compile`]), which the
 //! nodes run too; this controller writes its statuses. The objects that it reads are kept in a [`Track`], so that each is read once,
@@ -16,6 +16,8 @@
 //! Left to others: what is decided (`weft_gateway`), routing (`weft_mesh`).
 
 mod certificates;
+mod infrastructure;
+mod mesh;
 mod routes;
 mod version;
 
@@ -30,7 +32,8 @@ use weft_api::view::{Namespace, Node, ObjectMeta};
 use weft_gateway::{Compiled, ListenerStatus, NamespacedName, Objects, api};
 use weft_kinds::{
     BACKEND_TLS_POLICY, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE,
-    HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE,
+    HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE, TCP_ROUTE,
+    TLS_ROUTE, UDP_ROUTE, X_MESH,
 };
 
 use crate::conditions::Condition;
@@ -51,8 +54,12 @@ pub const CONTROLLER: Controller = Controller {
             .kind::<Gateway>()
             .kind::<HttpRoute>()
             .kind::<GrpcRoute>()
+            .kind::<TlsRoute>()
+            .kind::<TcpRoute>()
+            .kind::<UdpRoute>()
             .kind::<ListenerSet>()
             .kind::<BackendTlsPolicy>()
+            .kind::<Mesh>()
             .kind::<ReferenceGrant>()
             .kind::<KeyPair>()
             .kind::<Authorities>()
@@ -69,8 +76,12 @@ pub const CONTROLLER: Controller = Controller {
         keys.extend(all::<Gateway>(view));
         keys.extend(all::<HttpRoute>(view));
         keys.extend(all::<GrpcRoute>(view));
+        keys.extend(all::<TlsRoute>(view));
+        keys.extend(all::<TcpRoute>(view));
+        keys.extend(all::<UdpRoute>(view));
         keys.extend(all::<ListenerSet>(view));
         keys.extend(all::<BackendTlsPolicy>(view));
+        keys.extend(meshes(view));
         keys
     },
     subject: |view, key| {
@@ -81,18 +92,22 @@ pub const CONTROLLER: Controller = Controller {
     reconcile,
 };
 
-/// The class that always exists.
+/// The class that always exists, and the mesh.
 const CLASS: &str = "weft";
 
 /// Kinds whose statuses are told here.
 fn told_kinds() -> impl Iterator<Item = &'static Arc<Kind>> {
-    let kinds: [&'static Arc<Kind>; 6] = [
+    let kinds: [&'static Arc<Kind>; 10] = [
         &GATEWAY_CLASS,
         &GATEWAY,
         &HTTP_ROUTE,
         &GRPC_ROUTE,
+        &TLS_ROUTE,
+        &TCP_ROUTE,
+        &UDP_ROUTE,
         &LISTENER_SET,
         &BACKEND_TLS_POLICY,
+        &X_MESH,
     ];
     kinds.into_iter()
 }
@@ -105,8 +120,11 @@ fn key_of(kind: &Kind, key: &Key) -> Key {
 /// A lens that shows what the compiler takes. The status is read from the whole object.
 macro_rules! lens {
     ($name:ident, $kind:ident) => {
+        lens!($name, $kind, $name);
+    };
+    ($name:ident, $kind:ident, $of:ident) => {
         #[derive(Debug)]
-        struct $name(api::$name);
+        struct $name(api::$of);
 
         impl Lens for $name {
             const WHOLE: bool = true;
@@ -129,8 +147,12 @@ lens!(GatewayClass, GATEWAY_CLASS);
 lens!(Gateway, GATEWAY);
 lens!(HttpRoute, HTTP_ROUTE);
 lens!(GrpcRoute, GRPC_ROUTE);
+lens!(TlsRoute, TLS_ROUTE, StreamRoute);
+lens!(TcpRoute, TCP_ROUTE, StreamRoute);
+lens!(UdpRoute, UDP_ROUTE, StreamRoute);
 lens!(ListenerSet, LISTENER_SET);
 lens!(BackendTlsPolicy, BACKEND_TLS_POLICY);
+lens!(Mesh, X_MESH);
 lens!(ReferenceGrant, REFERENCE_GRANT);
 
 /// What the compiler takes, and what came of it.
@@ -171,6 +193,18 @@ impl Track for GatewayApi {
         } else if is_of(&GRPC_ROUTE) {
             self.take(touched, Kind::GrpcRoute, |row: &Cached<GrpcRoute>| {
                 Object::GrpcRoute(row.body.0.clone())
+            })
+        } else if is_of(&TLS_ROUTE) {
+            self.take(touched, Kind::TlsRoute, |row: &Cached<TlsRoute>| {
+                Object::TlsRoute(row.body.0.clone())
+            })
+        } else if is_of(&TCP_ROUTE) {
+            self.take(touched, Kind::TcpRoute, |row: &Cached<TcpRoute>| {
+                Object::TcpRoute(row.body.0.clone())
+            })
+        } else if is_of(&UDP_ROUTE) {
+            self.take(touched, Kind::UdpRoute, |row: &Cached<UdpRoute>| {
+                Object::UdpRoute(row.body.0.clone())
             })
         } else if is_of(&LISTENER_SET) {
             self.take(touched, Kind::ListenerSet, |row: &Cached<ListenerSet>| {
@@ -251,6 +285,10 @@ impl GatewayApi {
         let gateways = differences(&GATEWAY, &before.gateways, &now.gateways);
         let routes = differences(&HTTP_ROUTE, &before.routes, &now.routes);
         let grpc = differences(&GRPC_ROUTE, &before.grpc_routes, &now.grpc_routes);
+        let tls = differences(&TLS_ROUTE, &before.tls_routes, &now.tls_routes);
+        let tcp = differences(&TCP_ROUTE, &before.tcp_routes, &now.tcp_routes);
+        let udp = differences(&UDP_ROUTE, &before.udp_routes, &now.udp_routes);
+        let grpc = grpc.chain(tls).chain(tcp).chain(udp);
         let sets = differences(&LISTENER_SET, &before.listener_sets, &now.listener_sets);
         let policies = differences(&BACKEND_TLS_POLICY, &before.policies, &now.policies);
         let keys = classes.chain(gateways).chain(routes);
@@ -288,14 +326,33 @@ fn classes(view: &View) -> Vec<Key> {
     keys
 }
 
+/// The same of meshes.
+fn meshes(view: &View) -> Vec<Key> {
+    let mut keys: Vec<Key> = all::<Mesh>(view).collect();
+    keys.push(key_of(&X_MESH, &Key::cluster(CLASS)));
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     if touched.is_of(&CUSTOM_RESOURCE_DEFINITION) {
-        return match Definition::wants(&touched.key) {
-            true => classes(view),
-            false => Vec::new(),
+        return if Definition::wants(&touched.key) {
+            classes(view)
+        } else if mesh::is_definition(&touched.key) {
+            meshes(view)
+        } else {
+            Vec::new()
         };
     }
     let mut keys = view.tracked::<GatewayApi>().news();
+    if touched.is_of(&SERVICE) {
+        keys.extend(
+            touched
+                .states::<Service>()
+                .filter_map(infrastructure::gateway_of),
+        );
+    }
     if told_kinds().any(|kind| touched.is_of(kind)) {
         keys.push(key_of(&touched.kind, &touched.key));
     }
@@ -310,11 +367,15 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     let compiled = view.tracked::<GatewayApi>().compiled();
     let writes = match kind {
         "gatewayclasses" => class(view, &key, compiled, cx).into_iter().collect(),
-        "gateways" => gateway(view, &key, compiled, cx).into_iter().collect(),
+        "gateways" => gateway(view, &key, compiled, cx),
         "listenersets" => listener_set(view, &key, compiled, cx).into_iter().collect(),
         "httproutes" => routes::told::<HttpRoute>(view, &key, &compiled.routes, cx),
         "grpcroutes" => routes::told::<GrpcRoute>(view, &key, &compiled.grpc_routes, cx),
+        "tlsroutes" => routes::told::<TlsRoute>(view, &key, &compiled.tls_routes, cx),
+        "tcproutes" => routes::told::<TcpRoute>(view, &key, &compiled.tcp_routes, cx),
+        "udproutes" => routes::told::<UdpRoute>(view, &key, &compiled.udp_routes, cx),
         "backendtlspolicies" => policy(view, &key, compiled, cx).into_iter().collect(),
+        "xmeshes" => mesh::told(view, &key, cx).into_iter().collect(),
         _ => Vec::new(),
     };
     Outcome::from_writes(writes)
@@ -379,15 +440,32 @@ fn class(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Optio
     let mut after = before.clone();
     after["conditions"] = conditions(&before["conditions"], &now, row.meta.generation, cx);
     if version::names_features(view) {
-        let features = weft_gateway::FEATURES.iter();
-        after["supportedFeatures"] = features.map(|name| json!({ "name": name })).collect();
+        after["supportedFeatures"] = features(weft_gateway::FEATURES);
     }
     Write::status(row, before, &after)
 }
 
-fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Option<Write> {
-    let row = view.get::<Gateway>(key)?;
-    let now = compiled.gateways.get(&name_of(key))?;
+/// Names of features as statuses have them.
+fn features(names: &[&str]) -> Value {
+    names.iter().map(|name| json!({ "name": name })).collect()
+}
+
+fn gateway(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Vec<Write> {
+    let Some(row) = view.get::<Gateway>(key) else {
+        return Vec::new();
+    };
+    let now = compiled.gateways.get(&name_of(key));
+    let status = now.and_then(|now| gateway_status(row, now, cx));
+    let mut writes: Vec<Write> = status.into_iter().collect();
+    writes.extend(infrastructure::kept(view, row, now));
+    writes
+}
+
+fn gateway_status(
+    row: &Cached<Gateway>,
+    now: &weft_gateway::GatewayStatus,
+    cx: &Context<'_>,
+) -> Option<Write> {
     let before = status_of(row);
     let generation = row.meta.generation;
     let addresses = now.addresses.iter();

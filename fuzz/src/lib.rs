@@ -1,4 +1,4 @@
-//! What must hold for any bytes that the API reads from outside, as functions of these bytes.
+//! What must hold for any bytes that the API and the mesh read from outside, as functions of these bytes.
 //!
 //! A [`Target`] takes an input and panics where a promise is broken: nothing that is read may end the process, take the stack or
 //! time without bound, or mean something else when it is written and read again. `tests/inputs.rs` runs each over a fixed number of
@@ -21,6 +21,7 @@ mod rules;
 mod seeds;
 mod server;
 mod streams;
+mod traffic;
 
 /// A door that bytes come through.
 pub struct Target {
@@ -140,4 +141,29 @@ pub const TARGETS: &[Target] = &[
     ),
     target("request", server::request, server::request_seeds, 400),
     target("websocket", server::websocket, server::websocket_seeds, 100),
+    target(
+        "client-hello",
+        traffic::client_hello,
+        traffic::client_hello_seeds,
+        20_000,
+    ),
+    target(
+        "dns-message",
+        traffic::dns_message,
+        traffic::dns_message_seeds,
+        20_000,
+    ),
+    target(
+        "datagrams",
+        traffic::datagrams,
+        traffic::datagram_seeds,
+        20_000,
+    ),
+    target("routed", traffic::routed, traffic::routed_seeds, 20_000),
+    target(
+        "gateway-objects",
+        traffic::gateway_objects,
+        traffic::gateway_object_seeds,
+        2000,
+    ),
 ];

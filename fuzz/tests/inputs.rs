@@ -110,4 +110,9 @@ targets! {
     client_certificate "client-certificate",
     request "request",
     websocket "websocket",
+    client_hello "client-hello",
+    dns_message "dns-message",
+    datagrams "datagrams",
+    routed "routed",
+    gateway_objects "gateway-objects",
 }

@@ -6,6 +6,7 @@
 //! that means something else.
 
 mod grpc;
+mod stream;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use weft_api::view;
 use crate::name::NamespacedName;
 
 pub use grpc::{GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
+pub use stream::{StreamRouteRule, StreamRouteSpec};
 pub use tls::{
     AuthorityRef, BackendTlsPolicySpec, BackendValidation, Bundle, FrontendValidation, GatewayTls,
     KeyPair, ListenerTls, ObjectReference, PolicyTarget, Secret, SubjectAltName,
@@ -47,8 +49,11 @@ pub struct Object<S> {
 
 pub type GatewayClass = Object<GatewayClassSpec>;
 pub type Gateway = Object<GatewaySpec>;
+pub type Mesh = Object<MeshSpec>;
 pub type HttpRoute = Object<HttpRouteSpec>;
 pub type GrpcRoute = Object<GrpcRouteSpec>;
+/// A TLSRoute, a TCPRoute or a UDPRoute.
+pub type StreamRoute = Object<StreamRouteSpec>;
 pub type ListenerSet = Object<ListenerSetSpec>;
 pub type BackendTlsPolicy = Object<BackendTlsPolicySpec>;
 pub type ReferenceGrant = Object<ReferenceGrantSpec>;
@@ -85,6 +90,14 @@ where
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GatewayClassSpec {
+    pub controller_name: String,
+    /// Refused: there is nothing to set.
+    pub parameters_ref: Option<Value>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshSpec {
     pub controller_name: String,
     /// Refused: there is nothing to set.
     pub parameters_ref: Option<Value>,
@@ -132,6 +145,11 @@ pub struct GatewayAddress {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Infrastructure {
+    /// Of what is made for the Gateway.
+    #[serde(deserialize_with = "or_default")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    pub annotations: BTreeMap<String, String>,
     /// Refused: there is nothing to set.
     pub parameters_ref: Option<Value>,
 }
@@ -206,6 +224,7 @@ pub struct ParentReference {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRouteRule {
+    pub name: Option<String>,
     #[serde(deserialize_with = "or_default")]
     pub matches: Vec<HttpRouteMatch>,
     #[serde(deserialize_with = "or_default")]
@@ -421,6 +440,8 @@ pub struct GrantTo {
 pub struct Service {
     /// Name and number, in the order of the spec.
     pub ports: Vec<(Option<String>, u16)>,
+    /// Number and `protocol` of each.
+    pub protocols: Vec<(u16, String)>,
     /// `appProtocol` by number, where it is given.
     pub app_protocols: BTreeMap<u16, String>,
     /// It has no address of its own: who calls it, calls its pods.
@@ -436,6 +457,13 @@ impl Service {
     #[must_use]
     pub fn has_port(&self, number: u16) -> bool {
         self.ports.iter().any(|(_, known)| *known == number)
+    }
+
+    /// Whether there is a port of this number for `protocol`: `TCP` or `UDP`.
+    #[must_use]
+    pub fn speaks(&self, number: u16, protocol: &str) -> bool {
+        let mut protocols = self.protocols.iter();
+        protocols.any(|(known, spoken)| *known == number && spoken == protocol)
     }
 
     /// The name of the port of this number.
@@ -467,6 +495,11 @@ impl From<&view::Service> for Service {
             let number = u16::try_from(port.port).ok().filter(|port| *port > 0)?;
             Some((port.name.clone(), number))
         });
+        let protocols = spec.ports.iter().flatten().filter_map(|port| {
+            let number = u16::try_from(port.port).ok()?;
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            Some((number, protocol.to_owned()))
+        });
         let app_protocols = spec.ports.iter().flatten().filter_map(|port| {
             let number = u16::try_from(port.port).ok()?;
             Some((number, port.app_protocol.clone()?))
@@ -478,10 +511,14 @@ impl From<&view::Service> for Service {
             .flat_map(|told| told.ingress.iter().flatten());
         let outside = ingress.filter_map(|told| told.ip.as_ref()?.parse().ok());
         let is_external = spec.type_.as_deref() == Some("ExternalName");
+        let class = spec.load_balancer_class.as_deref();
+        let stands_for_gateway = class == Some(weft_api::annotation::GATEWAY_SERVICE_CLASS);
         Self {
             ports: ports.collect(),
+            protocols: protocols.collect(),
             app_protocols: app_protocols.collect(),
-            outside: outside.collect(),
+            // What stands for a Gateway takes no address from it.
+            outside: outside.filter(|_| !stands_for_gateway).collect(),
             is_headless: spec.cluster_ip.as_deref() == Some("None"),
             external_name: is_external.then(|| spec.external_name.clone().unwrap_or_default()),
         }

@@ -12,10 +12,11 @@ use crate::name::NamespacedName;
 use crate::objects::Objects;
 use crate::ours::{Gateways, OurGateway};
 use crate::policies::Policies;
-use crate::route::Route;
+use crate::route::{Route, RouteKind};
 use crate::rule::{BackendTarget, Rule};
 use crate::served::{AttachedRoute, HostRoutes, Served};
 use crate::status::{Condition, Refusal};
+use crate::streams::{StreamProtocol, StreamRoute};
 
 /// A route at one parent.
 pub(crate) struct Attachment<'o> {
@@ -89,6 +90,8 @@ pub(crate) fn attach<'o>(
                 None => return Attached::NotOurs,
             }
         }
+        // Only requests have routes to Services.
+        ("" | "core", "Service") if route.kind.stream().is_some() => return Attached::NotOurs,
         ("" | "core", "Service") => attach_to_service(parent, name, objects),
         _ => return Attached::NotOurs,
     };
@@ -274,6 +277,8 @@ impl<'o> Hosts<'o> {
 /// The rules of a route as its parent sees them, and what of their references does not hold.
 pub(crate) struct Resolved {
     rules: Arc<[Arc<Rule>]>,
+    /// For what is passed on as it comes: who is spoken to proves itself to the client.
+    whole: Arc<[Arc<Rule>]>,
     faults: Vec<Refusal>,
 }
 
@@ -292,28 +297,41 @@ impl Attachment<'_> {
     /// Which references hold, and how what they mean is called. A route to a service goes where its callers may go themselves, so it needs no
     /// grants, and its callers prove nothing to backends but who they are.
     pub(crate) fn resolve(&self, objects: &Objects, policies: &Policies<'_>) -> Resolved {
-        let resolving = Resolving {
+        let outside = match &self.place {
+            Place::Gateway { ours, .. } => {
+                let client = ours.client.as_ref();
+                let client = client.and_then(|client| client.as_ref().ok()).cloned();
+                Some((policies, client))
+            }
+            Place::Service { .. } => None,
+        };
+        let resolving = |outside| Resolving {
             objects,
             kind: self.route.kind,
             own: &self.route.metadata.name.namespace,
-            outside: match &self.place {
-                Place::Gateway { ours, .. } => {
-                    let client = ours.client.as_ref();
-                    Some((
-                        policies,
-                        client.and_then(|client| client.as_ref().ok()).cloned(),
-                    ))
-                }
-                Place::Service { .. } => None,
-            },
+            needs_grants: matches!(self.place, Place::Gateway { .. }),
+            outside,
         };
         let mut faults = Vec::new();
+        // Datagrams prove nothing.
+        let outside = outside.filter(|_| self.route.kind != RouteKind::Udp);
+        let rules = self.resolved(&resolving(outside), &mut faults);
+        let whole = match self.route.kind {
+            RouteKind::Tls => self.resolved(&resolving(None), &mut Vec::new()),
+            _ => Arc::clone(&rules),
+        };
+        Resolved {
+            rules,
+            whole,
+            faults,
+        }
+    }
+
+    fn resolved(&self, resolving: &Resolving<'_>, faults: &mut Vec<Refusal>) -> Arc<[Arc<Rule>]> {
         let mut is_changed = false;
-        let rules: Vec<Arc<Rule>> = self
-            .route
-            .rules
-            .iter()
-            .map(|rule| match resolving.rule(rule, &mut faults) {
+        let rules = self.route.rules.iter();
+        let rules: Vec<Arc<Rule>> = rules
+            .map(|rule| match resolving.rule(rule, faults) {
                 Some(rule) => {
                     is_changed = true;
                     Arc::new(rule)
@@ -321,11 +339,10 @@ impl Attachment<'_> {
                 None => Arc::clone(rule),
             })
             .collect();
-        let rules = match is_changed {
+        match is_changed {
             true => rules.into(),
             false => Arc::clone(&self.route.rules),
-        };
-        Resolved { rules, faults }
+        }
     }
 
     /// Why it is not accepted at this parent, if it is not.
@@ -401,9 +418,42 @@ impl Attachment<'_> {
         conditions
     }
 
+    fn serve_stream(&self, protocol: StreamProtocol, resolved: &Resolved, served: &mut Served) {
+        // Only requests have routes to Services.
+        let Place::Gateway { ours, claims, .. } = &self.place else {
+            return;
+        };
+        let metadata = &self.route.metadata;
+        let route = |rules: &[Arc<Rule>]| StreamRoute {
+            route: metadata.name.to_string(),
+            created: metadata.created,
+            backends: rules
+                .iter()
+                .flat_map(|rule| &rule.backends)
+                .cloned()
+                .collect(),
+        };
+        let (opened, whole) = (route(&resolved.rules), route(&resolved.whole));
+        for address in &ours.own {
+            for claim in claims {
+                let place = (protocol, SocketAddr::new(*address, claim.port));
+                let front = served.streams.entry(place).or_default();
+                let listener = front.listeners.entry(claim.listener.clone()).or_default();
+                let route = match (protocol, &listener.tls) {
+                    (StreamProtocol::Tls, None) => &whole,
+                    _ => &opened,
+                };
+                listener.put(claim.host.clone(), route.clone());
+            }
+        }
+    }
+
     pub(crate) fn serve(&self, resolved: &Resolved, kept: &Kept<'_>, served: &mut Served) {
         if self.refused(kept).is_some() || resolved.rules.is_empty() {
             return;
+        }
+        if let Some(protocol) = self.route.kind.stream() {
+            return self.serve_stream(protocol, resolved, served);
         }
         let metadata = &self.route.metadata;
         let attached = |service_port, listener_port| AttachedRoute {

@@ -16,7 +16,9 @@ pub(crate) struct Resolving<'o> {
     pub(crate) kind: RouteKind,
     /// The route's namespace.
     pub(crate) own: &'o str,
-    /// At a Gateway: the policies, and what it shows to backends.
+    /// At a Gateway.
+    pub(crate) needs_grants: bool,
+    /// At a Gateway that speaks to backends itself: the policies, and what it shows to them.
     pub(crate) outside: Option<(&'o Policies<'o>, Option<Arc<KeyPair>>)>,
 }
 
@@ -91,10 +93,19 @@ impl Resolving<'_> {
         };
         let name = NamespacedName::new(namespace.as_str(), name.as_str());
         let service = self.objects.services.get(&name)?;
-        let protocol = service.app_protocols.get(port);
-        let protocol = match protocol.map(String::as_str) {
-            Some("kubernetes.io/h2c") => Protocol::H2c,
-            _ => Protocol::AsAsked,
+        let named = service.app_protocols.get(port).map(String::as_str);
+        let mut unsupported = |why: &str| {
+            let message = format!(
+                "Service {name} says that {} is spoken at port {port}, {why}.",
+                named.unwrap_or_default()
+            );
+            let reason = message.clone();
+            faults.push(Refusal::new("UnsupportedProtocol", message));
+            closed(&reason)
+        };
+        let protocol = match spoken(self.kind, named) {
+            Ok(protocol) => protocol,
+            Err(why) => return unsupported(why),
         };
         let held = self.outside.as_ref().and_then(|(policies, client)| {
             let found = policies.of_port(&name, service, *port)?;
@@ -110,6 +121,9 @@ impl Resolving<'_> {
             Ok(tls) => tls,
             Err(reason) => return closed(&reason),
         };
+        if named == Some(WEBSOCKET_OVER_TLS) && self.outside.is_some() && tls.is_none() {
+            return unsupported("which nobody is called by without a BackendTLSPolicy");
+        }
         (protocol != backend.protocol || tls != backend.tls).then(|| Backend {
             protocol,
             tls,
@@ -131,7 +145,7 @@ impl Resolving<'_> {
         };
         let (kind, own) = (self.kind, self.own);
         let service = NamespacedName::new(namespace.as_str(), name.as_str());
-        let needs_grants = self.outside.is_some() && namespace != own;
+        let needs_grants = self.needs_grants && namespace != own;
         if needs_grants && !self.objects.grants(kind.name(), own, "Service", &service) {
             let message = format!(
                 "No ReferenceGrant in {namespace} lets {kind}s of {own} refer to Service {service}."
@@ -153,8 +167,43 @@ impl Resolving<'_> {
                 let message = format!("Service {service} has no port {port}; it has {ports}.");
                 Err((Refusal::new("BackendNotFound", message), false))
             }
+            Some(found) if !found.speaks(*port, transport(kind)) => {
+                let message = format!(
+                    "Port {port} of Service {service} is not for {}, which is what {kind}s lead on.",
+                    transport(kind)
+                );
+                Err((Refusal::new("UnsupportedProtocol", message), true))
+            }
             Some(_) => Ok(()),
         }
+    }
+}
+
+/// What a route's backends are spoken to by, as Services name it.
+fn transport(kind: RouteKind) -> &'static str {
+    match kind {
+        RouteKind::Udp => "UDP",
+        RouteKind::Http | RouteKind::Grpc | RouteKind::Tls | RouteKind::Tcp => "TCP",
+    }
+}
+
+const WEBSOCKET_OVER_TLS: &str = "kubernetes.io/wss";
+
+/// How a port is spoken to for which its Service says `named`. Names that are not Kubernetes' own and not known here say nothing of that. The
+/// error is the end of a sentence.
+fn spoken(kind: RouteKind, named: Option<&str>) -> Result<Protocol, &'static str> {
+    if kind.stream().is_some() {
+        // What is spoken is not its to say.
+        return Ok(Protocol::AsAsked);
+    }
+    match named {
+        Some("kubernetes.io/h2c") => Ok(Protocol::H2c),
+        Some("kubernetes.io/ws" | WEBSOCKET_OVER_TLS) => match kind {
+            RouteKind::Grpc => Err("which carries no gRPC"),
+            _ => Ok(Protocol::AsAsked),
+        },
+        Some(other) if other.starts_with("kubernetes.io/") => Err("which is not supported"),
+        other => Ok(Protocol::named(other)),
     }
 }
 

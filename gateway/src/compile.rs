@@ -26,6 +26,7 @@ use crate::served::Served;
 use crate::status::{
     AncestorStatus, Condition, GatewayStatus, ListenerSetStatus, ParentStatus, RouteStatus,
 };
+use crate::streams::StreamProtocol;
 
 /// Everything that objects come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub struct Compiled {
     pub routes: BTreeMap<NamespacedName, RouteStatus>,
     /// Of every GRPCRoute.
     pub grpc_routes: BTreeMap<NamespacedName, RouteStatus>,
+    /// Of every TLSRoute, TCPRoute and UDPRoute.
+    pub tls_routes: BTreeMap<NamespacedName, RouteStatus>,
+    pub tcp_routes: BTreeMap<NamespacedName, RouteStatus>,
+    pub udp_routes: BTreeMap<NamespacedName, RouteStatus>,
     /// Of every BackendTLSPolicy, at the Gateways from which its Services are reached.
     pub policies: BTreeMap<NamespacedName, Vec<AncestorStatus>>,
 }
@@ -50,6 +55,9 @@ impl Compiled {
         match kind {
             RouteKind::Http => &mut self.routes,
             RouteKind::Grpc => &mut self.grpc_routes,
+            RouteKind::Tls => &mut self.tls_routes,
+            RouteKind::Tcp => &mut self.tcp_routes,
+            RouteKind::Udp => &mut self.udp_routes,
         }
     }
 }
@@ -136,6 +144,12 @@ fn announce(gateways: &Gateways<'_>, served: &mut Served) {
             }
             for address in &ours.own {
                 let place = SocketAddr::new(*address, judged.listener.port);
+                if let Some(protocol) = StreamProtocol::of(&judged.listener.protocol) {
+                    let front = served.streams.entry((protocol, place)).or_default();
+                    let listener = front.listeners.entry(hostname.clone()).or_default();
+                    listener.tls = judged.tls.clone();
+                    continue;
+                }
                 let front = served.fronts.entry(place).or_default();
                 front.listeners.entry(hostname.clone()).or_default();
                 if let Some(tls) = &judged.tls {

@@ -30,20 +30,22 @@ mod policies;
 mod route;
 mod rule;
 mod served;
+mod session;
 mod status;
+mod streams;
 
 pub use certificates::Wanted;
 pub use compile::{Compiled, compile};
 pub use duration::UNLIMITED;
-pub use features::FEATURES;
+pub use features::{FEATURES, MESH_FEATURES};
 pub use hostname::{HostPattern, effective_hosts};
 pub use name::NamespacedName;
 pub use objects::{Kind, Object, Objects};
 pub use route::{Route, RouteKind};
 pub use rule::{
-    Allowed, Backend, BackendTarget, BackendTls, CertificateName, Cors, Filter, HeaderChange,
-    Match, Mirror, Origin, PathChange, PathMatch, Pattern, Protocol, Redirect, Retry, Rewrite,
-    Rule,
+    Allowed, Backend, BackendTarget, BackendTls, Carried, CertificateName, Cors, Filter,
+    HeaderChange, Match, Mirror, Origin, PathChange, PathMatch, Pattern, Protocol, Redirect, Retry,
+    Rewrite, Rule, Session,
 };
 pub use served::{
     AttachedRoute, ClientValidation, Front, FrontTls, HostRoutes, Served, ServiceRoutes,
@@ -52,3 +54,4 @@ pub use status::{
     AncestorStatus, Condition, GatewayStatus, ListenerSetStatus, ListenerStatus, ParentStatus,
     RouteStatus,
 };
+pub use streams::{StreamFront, StreamListener, StreamProtocol, StreamRoute};

@@ -212,11 +212,7 @@ pub(crate) fn judge<'o>(
     listeners: &[(Owner<'o>, &'o Listener)],
     judging: &Judging<'_>,
 ) -> Vec<Judged<'o>> {
-    let mut standing: Vec<Option<Refusal>> = Vec::with_capacity(listeners.len());
-    for index in 0..listeners.len() {
-        let conflict = conflict(index, listeners, &standing);
-        standing.push(conflict);
-    }
+    let standing = conflicts(listeners);
     let mut judged: Vec<Judged<'o>> = listeners
         .iter()
         .zip(standing)
@@ -265,6 +261,10 @@ fn kinds_of(protocol: &str, has_own: bool) -> &'static [&'static str] {
     match protocol {
         "HTTP" => &["HTTPRoute", "GRPCRoute"],
         "HTTPS" if has_own => &["HTTPRoute", "GRPCRoute"],
+        // Bytes have no host that would tell Gateways apart at an address that they share.
+        "TLS" if has_own => &["TLSRoute"],
+        "TCP" if has_own => &["TCPRoute"],
+        "UDP" if has_own => &["UDPRoute"],
         _ => &[],
     }
 }
@@ -315,23 +315,23 @@ fn judge_one<'o>(
             ),
         )),
     };
-    let mut accepted = if known.is_empty() {
+    let mut accepted = if let (None, Some(conflict)) = (&from_refused, &conflict) {
+        Err(conflict.clone())
+    } else if known.is_empty() {
         let others = if judging.has_own {
-            "HTTP and HTTPS are"
+            "HTTP, HTTPS, TLS, TCP and UDP are"
         } else {
             "HTTP is"
         };
         let message = format!("Protocol {protocol} is not supported; {others}.");
         Err(Refusal::new("UnsupportedProtocol", message))
     } else {
-        match (from_refused, &conflict) {
-            (Some(refusal), _) => Err(refusal),
-            (None, Some(conflict)) => Err(conflict.clone()),
-            (None, None) => Ok(()),
-        }
+        from_refused.map_or(Ok(()), Err)
     };
     let mut tls = None;
-    if protocol == "HTTPS" && !known.is_empty() {
+    let is_passed = protocol == "TLS" && is_passed_through(listener);
+    let has_tls = matches!(protocol.as_str(), "HTTPS" | "TLS") && !is_passed;
+    if has_tls && !known.is_empty() {
         let front = front_tls(owner, listener, judging);
         if let Some(refusal) = front.unresolved {
             resolved = resolved.and(Err(refusal));
@@ -341,7 +341,7 @@ fn judge_one<'o>(
         }
         tls = front.tls;
     }
-    let lacks_tls = protocol == "HTTPS" && tls.is_none();
+    let lacks_tls = has_tls && tls.is_none();
     let refusal = accepted.clone().err().or_else(|| {
         let unresolved = resolved.clone().err();
         unresolved.filter(|_| supported_kinds.is_empty() || lacks_tls)
@@ -359,6 +359,11 @@ fn judge_one<'o>(
         conflict,
         resolved,
     }
+}
+
+fn is_passed_through(listener: &Listener) -> bool {
+    let mode = listener.tls.as_ref().and_then(|tls| tls.mode.as_deref());
+    mode == Some("Passthrough")
 }
 
 /// What came of what a listener says of TLS.
@@ -395,7 +400,10 @@ fn front_tls(owner: Owner<'_>, listener: &Listener, judging: &Judging<'_>) -> Fr
         }
     }
     if tls.certificate_refs.is_empty() {
-        let message = "An HTTPS listener needs a certificate, and tls.certificateRefs names none.";
+        let protocol = &listener.protocol;
+        let message = format!(
+            "A listener of {protocol} that terminates needs a certificate, and tls.certificateRefs names none."
+        );
         front.unresolved = Some(Refusal::new("InvalidCertificateRef", message));
     }
     let validation = judging.tls.and_then(|tls| tls.validation(listener.port));
@@ -474,27 +482,35 @@ impl FromNamespaces {
     }
 }
 
-/// Of listeners of one owner that are in conflict none is served; else the one that came before is. `standing` says what came of those
-/// before.
-fn conflict(
-    index: usize,
-    all: &[(Owner<'_>, &Listener)],
-    standing: &[Option<Refusal>],
-) -> Option<Refusal> {
-    let (owner, listener) = all.get(index)?;
-    let others = || {
-        let others = all.iter().enumerate();
-        let others = others.filter(move |(other, (whose, _))| {
-            let is_before = whose.rank < owner.rank
-                && standing
-                    .get(*other)
-                    .is_some_and(|refused| refused.is_none());
-            *other != index && (whose.rank == owner.rank || is_before)
-        });
-        others
-            .map(|(_, (_, other))| *other)
-            .filter(move |other| other.port == listener.port)
-    };
+/// What is against each listener: of those of one owner that are in conflict none is served, and what came before, and is served, goes before
+/// all of them. What lost to that is in nobody's way.
+fn conflicts(all: &[(Owner<'_>, &Listener)]) -> Vec<Option<Refusal>> {
+    let mut found: Vec<Option<Refusal>> = vec![None; all.len()];
+    let ranks: BTreeSet<usize> = all.iter().map(|(owner, _)| owner.rank).collect();
+    for rank in ranks {
+        for against_own in [false, true] {
+            let standing: Vec<bool> = found.iter().map(Option::is_none).collect();
+            for (index, (_, listener)) in all.iter().enumerate() {
+                if all[index].0.rank != rank || !standing[index] {
+                    continue;
+                }
+                let others = all.iter().enumerate().filter(|(other, (whose, _))| {
+                    let is_meant = match against_own {
+                        true => whose.rank == rank,
+                        false => whose.rank < rank,
+                    };
+                    is_meant && *other != index && standing[*other]
+                });
+                let others: Vec<&Listener> = others.map(|(_, (_, other))| *other).collect();
+                found[index] = conflict(listener, &others);
+            }
+        }
+    }
+    found
+}
+
+fn conflict(listener: &Listener, others: &[&Listener]) -> Option<Refusal> {
+    let at_port = || others.iter().filter(|other| other.port == listener.port);
     // What can be told apart on one port: TLS by its names, datagrams from connections.
     let family = |protocol: &str| match protocol {
         "HTTP" => Some("HTTP"),
@@ -502,23 +518,32 @@ fn conflict(
         "TCP" => Some("TCP"),
         _ => None,
     };
+    let host =
+        |listener: &Listener| HostPattern::parse(listener.hostname.as_deref().unwrap_or_default());
     let own = family(&listener.protocol);
-    let excludes = |other: &&Listener| {
-        let other = family(&other.protocol);
-        own.is_some() && other.is_some() && own != other
+    let excludes = |other: &&&Listener| {
+        let is_apart = match family(&other.protocol) {
+            Some("TLS") if own == Some("TLS") => {
+                other.protocol == listener.protocol || host(other) != host(listener)
+            }
+            other => own.is_none() || other.is_none() || own == other,
+        };
+        !is_apart
     };
-    if let Some(other) = others().find(excludes) {
+    if let Some(other) = at_port().find(excludes) {
+        let hostname = match family(&other.protocol) == own {
+            true => " and hostname",
+            false => "",
+        };
         let message = format!(
-            "Listener {} has the same port for protocol {}.",
+            "Listener {} has the same port{hostname} for protocol {}.",
             other.name, other.protocol
         );
         return Some(Refusal::new("ProtocolConflict", message));
     }
-    let host =
-        |listener: &Listener| HostPattern::parse(listener.hostname.as_deref().unwrap_or_default());
     let same =
-        |other: &&Listener| other.protocol == listener.protocol && host(other) == host(listener);
-    let other = others().find(same)?;
+        |other: &&&Listener| other.protocol == listener.protocol && host(other) == host(listener);
+    let other = at_port().find(same)?;
     let message = format!(
         "Listener {} has the same port, protocol and hostname.",
         other.name

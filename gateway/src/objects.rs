@@ -10,7 +10,7 @@ use imbl::OrdMap;
 
 use crate::api::{
     BackendTlsPolicy, Bundle, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet, Node,
-    ReferenceGrant, Secret, Service,
+    ReferenceGrant, Secret, Service, StreamRoute,
 };
 use crate::name::NamespacedName;
 use crate::route::{Route, RouteKind};
@@ -22,6 +22,9 @@ pub enum Kind {
     Gateway,
     HttpRoute,
     GrpcRoute,
+    TlsRoute,
+    TcpRoute,
+    UdpRoute,
     ListenerSet,
     BackendTlsPolicy,
     ReferenceGrant,
@@ -39,6 +42,9 @@ pub enum Object {
     Gateway(Gateway),
     HttpRoute(HttpRoute),
     GrpcRoute(GrpcRoute),
+    TlsRoute(StreamRoute),
+    TcpRoute(StreamRoute),
+    UdpRoute(StreamRoute),
     ListenerSet(ListenerSet),
     BackendTlsPolicy(BackendTlsPolicy),
     ReferenceGrant(ReferenceGrant),
@@ -75,6 +81,9 @@ impl Objects {
             Object::Gateway(new) => put(&mut self.gateways, new.metadata.name.clone(), new),
             Object::HttpRoute(new) => self.put_route(Route::http(new)),
             Object::GrpcRoute(new) => self.put_route(Route::grpc(new)),
+            Object::TlsRoute(new) => self.put_route(Route::stream(RouteKind::Tls, new)),
+            Object::TcpRoute(new) => self.put_route(Route::stream(RouteKind::Tcp, new)),
+            Object::UdpRoute(new) => self.put_route(Route::stream(RouteKind::Udp, new)),
             Object::ListenerSet(new) => {
                 put(&mut self.listener_sets, new.metadata.name.clone(), new)
             }
@@ -108,6 +117,9 @@ impl Objects {
             Kind::Gateway => self.gateways.remove(name).is_some(),
             Kind::HttpRoute => self.delete_route(RouteKind::Http, name),
             Kind::GrpcRoute => self.delete_route(RouteKind::Grpc, name),
+            Kind::TlsRoute => self.delete_route(RouteKind::Tls, name),
+            Kind::TcpRoute => self.delete_route(RouteKind::Tcp, name),
+            Kind::UdpRoute => self.delete_route(RouteKind::Udp, name),
             Kind::ListenerSet => self.listener_sets.remove(name).is_some(),
             Kind::BackendTlsPolicy => self.policies.remove(name).is_some(),
             Kind::Secret => self.secrets.remove(name).is_some(),
@@ -146,6 +158,9 @@ impl Objects {
             Kind::Gateway => self.gateways.keys().cloned().collect(),
             Kind::HttpRoute => self.route_names(RouteKind::Http),
             Kind::GrpcRoute => self.route_names(RouteKind::Grpc),
+            Kind::TlsRoute => self.route_names(RouteKind::Tls),
+            Kind::TcpRoute => self.route_names(RouteKind::Tcp),
+            Kind::UdpRoute => self.route_names(RouteKind::Udp),
             Kind::ListenerSet => self.listener_sets.keys().cloned().collect(),
             Kind::BackendTlsPolicy => self.policies.keys().cloned().collect(),
             Kind::Secret => self.secrets.keys().cloned().collect(),

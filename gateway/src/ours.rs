@@ -246,6 +246,7 @@ impl<'o> OurGateway<'o> {
                 [] => nodes.addresses.clone(),
                 own => own.iter().map(ToString::to_string).collect(),
             },
+            is_apart: !self.own.is_empty(),
             listeners: self.listener_statuses(0, nodes, attached),
             conditions,
             attached_sets,

@@ -1,4 +1,4 @@
-//! An HTTPRoute or a GRPCRoute by itself: its rules as the data plane takes them, and what is wrong with them. Pure; done once for each state of
+//! A route by itself, whichever its kind: its rules as the data plane takes them, and what is wrong with them. Pure; done once for each state of
 //! the object.
 //!
 //! A rule with something that is not supported is no rule: it is told, and what it matches is answered with 500, lest a request
@@ -15,11 +15,13 @@ use http::StatusCode;
 
 use crate::api::{
     GrpcRoute, HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRetry, HttpRouteTimeouts,
-    Metadata, ParentReference,
+    Metadata, ParentReference, SessionPersistence, StreamRoute,
 };
 use crate::duration;
 use crate::rule::{Backend, BackendTarget, Filter, Match, Retry, Rule};
+use crate::session;
 use crate::status::Refusal;
+use crate::streams::StreamProtocol;
 
 /// Which kind a route is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,9 @@ pub enum RouteKind {
     #[default]
     Http,
     Grpc,
+    Tls,
+    Tcp,
+    Udp,
 }
 
 impl RouteKind {
@@ -35,6 +40,19 @@ impl RouteKind {
         match self {
             RouteKind::Http => "HTTPRoute",
             RouteKind::Grpc => "GRPCRoute",
+            RouteKind::Tls => "TLSRoute",
+            RouteKind::Tcp => "TCPRoute",
+            RouteKind::Udp => "UDPRoute",
+        }
+    }
+
+    /// What it leads on, where that is bytes and not requests.
+    pub(crate) fn stream(self) -> Option<StreamProtocol> {
+        match self {
+            RouteKind::Http | RouteKind::Grpc => None,
+            RouteKind::Tls => Some(StreamProtocol::Tls),
+            RouteKind::Tcp => Some(StreamProtocol::Tcp),
+            RouteKind::Udp => Some(StreamProtocol::Udp),
         }
     }
 }
@@ -65,12 +83,13 @@ pub struct Route {
 
 /// A rule as it is written, whichever the kind.
 struct Written<'w> {
+    name: Option<&'w str>,
     matches: Vec<Result<Match, String>>,
     filters: &'w [HttpRouteFilter],
     backends: &'w [HttpBackendRef],
     timeouts: HttpRouteTimeouts,
     retry: Option<&'w HttpRouteRetry>,
-    is_sticky: bool,
+    session: Option<&'w SessionPersistence>,
 }
 
 impl Route {
@@ -79,12 +98,13 @@ impl Route {
     pub fn http(object: HttpRoute) -> Self {
         let spec = object.spec;
         let rules = spec.rules.iter().map(|rule| Written {
+            name: rule.name.as_deref(),
             matches: rule.matches.iter().map(matches::http).collect(),
             filters: &rule.filters,
             backends: &rule.backend_refs,
             timeouts: rule.timeouts.clone().unwrap_or_default(),
             retry: rule.retry.as_ref(),
-            is_sticky: rule.session_persistence.is_some(),
+            session: rule.session_persistence.as_ref(),
         });
         let route = Self::compile(RouteKind::Http, object.metadata, rules.collect());
         Self {
@@ -99,14 +119,36 @@ impl Route {
     pub fn grpc(object: GrpcRoute) -> Self {
         let spec = object.spec;
         let rules = spec.rules.iter().map(|rule| Written {
+            name: rule.name.as_deref(),
             matches: rule.matches.iter().map(matches::grpc).collect(),
             filters: &rule.filters,
             backends: &rule.backend_refs,
             timeouts: HttpRouteTimeouts::default(),
             retry: None,
-            is_sticky: rule.session_persistence.is_some(),
+            session: rule.session_persistence.as_ref(),
         });
         let route = Self::compile(RouteKind::Grpc, object.metadata, rules.collect());
+        Self {
+            parents: spec.parent_refs,
+            hostnames: spec.hostnames,
+            ..route
+        }
+    }
+
+    /// Compiles the rule of a route of another kind: it has backends, and nothing else.
+    #[must_use]
+    pub fn stream(kind: RouteKind, object: StreamRoute) -> Self {
+        let spec = object.spec;
+        let rules = spec.rules.iter().take(1).map(|rule| Written {
+            name: None,
+            matches: Vec::new(),
+            filters: &[],
+            backends: &rule.backend_refs,
+            timeouts: HttpRouteTimeouts::default(),
+            retry: None,
+            session: None,
+        });
+        let route = Self::compile(kind, object.metadata, rules.collect());
         Self {
             parents: spec.parent_refs,
             hostnames: spec.hostnames,
@@ -119,10 +161,21 @@ impl Route {
         let mut rules = Vec::with_capacity(all.len());
         let (mut faults, mut ignored) = (Vec::new(), Vec::new());
         for (number, written) in all.iter().enumerate() {
-            if written.is_sticky {
-                ignored.push(format!("spec.rules[{number}].sessionPersistence"));
+            // Of versions before, which no definition of now has.
+            if written
+                .session
+                .is_some_and(|session| session.idle_timeout.is_some())
+            {
+                ignored.push(format!(
+                    "spec.rules[{number}].sessionPersistence.idleTimeout"
+                ));
             }
-            let (mut rule, fault) = compile(&name, &metadata.name.namespace, written);
+            let shown = written
+                .name
+                .map_or_else(|| number.to_string(), str::to_owned);
+            let sessions_of = format!("{kind} {name} {shown}");
+            let namespace = &metadata.name.namespace;
+            let (mut rule, fault) = compile(&name, namespace, written, &sessions_of);
             if let Some(fault) = fault {
                 refuse(&mut rule, &fault.message);
                 faults.push((number, fault));
@@ -159,7 +212,13 @@ fn refuse(rule: &mut Rule, reason: &str) {
     rule.backends = vec![Backend::new(BackendTarget::Invalid { reason })];
 }
 
-fn compile(route: &str, namespace: &str, written: &Written<'_>) -> (Rule, Option<Refusal>) {
+/// `sessions_of`: whose its sessions are.
+fn compile(
+    route: &str,
+    namespace: &str,
+    written: &Written<'_>,
+    sessions_of: &str,
+) -> (Rule, Option<Refusal>) {
     let mut unsupported: Vec<String> = Vec::new();
     let mut told = |reason: String| unsupported.push(reason);
     let mut matches = Vec::with_capacity(written.matches.len().max(1));
@@ -200,6 +259,10 @@ fn compile(route: &str, namespace: &str, written: &Written<'_>) -> (Rule, Option
     let request_timeout = limit(&written.timeouts.request);
     let backend_timeout = limit(&written.timeouts.backend_request);
     let retry = written.retry.map(|retry| retried(retry, &mut told));
+    let session = written.session.and_then(|session| {
+        let session = session::read(session, sessions_of);
+        session.map_err(&mut told).ok()
+    });
     let incompatible = incompatible_filters(&own, !backends.is_empty());
     let fault = match (unsupported.is_empty(), incompatible) {
         (false, _) => Some(Refusal::new("UnsupportedValue", unsupported.join("; "))),
@@ -214,6 +277,7 @@ fn compile(route: &str, namespace: &str, written: &Written<'_>) -> (Rule, Option
         request_timeout,
         backend_timeout,
         retry,
+        session,
     };
     (rule, fault)
 }

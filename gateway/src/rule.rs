@@ -28,6 +28,29 @@ pub struct Rule {
     pub backend_timeout: Option<Duration>,
     /// None: as the data plane does by itself.
     pub retry: Option<Retry>,
+    /// None: each request goes wherever it is answered best.
+    pub session: Option<Session>,
+}
+
+/// That the requests of one client stay with the endpoint that answered its first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    pub carried: Carried,
+    /// Since its first answer; for as long as the client keeps it when not given.
+    pub lifetime: Option<Duration>,
+    /// What tells its tokens from those of all other rules.
+    pub scope: u64,
+}
+
+/// How a client says which session is his.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carried {
+    Cookie {
+        name: String,
+        /// The client is told the lifetime, and may keep the cookie for longer than it runs.
+        is_permanent: bool,
+    },
+    Header(HeaderName),
 }
 
 /// When and how often an answer is asked for again.
@@ -149,6 +172,17 @@ pub enum Protocol {
     AsAsked,
     /// HTTP/2 without an upgrade.
     H2c,
+}
+
+impl Protocol {
+    /// What is spoken at a port of a Service, by the name that its `appProtocol` has for it. Most names say nothing of that.
+    #[must_use]
+    pub fn named(name: Option<&str>) -> Self {
+        match name {
+            Some("kubernetes.io/h2c" | "h2c" | "http2" | "grpc") => Protocol::H2c,
+            _ => Protocol::AsAsked,
+        }
+    }
 }
 
 /// How a backend proves itself, and what it is shown.

@@ -11,6 +11,7 @@ use crate::hostname::HostPattern;
 use crate::name::NamespacedName;
 use crate::route::RouteKind;
 use crate::rule::Rule;
+use crate::streams::{StreamFront, StreamProtocol};
 
 /// All routes that have effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Served {
     pub listeners: BTreeMap<HostPattern, HostRoutes>,
     /// At addresses that Gateways have for themselves, by address and port.
     pub fronts: BTreeMap<SocketAddr, Front>,
+    /// The same of what is no HTTP.
+    pub streams: BTreeMap<(StreamProtocol, SocketAddr), StreamFront>,
     pub services: BTreeMap<NamespacedName, ServiceRoutes>,
 }
 

@@ -63,6 +63,8 @@ impl Refusal {
 pub struct GatewayStatus {
     /// IP addresses, at most 16, which is the API's limit.
     pub addresses: Vec<String>,
+    /// They are nobody else's, and its listeners are at their ports there.
+    pub is_apart: bool,
     pub conditions: Vec<Condition>,
     /// In the order of the spec.
     pub listeners: Vec<ListenerStatus>,

@@ -170,6 +170,7 @@ fn cluster() -> Objects {
     objects.apply(Object::Gateway(gateway.expect("a gateway")));
     let web = api::Service {
         ports: vec![(None, 80)],
+        protocols: vec![(80, "TCP".to_owned())],
         ..api::Service::default()
     };
     objects.apply(Object::Service(

@@ -459,7 +459,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
     rules:
     - backendRefs: [{name: web, port: 80}]
       retry: {attempts: 3, codes: [503]}
-      sessionPersistence: {type: Cookie}
+      sessionPersistence: {type: Cookie, idleTimeout: 5m}
 ",
     );
     insta::assert_snapshot!(cluster.told(), @r#"
@@ -492,7 +492,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
 
     route shop/ignored
       at Gateway public
-        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].sessionPersistence.
+        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].sessionPersistence.idleTimeout.
         ResolvedRefs=True ResolvedRefs: All references hold.
 
     route shop/partly
@@ -582,10 +582,10 @@ fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
         ResolvedRefs=True ResolvedRefs: All references hold.
         Programmed=False ProtocolConflict: The listener is not served: Listener tls has the same port for protocol HTTPS.
       listener tls takes nothing, 0 attached
-        Accepted=False UnsupportedProtocol: Protocol HTTPS is not supported; HTTP is.
+        Accepted=False ProtocolConflict: Listener clear has the same port for protocol HTTP.
         Conflicted=True ProtocolConflict: Listener clear has the same port for protocol HTTP.
         ResolvedRefs=True ResolvedRefs: All references hold.
-        Programmed=False Invalid: The listener is not served: Protocol HTTPS is not supported; HTTP is.
+        Programmed=False ProtocolConflict: The listener is not served: Listener clear has the same port for protocol HTTP.
       listener kinds takes HTTPRoute, 1 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
@@ -940,6 +940,7 @@ fn rules_keep_what_they_mean() {
             500ms,
         ),
         retry: None,
+        session: None,
     }
     Rule {
         route: "shop/r",
@@ -980,6 +981,7 @@ fn rules_keep_what_they_mean() {
         ),
         backend_timeout: None,
         retry: None,
+        session: None,
     }
     "#);
 }
@@ -1126,5 +1128,218 @@ fn a_gateway_with_an_address_of_its_own_serves_each_listener_at_its_port() {
       192.0.2.9:8080 listener *
         *: HTTPRoute shop/web
           everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
+    ");
+}
+
+/// A listener that lost to one of before is in nobody's way: its neighbours are served.
+#[test]
+fn what_a_set_loses_to_others_is_not_in_the_way_of_its_own() {
+    let cluster = Cluster::of(
+        r"
+- kind: Node
+  metadata: {name: a, annotations: {weft.dev/gateway-port: '9080', weft.dev/service-addresses: 192.0.2.0/24}}
+  status: {addresses: [{type: InternalIP, address: 127.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    addresses: [{value: 192.0.2.9}]
+    allowedListeners: {namespaces: {from: Same}}
+    listeners: [{name: http, port: 80, protocol: HTTP, hostname: one.test}]
+- kind: ListenerSet
+  metadata: {name: first, namespace: shop}
+  spec:
+    parentRef: {name: public}
+    listeners:
+    - {name: good, port: 80, protocol: HTTP, hostname: two.test}
+    - {name: stream, port: 80, protocol: TCP}
+- kind: ListenerSet
+  metadata: {name: second, namespace: shop}
+  spec: {parentRef: {name: public}, listeners: [{name: same, port: 80, protocol: HTTP, hostname: two.test}]}
+",
+    );
+    let told = ["set shop/first", "set shop/second"].map(|set| cluster.told_of(set, false));
+    insta::assert_snapshot!(told.join("\n"), @r"
+    set shop/first
+      Accepted=True ListenersNotValid: 1 of 2 listeners are not valid: stream.
+      Programmed=True Programmed: The nodes listen.
+      listener good, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:80.
+      listener stream, 0 attached
+        Accepted=False ProtocolConflict: Listener http has the same port for protocol HTTP.
+        Conflicted=True ProtocolConflict: Listener http has the same port for protocol HTTP.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False ProtocolConflict: The listener is not served: Listener http has the same port for protocol HTTP.
+
+    set shop/second
+      Accepted=False ListenersNotValid: 1 of 1 listeners are not valid: same.
+      Programmed=False ListenersNotValid: 1 of 1 listeners are not valid: same.
+      listener same, 0 attached
+        Accepted=False HostnameConflict: Listener good has the same port, protocol and hostname.
+        Conflicted=True HostnameConflict: Listener good has the same port, protocol and hostname.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False HostnameConflict: The listener is not served: Listener good has the same port, protocol and hostname.
+    ");
+}
+
+/// TLS, TCP and UDP: who takes which routes, which of several is served, what shares a port, and where shares go.
+#[test]
+fn routes_of_bytes_are_served_by_their_place_and_name() {
+    let mut cluster = Cluster::of(
+        r"
+- kind: Node
+  metadata: {name: a, annotations: {weft.dev/gateway-port: '9080', weft.dev/service-addresses: 192.0.2.0/24}}
+  status: {addresses: [{type: InternalIP, address: 127.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+- kind: Service
+  metadata: {name: dns, namespace: shop}
+  spec: {clusterIP: 10.43.0.3, ports: [{name: dns, port: 53, protocol: UDP}]}
+- kind: Service
+  metadata: {name: far, namespace: other}
+  spec: {clusterIP: 10.43.0.4, ports: [{port: 80}]}
+- kind: Gateway
+  metadata: {name: bytes, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    addresses: [{value: 192.0.2.9}]
+    listeners:
+    - {name: tls, port: 443, protocol: TLS, hostname: '*.shop.test', tls: {mode: Passthrough}, allowedRoutes: {kinds: [{kind: TCPRoute}, {kind: TLSRoute}]}}
+    - {name: https, port: 443, protocol: HTTPS, hostname: a.shop.test, tls: {certificateRefs: [{name: gone}]}}
+    - {name: open, port: 443, protocol: TLS, hostname: b.shop.test, tls: {certificateRefs: [{name: gone}]}}
+    - {name: tcp, port: 81, protocol: TCP}
+    - {name: udp, port: 81, protocol: UDP}
+    - {name: http, port: 82, protocol: HTTP}
+    - {name: lost, port: 82, protocol: TCP}
+    - {name: same-name, port: 444, protocol: TLS, hostname: c.shop.test, tls: {mode: Passthrough}}
+    - {name: same-too, port: 444, protocol: HTTPS, hostname: c.shop.test, tls: {certificateRefs: [{name: gone}]}}
+- kind: TLSRoute
+  metadata: {name: wild, namespace: shop}
+  spec: {parentRefs: [{name: bytes, port: 443}], hostnames: ['*.test'], rules: [{backendRefs: [{name: web, port: 80, weight: 3}, {name: far, namespace: other, port: 80}]}]}
+- kind: TLSRoute
+  metadata: {name: nowhere, namespace: shop}
+  spec: {parentRefs: [{name: bytes, sectionName: tls}, {name: bytes, sectionName: https}], hostnames: [shop.test], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: TCPRoute
+  metadata: {name: b-older, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+  spec: {parentRefs: [{name: bytes, sectionName: tcp}], rules: [{backendRefs: [{name: web, port: 80}, {name: dns, port: 53, weight: 0}, {kind: Other, name: x, port: 1}]}]}
+- kind: TCPRoute
+  metadata: {name: a-newer, namespace: shop, creationTimestamp: '2026-01-01T00:00:01Z'}
+  spec: {parentRefs: [{name: bytes, sectionName: tcp}, {name: bytes, sectionName: http}, {kind: Service, group: '', name: web}], rules: [{backendRefs: [{name: api, port: 80}]}]}
+- kind: UDPRoute
+  metadata: {name: dns, namespace: shop}
+  spec: {parentRefs: [{name: bytes}], rules: [{backendRefs: [{name: dns, port: 53}, {name: web, port: 80}]}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told_without(&["class"]), @r"
+    gateway shop/bytes at 192.0.2.9
+      Accepted=True ListenersNotValid: 6 of 9 listeners are not valid: https, open, http, lost, same-name, same-too.
+      Programmed=True Programmed: 1 node answers at 192.0.2.9.
+      listener tls takes TLSRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidRouteKinds: Routes of kind TCPRoute cannot attach; TLSRoutes can.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:443.
+      listener https takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidCertificateRef: There is no Secret shop/gone.
+        Programmed=False Invalid: The listener is not served: There is no Secret shop/gone.
+      listener open takes TLSRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidCertificateRef: There is no Secret shop/gone.
+        Programmed=False Invalid: The listener is not served: There is no Secret shop/gone.
+      listener tcp takes TCPRoute, 2 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:81.
+      listener udp takes UDPRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:81.
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=False ProtocolConflict: Listener lost has the same port for protocol TCP.
+        Conflicted=True ProtocolConflict: Listener lost has the same port for protocol TCP.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False ProtocolConflict: The listener is not served: Listener lost has the same port for protocol TCP.
+      listener lost takes TCPRoute, 0 attached
+        Accepted=False ProtocolConflict: Listener http has the same port for protocol HTTP.
+        Conflicted=True ProtocolConflict: Listener http has the same port for protocol HTTP.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False ProtocolConflict: The listener is not served: Listener http has the same port for protocol HTTP.
+      listener same-name takes TLSRoute, 0 attached
+        Accepted=False ProtocolConflict: Listener same-too has the same port and hostname for protocol HTTPS.
+        Conflicted=True ProtocolConflict: Listener same-too has the same port and hostname for protocol HTTPS.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False ProtocolConflict: The listener is not served: Listener same-too has the same port and hostname for protocol HTTPS.
+      listener same-too takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=False ProtocolConflict: Listener same-name has the same port and hostname for protocol TLS.
+        Conflicted=True ProtocolConflict: Listener same-name has the same port and hostname for protocol TLS.
+        ResolvedRefs=False InvalidCertificateRef: There is no Secret shop/gone.
+        Programmed=False ProtocolConflict: The listener is not served: Listener same-name has the same port and hostname for protocol TLS.
+
+    tls shop/nowhere
+      at Gateway bytes tls
+        Accepted=False NoMatchingListenerHostname: No listener has a hostname in common with the route.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Gateway bytes https
+        Accepted=False NotAllowedByListeners: No listener allows TLSRoutes.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    tls shop/wild
+      at Gateway bytes 443
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=False RefNotPermitted: No ReferenceGrant in other lets TLSRoutes of shop refer to Service other/far.
+
+    tcp shop/a-newer
+      at Gateway bytes tcp
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Gateway bytes http
+        Accepted=False NotAllowedByListeners: No listener allows TCPRoutes.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    tcp shop/b-older
+      at Gateway bytes tcp
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=False UnsupportedProtocol: Port 53 of Service shop/dns is not for TCP, which is what TCPRoutes lead on. Backend x is a Other; only Services are supported.
+
+    udp shop/dns
+      at Gateway bytes
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=False UnsupportedProtocol: Port 80 of Service shop/web is not for UDP, which is what UDPRoutes lead on.
+
+    served
+      Tcp 192.0.2.9:81 listener *
+        *: shop/b-older → web.shop:80 | 500 Port 53 of Service shop/dns is not for TCP, which is what TCPRoutes lead on ×0 | 500 backend x is a Other; only Services are supported
+      Tls 192.0.2.9:443 listener *.shop.test
+        *.shop.test: shop/wild → web.shop:80 ×3 | 500 No ReferenceGrant in other lets TLSRoutes of shop refer to Service other/far
+      Udp 192.0.2.9:81 listener *
+        *: shop/dns → dns.shop:53 | 500 Port 80 of Service shop/web is not for UDP, which is what UDPRoutes lead on
+    ");
+    // A grant opens its share; one for another kind does not.
+    cluster.apply(
+        r"
+- kind: ReferenceGrant
+  metadata: {name: shop, namespace: other}
+  spec: {from: [{group: gateway.networking.k8s.io, kind: TLSRoute, namespace: shop}], to: [{group: '', kind: Service}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told_of("tls shop/wild", true), @r"
+    tls shop/wild
+      at Gateway bytes 443
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      Tcp 192.0.2.9:81 listener *
+        *: shop/b-older → web.shop:80 | 500 Port 53 of Service shop/dns is not for TCP, which is what TCPRoutes lead on ×0 | 500 backend x is a Other; only Services are supported
+      Tls 192.0.2.9:443 listener *.shop.test
+        *.shop.test: shop/wild → web.shop:80 ×3 | far.other:80
+      Udp 192.0.2.9:81 listener *
+        *: shop/dns → dns.shop:53 | 500 Port 80 of Service shop/web is not for UDP, which is what UDPRoutes lead on
     ");
 }

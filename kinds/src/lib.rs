@@ -82,7 +82,7 @@ pub use discovery::ENDPOINT_SLICE;
 pub use flowcontrol::{FLOW_SCHEMA, PRIORITY_LEVEL_CONFIGURATION};
 pub use gateway_api::{
     BACKEND_TLS_POLICY, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE, HTTP_ROUTE, LISTENER_SET,
-    REFERENCE_GRANT,
+    REFERENCE_GRANT, TCP_ROUTE, TLS_ROUTE, UDP_ROUTE, X_MESH,
 };
 pub use kind::{
     AnyVersion, Kind, Name, NameRule, Selectable, Served, Spelling, StatusMetadata, Subresource,

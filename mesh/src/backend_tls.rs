@@ -50,19 +50,38 @@ impl Backends {
         stream: Dialed,
         wants_h2: bool,
     ) -> Result<TlsStream<Dialed>, Failure> {
+        let spoken = if wants_h2 { H2 } else { HTTP1 };
+        self.connected(tls, stream, vec![spoken.to_vec()]).await
+    }
+
+    /// As [`Backends::connect`], where what is spoken is nobody's here to say.
+    ///
+    /// # Errors
+    /// As [`Backends::connect`].
+    pub(crate) async fn connect_bytes(
+        &self,
+        tls: &Arc<BackendTls>,
+        stream: Dialed,
+    ) -> Result<TlsStream<Dialed>, Failure> {
+        self.connected(tls, stream, Vec::new()).await
+    }
+
+    async fn connected(
+        &self,
+        tls: &Arc<BackendTls>,
+        stream: Dialed,
+        spoken: Vec<Vec<u8>>,
+    ) -> Result<TlsStream<Dialed>, Failure> {
         let wrong = |why: String| {
             let told = format!("{} did not prove itself", tls.hostname);
             Failure::new(FailureKind::Unreachable, told).with_detail(why)
         };
-        let config = self.config(tls).map_err(|error| wrong(error.to_string()))?;
-        let config = match wants_h2 {
-            false => config,
-            true => {
-                let mut config = ClientConfig::clone(&config);
-                config.alpn_protocols = vec![H2.to_vec()];
-                Arc::new(config)
-            }
-        };
+        let mut config = self.config(tls).map_err(|error| wrong(error.to_string()))?;
+        if config.alpn_protocols != spoken {
+            let mut other = ClientConfig::clone(&config);
+            other.alpn_protocols = spoken;
+            config = Arc::new(other);
+        }
         let name = ServerName::try_from(tls.hostname.clone());
         let name = name.map_err(|error| wrong(error.to_string()))?;
         let connected = TlsConnector::from(config).connect(name, stream).await;

@@ -29,6 +29,7 @@ use crate::{
     replay,
     resolve::Target,
     retry::{self, Refusal, Verdict},
+    route::{AnsweredBy, Stays},
     table::{Endpoint, Port, Service, ServiceLabels, Table},
 };
 
@@ -134,6 +135,8 @@ pub(crate) struct Call {
     /// It carries datagrams.
     datagrams: bool,
     client: Option<Client>,
+    /// Where its session has it go, and that its answer says where it came from.
+    stays: Option<Stays>,
     /// Size of the request where it is known beforehand.
     request_bytes: Option<u64>,
     pub(crate) body: replay::Source,
@@ -195,6 +198,7 @@ impl Call {
             grpc: measure::is_grpc(&head.headers),
             datagrams: head.extensions.get::<Datagrams>().is_some(),
             client: head.extensions.get::<Client>().copied(),
+            stays: head.extensions.get::<Stays>().copied(),
             request_bytes: body.size_hint().exact(),
             body: replay::Source::new(body, declared),
             edges: None,
@@ -278,8 +282,12 @@ impl Call {
                     attempt += 1;
                     continue;
                 }
-                Ok(answered) => {
+                Ok(mut answered) => {
                     self.is_charged = true;
+                    if self.stays.is_some() {
+                        let by = AnsweredBy::of(&endpoint);
+                        answered.response.extensions_mut().insert(by);
+                    }
                     let edges = self.edges.take().unwrap_or_default();
                     let charge = self.charge(edges, Some(&endpoint));
                     let at = answered.at;
@@ -340,6 +348,11 @@ impl Call {
             return Some((Arc::clone(endpoint), false));
         }
         let port = self.port(table)?;
+        if let (Some(Stays { at: Some(at) }), true) = (self.stays, tried.is_empty())
+            && let Some(endpoint) = port.endpoint(at)
+        {
+            return Some((Arc::clone(endpoint), port.has_choice()));
+        }
         let now = self.inner.nanos(self.began);
         let mut rng = rand::rng();
         if let Some(client) = self.client {

@@ -29,6 +29,7 @@ use crate::{
     caller::Caller,
     failure,
     outbound::{Arrival, Begun, send},
+    route::{AnsweredBy, Stays},
     table::Table,
 };
 
@@ -41,9 +42,11 @@ pub(crate) struct Dialed {
     /// What of it was not read yet.
     rest: Bytes,
     sent: PollSender<Bytes>,
+    /// Where it leads, if that was asked for.
+    pub(crate) answered_by: Option<AnsweredBy>,
 }
 
-/// Connects to an endpoint of `destination`.
+/// Connects to an endpoint of `destination`, with `stays` to the one that it names, if that is there.
 ///
 /// # Errors
 /// As any call.
@@ -53,13 +56,15 @@ pub(crate) async fn dial(
     table: &Arc<Table>,
     destination: Destination,
     context: CallContext,
+    stays: Option<Stays>,
 ) -> Result<Dialed, Failure> {
-    let (sender, mut pieces) = mpsc::channel::<Bytes>(WRITES_MAX);
-    let pieces = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
-    let pieces = futures::StreamExt::map(pieces, |piece| Ok::<_, BoxError>(Frame::data(piece)));
-    let request = Request::post("http://stream/").body(Body::new(StreamBody::new(pieces)));
+    let (sent, line) = line();
+    let request = Request::post("http://stream/").body(sent);
     let mut request = request.map_err(|_| failure::bad_request("its host is not valid"))?;
     request.extensions_mut().insert(Raw);
+    if let Some(stays) = stays {
+        request.extensions_mut().insert(stays);
+    }
     let at = Instant::now();
     let arrival = Arrival {
         request,
@@ -77,11 +82,36 @@ pub(crate) async fn dial(
         // Only rules answer by themselves, and it met none.
         Begun::Answered(_) => return Err(FailureKind::NoRoute.into()),
     };
+    let answered = calling.await?;
+    let answered_by = answered.extensions().get::<AnsweredBy>().copied();
     Ok(Dialed {
-        received: calling.await?.into_body(),
-        rest: Bytes::new(),
-        sent: PollSender::new(sender),
+        answered_by,
+        ..line.opened(answered.into_body())
     })
+}
+
+/// A raw call that is not answered yet.
+pub(crate) struct Line(PollSender<Bytes>);
+
+/// What a raw call sends, and the call itself.
+pub(crate) fn line() -> (Body, Line) {
+    let (sender, mut pieces) = mpsc::channel::<Bytes>(WRITES_MAX);
+    let pieces = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
+    let pieces = futures::StreamExt::map(pieces, |piece| Ok::<_, BoxError>(Frame::data(piece)));
+    let sent = Body::new(StreamBody::new(pieces));
+    (sent, Line(PollSender::new(sender)))
+}
+
+impl Line {
+    /// Both directions, once it is answered.
+    pub(crate) fn opened(self, received: Body) -> Dialed {
+        Dialed {
+            answered_by: None,
+            received,
+            rest: Bytes::new(),
+            sent: self.0,
+        }
+    }
 }
 
 impl AsyncRead for Dialed {

@@ -1,5 +1,5 @@
 //! The way into the cluster for byte streams and datagrams: Services at addresses of their own (LoadBalancer) and at ports of this node
-//! (NodePort).
+//! (NodePort), and listeners of Gateways for UDP. Connections to Gateways are taken in `gateway.rs`.
 //!
 //! ```text
 //! a table comes ─► which places there are (table/exposure.rs) ─► one task a place, on a core ─► stream.rs · datagrams.rs ─► as any call
@@ -173,7 +173,9 @@ fn wanted(table: &Table, address: IpAddr) -> BTreeSet<Place> {
         Exposure::Address(protocol, at) => Some((protocol, at)),
         Exposure::Node(protocol, port) => Some((protocol, SocketAddr::new(address, port))),
     });
-    let mut places: BTreeSet<Place> = places.collect();
+    let datagrams = table.streams.places_of_datagrams();
+    let datagrams = datagrams.map(|at| (Protocol::Udp, at));
+    let mut places: BTreeSet<Place> = places.chain(datagrams).collect();
     while places.len() > PLACES_MAX {
         places.pop_last();
     }

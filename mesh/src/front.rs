@@ -120,6 +120,13 @@ impl Front {
         config.clone()
     }
 
+    /// How specific the listener of HTTPS is that has a name.
+    pub(crate) fn specificity(&self, name: &str) -> Option<(u8, usize)> {
+        let mut patterns = self.tls.iter().map(|(pattern, _)| pattern);
+        let found = patterns.find(|pattern| pattern.matches(name))?;
+        Some(found.specificity())
+    }
+
     /// Whether a request for `host` on a connection to `name` is at the listener that the connection was made to.
     pub(crate) fn is_at_home(&self, name: &str, host: &str) -> bool {
         self.listeners.are_of_one(name, host)
@@ -134,6 +141,13 @@ fn config(pattern: &HostPattern, tls: &FrontTls) -> Option<Arc<ServerConfig>> {
             None
         }
     }
+}
+
+/// The same for a listener of bytes: what is spoken inside is its clients' and its backends' to say.
+pub(crate) fn stream_config(pattern: &HostPattern, tls: &FrontTls) -> Option<Arc<ServerConfig>> {
+    let mut config = Arc::unwrap_or_clone(config(pattern, tls)?);
+    config.alpn_protocols.clear();
+    Some(Arc::new(config))
 }
 
 fn made(tls: &FrontTls) -> Result<ServerConfig, rustls::Error> {

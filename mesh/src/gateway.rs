@@ -1,5 +1,6 @@
 //! The way into the cluster: HTTP/1.1 and HTTP/2, in cleartext on the node's one port and at addresses of Gateways' own (`front.rs`), over TLS
-//! where their listeners say so; then the same path as any call.
+//! where their listeners say so; then the same path as any call. What comes to a listener of theirs for TCP or TLS is bytes and no request
+//! (`streams.rs`); which of the listeners of one place for HTTPS and TLS a client means is told by the name that it asks for.
 //!
 //! A request is routed by its host: HTTPRoutes of the listener that is responsible for it, or, for a host
 //! `<service>.<namespace>.localhost` that nobody published anything for, the service itself, for whom [`OpenServices`] says. The gateway
@@ -36,25 +37,27 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use weft_turns::Tenant;
 
 use crate::{
-    Body, CallContext, Failure, Inner,
+    Body, CallContext, Failure, Inner, Mesh, Outbound,
     accept::accept_loop,
     call::{called_by, earlier},
     dial::dial,
     failure::{self, sentence},
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
+    hello::{self, name_of},
     in_turn::in_turn,
     ingress::{self, LastHost},
     joined::Joined,
     outbound::{self, Arrival, Begun, CallWay},
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
-    route::View,
+    route::{Stays, View},
     speak::{self, Upgraded},
+    streams,
     table::Table,
     transport::{CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES},
 };
@@ -146,38 +149,76 @@ async fn connection(
     let Some(place) = place else {
         return spoken(inner, None, Joined::new(stream), client, stop).await;
     };
-    let front = inner.table.load().fronts.get(place).cloned();
-    // Its listeners went meanwhile.
-    let Some(front) = front else { return };
-    let at = |name| Placed { place, name };
-    if !front.is_tls() {
-        return spoken(inner, Some(at(None)), Joined::new(stream), client, stop).await;
+    let table = inner.table.load_full();
+    let (plain, front) = (table.streams.of_tcp(place), table.fronts.get(place));
+    let (plain, front) = (plain.cloned(), front.cloned());
+    let streams = table.streams.of_tls(place).cloned();
+    drop(table);
+    let outbound = || {
+        Outbound::of_gateway(Mesh {
+            inner: Arc::clone(&inner),
+        })
+    };
+    let told = |carried: Result<(), Failure>| {
+        if let Err(failure) = carried {
+            let why = failure.detail.as_deref();
+            tracing::debug!(%client, at = %place, %failure, why, "a connection came to nothing");
+        }
+    };
+    if let Some(plain) = plain {
+        return told(streams::plain(&outbound(), &plain, stream, client).await);
     }
+    let at = |name| Placed { place, name };
+    match (&front, &streams) {
+        // Its listeners went meanwhile.
+        (None, None) => return,
+        (Some(front), None) if !front.is_tls() => {
+            return spoken(inner, Some(at(None)), Joined::new(stream), client, stop).await;
+        }
+        _ => {}
+    }
+    let begun = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        begun = name_of(stream) => begun,
+    };
+    let (name, begun) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            tracing::debug!(%client, at = %place, %error, "a client says nothing of TLS");
+            return;
+        }
+    };
+    if let Some(streams) = streams
+        && front
+            .as_ref()
+            .is_none_or(|https| streams.goes_before(https, &name))
+    {
+        return told(streams::opened(&outbound(), &streams, &name, begun, client).await);
+    }
+    let Some(front) = front else { return };
     let shaken = tokio::select! {
         biased;
         () = stop.cancelled() => return,
-        shaken = tokio::time::timeout(inner.gateway.head_timeout, shaken(&front, stream)) => shaken,
+        shaken = tokio::time::timeout(inner.gateway.head_timeout, shaken(&front, &name, begun)) => shaken,
     };
     match shaken {
-        Ok(Ok((stream, name))) => spoken(inner, Some(at(Some(name))), stream, client, stop).await,
+        Ok(Ok(stream)) => spoken(inner, Some(at(Some(name))), stream, client, stop).await,
         Ok(Err(error)) => tracing::debug!(%client, %error, "a client and a listener do not agree"),
         Err(_) => tracing::debug!(%client, "a client is too slow to agree with a listener"),
     }
 }
 
-/// Agrees with a client on TLS. With it comes the name that it asked for, empty where it asked for none.
+/// Agrees with a client on TLS, that asked for `name`, or for none where it is empty.
 async fn shaken(
     front: &crate::front::Front,
-    stream: TcpStream,
-) -> io::Result<(TlsStream<TcpStream>, String)> {
-    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-    let begun = acceptor.await?;
-    let hello = begun.client_hello();
-    let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+    name: &str,
+    begun: hello::Begun,
+) -> io::Result<TlsStream<hello::Begun>> {
     let config = front
-        .config(&name)
+        .config(name)
         .ok_or_else(|| io::Error::other("no listener is for the name that it asks for"))?;
-    Ok((begun.into_stream(config).await?, name))
+    TlsAcceptor::from(config).accept(begun).await
 }
 
 async fn spoken(
@@ -432,7 +473,12 @@ impl Front {
             None => front.is_tls(),
             Some(_) if !front.is_tls() => true,
             Some(name) if name.is_empty() => false,
-            Some(name) => !front.is_at_home(name, request.uri().host().unwrap_or_default()),
+            Some(name) => {
+                let host = request.uri().host().unwrap_or_default();
+                let streams = table.streams.of_tls(at.place);
+                !front.is_at_home(name, host)
+                    || streams.is_some_and(|streams| streams.goes_before(front, host))
+            }
         }
     }
 
@@ -487,16 +533,19 @@ impl Front {
                 .as_ref()
                 .and_then(|exchange| exchange.backend().tls.clone());
             let asking = async {
-                let stream = dial(&inner, &caller, &table, destination, context).await?;
-                match tls {
+                let stays = request.extensions_mut().remove::<Stays>();
+                let stream = dial(&inner, &caller, &table, destination, context, stays).await?;
+                let by = stream.answered_by;
+                let upgraded = match tls {
                     None => speak::upgrade(stream, request).await,
                     Some(tls) => {
                         let stream = inner.backends.connect(&tls, stream, false).await?;
                         speak::upgrade(stream, request).await
                     }
-                }
+                };
+                upgraded.map(|upgraded| (upgraded, by))
             };
-            let asked = match deadline {
+            let (asked, by) = match deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), asking)
                     .await
                     .unwrap_or_else(|_| Err(failure::deadline()))?,
@@ -522,6 +571,9 @@ impl Front {
                     response
                 }
             };
+            if let Some(by) = by {
+                response.extensions_mut().insert(by);
+            }
             if let Some(exchange) = exchange {
                 exchange.finish(&mut response);
             }

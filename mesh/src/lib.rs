@@ -29,6 +29,7 @@ mod balance;
 mod budget;
 mod call;
 mod caller;
+mod carry;
 mod connection;
 mod deliver;
 mod dial;
@@ -41,6 +42,7 @@ mod gate;
 mod gateway;
 mod headers;
 mod health;
+mod hello;
 mod identity;
 mod in_turn;
 mod inbound;
@@ -61,6 +63,7 @@ mod retry;
 mod route;
 mod shard;
 mod speak;
+mod streams;
 mod sync;
 mod table;
 mod transport;
@@ -86,6 +89,7 @@ pub use egress::{
 };
 pub use exposed::Spawn;
 pub use gateway::{GatewayConfig, OpenServices};
+pub use hello::Hello;
 pub use identity::{Identities, SvidError, server_name};
 pub use names::Search;
 pub use outbound::{
@@ -277,7 +281,9 @@ impl Mesh {
         }
         let table = table.inheriting(&current);
         let generation = table.generation();
-        let places = (!Arc::ptr_eq(&table.fronts, &current.fronts)).then(|| table.fronts.places());
+        let is_same = Arc::ptr_eq(&table.fronts, &current.fronts)
+            && Arc::ptr_eq(&table.streams, &current.streams);
+        let places = (!is_same).then(|| &table.fronts.places() | &table.streams.places());
         drop(current);
         self.inner.table.store(Arc::new(table));
         if let Some(places) = places {
@@ -384,7 +390,7 @@ impl Mesh {
         self.inner.places.subscribe()
     }
 
-    /// Accepts what comes to one of [`Mesh::places`], HTTPS where its listeners say so, until `shutdown`, then finishes what is in flight.
+    /// Accepts what comes to one of [`Mesh::places`], HTTP, TLS or any bytes as its listeners say, until `shutdown`, then finishes what is in flight.
     /// One call a core, as [`Mesh::serve_inbound`].
     ///
     /// # Errors

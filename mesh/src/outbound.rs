@@ -24,7 +24,7 @@ use std::{
     ops::ControlFlow,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Request, Response, Uri};
@@ -48,9 +48,9 @@ use crate::{
     metrics::Origin,
     mirror, resolve,
     resolve::Target,
-    route::{Entry, Exchange, Mirrored, View},
+    route::{Entry, Exchange, Mirrored, Stays, Sticky, View},
     speak::speak,
-    table::Table,
+    table::{Port, Table},
 };
 
 pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
@@ -318,9 +318,22 @@ pub(crate) fn filter(
     mut arrival: Arrival,
 ) -> Result<Filtered, Failure> {
     let (destination, exchange) = match way {
-        CallWay::Direct(target) => (Destination::of(target), None),
+        CallWay::Direct(target) => {
+            let is_raw = arrival.request.extensions().get::<Raw>().is_some();
+            if let Target::Service { service, port } = &target
+                && !is_raw
+                && service.port(*port).is_some_and(Port::speaks_h2)
+            {
+                arrival.request.extensions_mut().insert(SpeaksH2);
+            }
+            (Destination::of(target), None)
+        }
         CallWay::Routed(entry) => {
-            match Exchange::begin(entry, &mut arrival.request, &mut rand::rng())? {
+            let sticky = sticky(entry, table, &arrival.request);
+            if let Some(sticky) = &sticky {
+                arrival.request.extensions_mut().insert(sticky.stays);
+            }
+            match Exchange::begin(entry, &mut arrival.request, sticky, &mut rand::rng())? {
                 ControlFlow::Break(response) => return Ok(ControlFlow::Break(response)),
                 ControlFlow::Continue(exchange) => {
                     let backend = exchange.backend();
@@ -335,6 +348,15 @@ pub(crate) fn filter(
         }
     };
     Ok(ControlFlow::Continue((arrival, destination, exchange)))
+}
+
+/// The session that a request is of, where its rule has any.
+fn sticky(entry: &Entry, table: &Table, request: &Request<Body>) -> Option<Sticky> {
+    // Most rules have none, and no time is told for them.
+    entry.rule.session.as_ref()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = now.map_or(0, |since| since.as_secs());
+    Sticky::of(entry, table, request, seconds)
 }
 
 /// What became of a call's first layers.
@@ -508,9 +530,15 @@ impl Proven {
             let wants_h2 = measure::is_grpc(request.headers())
                 || request.extensions().get::<SpeaksH2>().is_some();
             let trying = async {
-                let stream = dial(&inner, &caller, &table, destination, context).await?;
+                let stays = request.extensions_mut().remove::<Stays>();
+                let stream = dial(&inner, &caller, &table, destination, context, stays).await?;
+                let by = stream.answered_by;
                 let stream = inner.backends.connect(&self.tls, stream, wants_h2).await?;
-                speak(stream, request).await
+                let mut response = speak(stream, request).await?;
+                if let Some(by) = by {
+                    response.extensions_mut().insert(by);
+                }
+                Ok::<_, Failure>(response)
             };
             let mut response = match deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), trying)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! weft_gateway: Rule (what is asked)     matching.rs (does a request meet it)     exchange.rs (what is done then, and when)
-//! policy.rs, cors.rs: how     hosts.rs: which routes are looked at for a host of the gateway
+//! policy.rs, cors.rs: how     session.rs: where a client stays     hosts.rs: which routes are looked at for a host of the gateway
 //! ```
 //! Order of preference among everything that matches: most specific host name; then exact path, longest path
 //! prefix, a method, most headers, most query parameters; then the oldest route, its `namespace/name`, and the
@@ -15,6 +15,7 @@ mod exchange;
 mod hosts;
 mod matching;
 mod policy;
+mod session;
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -23,6 +24,7 @@ use weft_turns::Tenant;
 pub(crate) use exchange::{Exchange, Mirrored};
 pub(crate) use hosts::Listeners;
 pub(crate) use matching::View;
+pub(crate) use session::{AnsweredBy, Stays, Sticky};
 pub use weft_gateway::{
     AttachedRoute, Backend, BackendTarget, BackendTls, CertificateName, ClientValidation, Filter,
     Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, PathChange, PathMatch, Redirect,
@@ -236,7 +238,8 @@ pub(crate) mod testing {
         let entry = Entry::each(&attached).next().expect("an entry");
         let mut request = http::Request::new(());
         *request.uri_mut() = uri.clone();
-        match Exchange::begin(&entry, &mut request, &mut rand::rng()).expect("a valid filter") {
+        match Exchange::begin(&entry, &mut request, None, &mut rand::rng()).expect("a valid filter")
+        {
             std::ops::ControlFlow::Continue(_) => Ok(std::mem::take(request.uri_mut())),
             std::ops::ControlFlow::Break(response) => Err(Box::new(response)),
         }

@@ -37,6 +37,7 @@ use crate::dns::zone::Zone;
 use crate::front::Fronts;
 use crate::resolve::Target;
 use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
+use crate::streams::Streams;
 use crate::wire;
 
 /// Position of a service in its table.
@@ -58,6 +59,7 @@ pub struct Table {
     pods: Option<Arc<ranges::PodRanges>>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) fronts: Arc<Fronts>,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) zone: Zone,
     exposed: imbl::HashMap<Exposure, exposure::Behind>,
     node_addresses: exposure::NodeAddresses,
@@ -245,6 +247,7 @@ impl Table {
             pods: None,
             listeners: Arc::default(),
             fronts: Arc::default(),
+            streams: Arc::default(),
             zone: Zone::default(),
             exposed: imbl::HashMap::new(),
             node_addresses: Arc::default(),
@@ -388,6 +391,7 @@ impl PartialEq for Table {
             && self.pods == other.pods
             && self.listeners == other.listeners
             && self.fronts == other.fronts
+            && self.streams == other.streams
             && self.zone == other.zone
             && self.node_addresses == other.node_addresses
             && self.exposed.len() == other.exposed.len()

@@ -6,6 +6,7 @@
 //! Invariants: what [`Cluster::take_change`] gave, one after the other, makes the table that all objects of now would make at once
 //! ([`Change::apply`]); what is changed while a change is applied is in the next.
 
+use super::nearness::Here;
 use super::slice::{Slice, service_spec};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -24,6 +25,7 @@ use weft_mesh::{OwnAddresses, PodRange, TableBuilder};
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
     trust_domain: String,
+    here: Here,
     services: BTreeMap<NamespacedName, Arc<Service>>,
     slices: BTreeMap<NamespacedName, Arc<Slice>>,
     /// Slices by their service.
@@ -83,6 +85,7 @@ struct Parts {
 pub(super) struct Change {
     /// None: it is gone.
     services: Vec<(NamespacedName, Option<Parts>)>,
+    here: Here,
     nodes: Arc<BTreeMap<String, NodeFacts>>,
     nodes_changed: bool,
     /// All routes, if one of them did.
@@ -118,7 +121,8 @@ impl Change {
         for (name, parts) in self.services {
             match parts {
                 Some(Parts { service, slices }) => {
-                    let spec = service_spec(name, &service, &slices, &self.nodes);
+                    let mut spec = service_spec(name, &service, &slices, &self.nodes);
+                    spec.preferred = self.here.preferred(&slices);
                     builder.set_service(spec);
                 }
                 None => builder.remove_service(&name.namespace, &name.name),
@@ -130,6 +134,9 @@ impl Change {
         }
     }
 }
+
+/// Where a node says in which zone it is.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The Service of the API servers.
 fn api_servers() -> NamespacedName {
@@ -179,6 +186,12 @@ impl Cluster {
         }
     }
 
+    /// As the node of this name sees it.
+    pub(super) fn seen_from(mut self, node: &str) -> Self {
+        node.clone_into(&mut self.here.node);
+        self
+    }
+
     /// What changed since the last call.
     pub(super) fn take_change(&mut self) -> Change {
         let services = std::mem::take(&mut self.changed_services);
@@ -197,6 +210,7 @@ impl Cluster {
         let routes_changed = std::mem::take(&mut self.routes_changed);
         Change {
             services,
+            here: self.here.clone(),
             nodes: Arc::clone(&self.nodes),
             nodes_changed: std::mem::take(&mut self.nodes_changed),
             routes: routes_changed.then(|| self.objects.clone()),
@@ -349,6 +363,9 @@ impl Cluster {
     pub(super) fn apply_node(&mut self, node: Node) {
         let name = node.metadata.name.clone().unwrap_or_default();
         self.set_own(&name, own_of(&node));
+        if name == self.here.node {
+            self.set_zone(node.labels().get(ZONE).cloned());
+        }
         let facts = api::Node::read(node.status.as_ref(), node.annotations());
         self.take_object(Object::Node(name.clone(), facts));
         self.set_node(&name, NodeFacts::read(&node));
@@ -358,6 +375,14 @@ impl Cluster {
         self.forget_object(Kind::Node, name);
         self.set_own(&name.name, Vec::new());
         self.set_node(&name.name, NodeFacts::default());
+    }
+
+    /// Whom this node's callers prefer may be others now.
+    fn set_zone(&mut self, zone: Option<String>) {
+        if self.here.zone != zone {
+            self.here.zone = zone;
+            self.changed_services.extend(self.slices_of.keys().cloned());
+        }
     }
 
     fn set_node(&mut self, node: &str, facts: NodeFacts) {

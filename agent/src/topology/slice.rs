@@ -1,10 +1,11 @@
 //! What the endpoints of a Service are, read once from each of its EndpointSlices. Pure.
 
 use super::cluster::NodeFacts;
+use super::nearness::Hints;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ struct Pod {
     workload: WorkloadInfo,
     ready: bool,
     serving: bool,
+    hints: Hints,
 }
 
 impl Slice {
@@ -103,6 +105,7 @@ impl Slice {
                 true => weft_mesh::gateway_identity(trust_domain),
                 false => SpiffeId::new(trust_domain, namespace, account.unwrap_or("default")),
             };
+            let hinted = endpoint.hints.clone().unwrap_or_default();
             let workload = workloads.get(&name).map(String::as_str);
             let workload = workload.unwrap_or_else(|| workload::of_pod_name(&name));
             endpoints.push(Pod {
@@ -113,6 +116,20 @@ impl Slice {
                 workload: WorkloadInfo::from_labels(workload, namespace, &labels),
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
+                hints: Hints {
+                    nodes: hinted
+                        .for_nodes
+                        .into_iter()
+                        .flatten()
+                        .map(|node| node.name)
+                        .collect(),
+                    zones: hinted
+                        .for_zones
+                        .into_iter()
+                        .flatten()
+                        .map(|zone| zone.name)
+                        .collect(),
+                },
                 name,
             });
         }
@@ -135,6 +152,12 @@ impl Slice {
                 hosts,
             }),
         }
+    }
+
+    /// Its endpoints that are ready, and for whom each is meant.
+    pub(super) fn hinted(&self) -> impl Iterator<Item = (IpAddr, &Hints)> {
+        let ready = self.endpoints.iter().filter(|pod| pod.ready);
+        ready.map(|pod| (pod.ip, &pod.hints))
     }
 
     /// Whether any of its pods is on the node, or may be: of some only the address is known.
@@ -208,6 +231,8 @@ pub(super) fn service_spec(
             name: port.name.clone(),
             protocol: Protocol::parse(port.protocol.as_deref()),
             port: number,
+            speaks_h2: weft_gateway::Protocol::named(port.app_protocol.as_deref())
+                == weft_gateway::Protocol::H2c,
             node_port: port
                 .node_port
                 .and_then(|port| u16::try_from(port).ok())
@@ -229,6 +254,7 @@ pub(super) fn service_spec(
         external_local: spec.and_then(|spec| spec.external_traffic_policy.as_deref())
             == Some("Local"),
         affinity: affinity(service),
+        preferred: BTreeSet::new(),
         names: slices
             .iter()
             .map(|slice| Arc::clone(&slice.names))
@@ -239,7 +265,12 @@ pub(super) fn service_spec(
 /// Where it is served for who comes from outside.
 fn addresses(service: &Service) -> Vec<IpAddr> {
     let is_balanced = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
-    if is_balanced != Some("LoadBalancer") {
+    let class = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.load_balancer_class.as_deref());
+    // What stands for a Gateway is served as that.
+    if is_balanced != Some("LoadBalancer") || class == Some(annotation::GATEWAY_SERVICE_CLASS) {
         return Vec::new();
     }
     let status = service.status.as_ref();

@@ -16,7 +16,7 @@ pub(super) fn decide(node: &str, access: &Access<'_>) -> Result<(), &'static str
         | (
             "gateway.networking.k8s.io",
             "httproutes" | "grpcroutes" | "gateways" | "gatewayclasses" | "listenersets"
-            | "backendtlspolicies" | "referencegrants",
+            | "backendtlspolicies" | "referencegrants" | "tlsroutes" | "tcproutes" | "udproutes",
             None,
         )
         | ("weft.dev", "capabilitygrants" | "keyvaluestores", None) => {

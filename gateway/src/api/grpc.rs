@@ -20,6 +20,7 @@ pub struct GrpcRouteSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GrpcRouteRule {
+    pub name: Option<String>,
     #[serde(deserialize_with = "or_default")]
     pub matches: Vec<GrpcRouteMatch>,
     #[serde(deserialize_with = "or_default")]

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde_json::Value;
 use weft_api::view;
 use weft_gateway::{
-    BackendTarget, Compiled, Condition, Filter, Kind, NamespacedName, Object, Objects, PathMatch,
-    Rule, ServiceRoutes, api, compile,
+    Backend, BackendTarget, Compiled, Condition, Filter, Kind, NamespacedName, Object, Objects,
+    PathMatch, Rule, ServiceRoutes, api, compile,
 };
 
 /// What is there in every test: the class, one node, two services.
@@ -140,6 +140,9 @@ fn read(value: &Value) -> Object {
         Some("Gateway") => Object::Gateway(of(value)),
         Some("HTTPRoute") => Object::HttpRoute(of(value)),
         Some("GRPCRoute") => Object::GrpcRoute(of(value)),
+        Some("TLSRoute") => Object::TlsRoute(of(value)),
+        Some("TCPRoute") => Object::TcpRoute(of(value)),
+        Some("UDPRoute") => Object::UdpRoute(of(value)),
         Some("ListenerSet") => Object::ListenerSet(of(value)),
         Some("BackendTLSPolicy") => Object::BackendTlsPolicy(of(value)),
         Some("Secret") => {
@@ -221,8 +224,17 @@ fn blocks(compiled: &Compiled) -> Vec<String> {
         .routes
         .iter()
         .map(|(name, status)| ("route", name, status));
-    let grpc = compiled.grpc_routes.iter();
-    let routes = routes.chain(grpc.map(|(name, status)| ("grpc", name, status)));
+    let others = [
+        ("grpc", &compiled.grpc_routes),
+        ("tls", &compiled.tls_routes),
+        ("tcp", &compiled.tcp_routes),
+        ("udp", &compiled.udp_routes),
+    ];
+    let others = others.into_iter().flat_map(|(kind, routes)| {
+        let routes = routes.iter();
+        routes.map(move |(name, status)| (kind, name, status))
+    });
+    let routes = routes.chain(others);
     for (kind, name, status) in routes {
         let mut block = format!("{kind} {name}\n");
         for entry in &status.parents {
@@ -312,6 +324,17 @@ fn served(compiled: &Compiled) -> String {
             }
         }
     }
+    for ((protocol, place), front) in &compiled.served.streams {
+        for (listener, what) in &front.listeners {
+            let tls = what.tls.as_ref().map_or("", |_| ", opened");
+            let _ = writeln!(text, "  {protocol:?} {place} listener {listener}{tls}");
+            for (host, route) in &what.hosts {
+                let backends: Vec<String> = route.backends.iter().map(leads).collect();
+                let backends = backends.join(" | ");
+                let _ = writeln!(text, "    {host}: {} → {backends}", route.route);
+            }
+        }
+    }
     for (service, routes) in &compiled.served.services {
         let ServiceRoutes {
             producer,
@@ -347,25 +370,7 @@ fn outcome(rule: &Rule) -> String {
         )),
         _ => None,
     });
-    let backends = rule.backends.iter().map(|backend| {
-        let target = match &backend.target {
-            BackendTarget::Service {
-                namespace,
-                name,
-                port,
-            } => format!("{name}.{namespace}:{port}"),
-            BackendTarget::Invalid { reason } => format!("500 {reason}"),
-        };
-        let tls = backend.tls.as_ref().map(|tls| {
-            let client = tls.client.as_ref().map_or("", |_| ", showing itself");
-            format!(" over TLS to {}{client}", tls.hostname)
-        });
-        let target = target + &tls.unwrap_or_default();
-        match backend.weight {
-            1 => target,
-            weight => format!("{target} ×{weight}"),
-        }
-    });
+    let backends = rule.backends.iter().map(leads);
     let backends = backends.collect::<Vec<_>>().join(" | ");
     let outcome = invalid.unwrap_or(backends);
     let mut paths = BTreeSet::new();
@@ -382,4 +387,25 @@ fn outcome(rule: &Rule) -> String {
     paths
         .map(|path| format!("      {path} → {outcome}\n"))
         .collect()
+}
+
+/// Where a share goes.
+fn leads(backend: &Backend) -> String {
+    let target = match &backend.target {
+        BackendTarget::Service {
+            namespace,
+            name,
+            port,
+        } => format!("{name}.{namespace}:{port}"),
+        BackendTarget::Invalid { reason } => format!("500 {reason}"),
+    };
+    let tls = backend.tls.as_ref().map(|tls| {
+        let client = tls.client.as_ref().map_or("", |_| ", showing itself");
+        format!(" over TLS to {}{client}", tls.hostname)
+    });
+    let target = target + &tls.unwrap_or_default();
+    match backend.weight {
+        1 => target,
+        weight => format!("{target} ×{weight}"),
+    }
 }

@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::GROUP;
 use super::gateway::{gateway, gateway_class, listener_set};
 use super::http::{grpc_route, http_route};
+use super::mesh::mesh;
 use super::policy::{backend_tls_policy, reference_grant};
 use super::shape::Shape;
 use super::streams::{stream_route, stream_route_of_before, tls_route, tls_route_of_before};
+use super::{EXPERIMENTAL_GROUP, GROUP};
 
 /// The version of the Gateway API that the definitions are of.
 pub const BUNDLE_VERSION: &str = "v1.6.3";
@@ -48,6 +49,7 @@ const DESCRIPTION: &str = "Description";
 
 /// A kind: its names, and its versions.
 struct Definition {
+    group: &'static str,
     kind: &'static str,
     plural: &'static str,
     short: &'static [&'static str],
@@ -88,6 +90,7 @@ pub fn definitions() -> Vec<Value> {
 
 fn kinds() -> Vec<Definition> {
     let define = |kind, plural, short, versions| Definition {
+        group: GROUP,
         kind,
         plural,
         short,
@@ -174,6 +177,15 @@ fn kinds() -> Vec<Definition> {
             ],
         ),
         define("UDPRoute", "udproutes", &[], streams()),
+        Definition {
+            group: EXPERIMENTAL_GROUP,
+            ..define(
+                "XMesh",
+                "xmeshes",
+                &["mesh"],
+                vec![version("v1alpha1", Stored, mesh(), &[ACCEPTED, AGE])],
+            )
+        },
     ]
 }
 
@@ -181,7 +193,7 @@ impl Definition {
     fn into_object(self) -> Value {
         let kind = self.kind;
         let scope = match kind {
-            "GatewayClass" => "Cluster",
+            "GatewayClass" | "XMesh" => "Cluster",
             _ => "Namespaced",
         };
         let mut names = json!({
@@ -196,14 +208,14 @@ impl Definition {
         let mut definition = json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {
-                "name": format!("{}.{GROUP}", self.plural),
+                "name": format!("{}.{}", self.plural, self.group),
                 "annotations": {
                     "api-approved.kubernetes.io": APPROVED,
                     "gateway.networking.k8s.io/bundle-version": BUNDLE_VERSION,
                     "gateway.networking.k8s.io/channel": CHANNEL,
                 },
             },
-            "spec": { "group": GROUP, "names": names, "scope": scope, "versions": versions },
+            "spec": { "group": self.group, "names": names, "scope": scope, "versions": versions },
         });
         if kind.ends_with("Policy") {
             // How tools find what may be attached to other objects.
@@ -315,6 +327,7 @@ mod tests {
                 "v1alpha2/tlsroutes ",
                 "v1/udproutes  stored",
                 "v1alpha2/udproutes ",
+                "v1alpha1/xmeshes mesh stored",
             ]
         );
     }

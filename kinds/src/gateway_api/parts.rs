@@ -264,7 +264,7 @@ pub(super) fn conditions() -> Shape {
 }
 
 /// What is told of an object that no controller has looked at.
-fn nobody_looked(kinds: &[&str]) -> Value {
+pub(super) fn nobody_looked(kinds: &[&str]) -> Value {
     let of = |kind: &&str| {
         json!({
             "type": kind, "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",

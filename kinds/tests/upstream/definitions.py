@@ -12,7 +12,8 @@ def bare(schema):
         elif key == "x-kubernetes-validations": key, value = "messages", [rule["message"] for rule in value]
         out[key] = value
     return out
-for file in sorted(glob.glob(f"{crds}/experimental/gateway.networking.k8s.io_*.yaml")):
+files = sorted(glob.glob(f"{crds}/experimental/gateway.networking.k8s.io_*.yaml"))
+for file in files + [f"{crds}/experimental/gateway.networking.x-k8s.io_xmeshes.yaml"]:
     for crd in yaml.safe_load_all(open(file)):
         if not crd or crd.get("kind") != "CustomResourceDefinition": continue
         for version in crd["spec"]["versions"]:

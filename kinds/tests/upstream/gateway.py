@@ -1,8 +1,9 @@
 # Objects for TestObjects: a sound object of each kind of the Gateway API, and one change for each of its rules.
 import copy, json, sys, yaml
 crds = sys.argv[1]
-for plural in ["backendtlspolicies", "gatewayclasses", "gateways", "grpcroutes", "httproutes", "listenersets", "tcproutes", "tlsroutes", "udproutes"]:
-    crd = yaml.safe_load(open(f"{crds}/experimental/gateway.networking.k8s.io_{plural}.yaml"))
+for plural in ["backendtlspolicies", "gatewayclasses", "gateways", "grpcroutes", "httproutes", "listenersets", "tcproutes", "tlsroutes", "udproutes", "xmeshes"]:
+    group = "gateway.networking.x-k8s.io" if plural == "xmeshes" else "gateway.networking.k8s.io"
+    crd = yaml.safe_load(open(f"{crds}/experimental/{group}_{plural}.yaml"))
     for version in crd["spec"]["versions"]:
         kind = crd["spec"]["names"]["kind"] if version["name"] == "v1" else f"{version['name']} {crd['spec']['names']['kind']}"
         print(json.dumps({"Name": kind, "Schema": version["schema"]["openAPIV3Schema"]}))
@@ -45,6 +46,9 @@ for ports in [[front], [front, front]]:
 gc = {**meta, "kind": "GatewayClass", "spec": {"controllerName": "weft.dev/gateway"}}
 show("GatewayClass", gc); show("GatewayClass", gc, gc)
 show("GatewayClass", put(gc, ["spec", "controllerName"], "other.dev/x"), gc)
+mesh = {"apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XMesh", "metadata": {"name": "x"}, "spec": gc["spec"]}
+show("v1alpha1 XMesh", mesh); show("v1alpha1 XMesh", mesh, mesh)
+show("v1alpha1 XMesh", put(mesh, ["spec", "controllerName"], "other.dev/x"), mesh)
 service = {"group": "", "kind": "Service", "name": "s", "port": 80, "weight": 1}
 parent = {"group": G, "kind": "Gateway", "name": "g"}
 route = {**meta, "kind": "HTTPRoute", "spec": {"parentRefs": [parent], "rules": [

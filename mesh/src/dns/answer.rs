@@ -4,7 +4,7 @@
 //! else is somebody else's ([`Reply::Elsewhere`]). The bytes of DNS are read and written by `hickory-proto`, which knows what may be wrong
 //! with them.
 //!
-//! Invariants: an answer carries the question as it was asked, letter by letter; what is no question gets none, so that two servers never
+//! Invariants: an answer carries the question as it was asked, letter by letter, and none of several; what is no question gets none, so that two servers never
 //! talk to each other; an answer has no more bytes than who asks takes, else it says that it was cut short, and no more records than
 //! [`RECORDS_MAX`]; equal questions get equal answers, but for where a list of equals begins.
 
@@ -136,6 +136,10 @@ pub(crate) fn reply(
     };
     if let Some(code) = refused {
         answer.metadata.response_code = code;
+        if answer.queries.len() > 1 {
+            // They would not be cut short with the answer.
+            answer.queries.clear();
+        }
         return answered(answer, limit);
     }
     let Some(query) = answer.queries.first().cloned() else {

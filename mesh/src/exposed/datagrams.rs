@@ -1,11 +1,11 @@
-//! Datagrams from outside to a port of a Service: a session for each client, which is a flow to one endpoint.
+//! Datagrams from outside to a port of a Service, or to a listener of a Gateway for UDP: a session for each client, which is a flow to one endpoint.
 //!
-//! Invariants: one task owns the socket and the sessions of a place; sessions are bounded, and end when nothing came back for a while; what
-//! cannot be sent on is dropped.
+//! Invariants: one task owns the socket and the sessions of a place; sessions are bounded, and end when nothing came back for a while, or when
+//! the listener's route leads to their Service no more; what cannot be sent on is dropped.
 
 use std::{
     collections::HashMap,
-    net::{SocketAddr, UdpSocket as StdSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,6 +19,7 @@ use crate::{
     FlowSender, Outbound,
     affinity::Client,
     flow,
+    streams::{Meant, StreamPlace},
     table::{Protocol, Service},
 };
 
@@ -26,6 +27,9 @@ use crate::{
 const SESSIONS_MAX: usize = 4_096;
 /// The largest datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
+/// Who is nobody's neighbour.
+const NO_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+const NO_IPV6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 1);
 /// Waits after an error of the socket that does not go away at once.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,7 +41,7 @@ pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: C
             return;
         }
     };
-    let mut sessions: HashMap<SocketAddr, FlowSender> = HashMap::new();
+    let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
     let mut carrying = JoinSet::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
@@ -57,30 +61,32 @@ pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: C
             }
         };
         let datagram = Bytes::copy_from_slice(buffer.get(..bytes).unwrap_or_default());
-        if let Some(session) = sessions.get(&client)
-            && session.send(datagram.clone())
+        if let Some(session) = sessions.get_mut(&client)
+            && session.holds(&outbound, at)
+            && session.sender.send(datagram.clone())
         {
             continue;
         }
         if sessions.len() >= SESSIONS_MAX {
-            sessions.retain(|_, session| !session.is_ended());
+            sessions.retain(|_, session| !session.sender.is_ended());
             if sessions.len() >= SESSIONS_MAX {
                 continue;
             }
         }
-        let Some(endpoint) = endpoint(&outbound, at, client) else {
+        let Some((endpoint, led)) = endpoint(&outbound, at, client) else {
+            sessions.remove(&client);
             continue;
         };
         let (sender, sent) = flow();
         sender.send(datagram);
-        sessions.insert(client, sender);
+        sessions.insert(client, Session { sender, led });
         let (outbound, socket) = (outbound.clone(), Arc::clone(&socket));
         carrying.spawn(async move {
             let received = |datagram: Bytes| {
                 // Where the kernel has no room, it is lost as any.
                 let _ = socket.try_send_to(&datagram, client);
             };
-            let carried = outbound.carry_datagrams(endpoint, client, sent, received);
+            let carried = outbound.carry_datagrams(endpoint, shown(client), sent, received);
             if let Err(failure) = carried.await {
                 tracing::debug!(%client, %endpoint, %failure, "a session came to nothing");
             }
@@ -90,16 +96,65 @@ pub(super) async fn serve(outbound: Outbound, socket: StdSocket, at: At, stop: C
     carrying.shutdown().await;
 }
 
-/// The endpoint for a client of a place.
-fn endpoint(outbound: &Outbound, at: At, client: SocketAddr) -> Option<SocketAddr> {
+/// How a client is shown to who is asked. To a pod, a loopback is its own: what it sends there would stay with it, and what comes from there
+/// it may believe. So a client of this machine's is somebody without an address (RFC 7600, RFC 9780).
+fn shown(client: SocketAddr) -> SocketAddr {
+    let ip = match client.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_loopback() => NO_IPV4.into(),
+        IpAddr::V6(ip) if ip.is_loopback() => NO_IPV6.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, client.port())
+}
+
+/// A client's flow to an endpoint.
+struct Session {
+    sender: FlowSender,
+    led: Option<Led>,
+}
+
+/// What a listener of a Gateway led a client to.
+struct Led {
+    place: Arc<StreamPlace>,
+    meant: Meant,
+}
+
+impl Session {
+    /// Whether the client would still be led there.
+    fn holds(&mut self, outbound: &Outbound, at: At) -> bool {
+        let Some(led) = &mut self.led else {
+            return true;
+        };
+        let table = outbound.table();
+        match table.streams.of_datagrams(at.place) {
+            Some(now) if Arc::ptr_eq(now, &led.place) => true,
+            Some(now) if now.leads_to("", &led.meant) => {
+                led.place = Arc::clone(now);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The endpoint for a client of a place, and what led there.
+fn endpoint(outbound: &Outbound, at: At, client: SocketAddr) -> Option<(SocketAddr, Option<Led>)> {
     let table = outbound.table();
+    if let Some(place) = table.streams.of_datagrams(at.place) {
+        let meant = place.meant("", rand::random())?;
+        let service = table.service(&meant.namespace, &meant.name)?;
+        let endpoints = service.port_of(Protocol::Udp, meant.port)?.at(false);
+        let endpoint = chosen(outbound, service, meant.port, client, &endpoints)?;
+        let place = Arc::clone(place);
+        return Some((endpoint, Some(Led { place, meant })));
+    }
     let (service, port) = table.behind(Protocol::Udp, at.place)?;
     if !service.outside().admits(client.ip()) {
         return None;
     }
     let only_here = service.outside().local && !table.is_shared(at.node);
     let endpoints = service.port_of(Protocol::Udp, port)?.at(only_here);
-    chosen(outbound, service, port, client, &endpoints)
+    Some((chosen(outbound, service, port, client, &endpoints)?, None))
 }
 
 /// Where the client was last, if the Service wants that; else any.

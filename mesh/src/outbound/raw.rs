@@ -5,13 +5,15 @@
 //!
 //! Invariant: a stream is opened once; what was sent is never sent to another.
 
-use std::{net::IpAddr, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use http::Request;
+use tokio_rustls::client::TlsStream;
 use weft_call::{Failure, FailureKind};
+use weft_gateway::BackendTls;
 
 use super::{Arrival, Begun, CallWay, Outbound, filter, send, take_context};
-use crate::{Body, PodAddress, failure, ingress};
+use crate::{Body, PodAddress, dial::Dialed, failure, ingress};
 
 /// Of a call whose bodies are the two directions of a byte stream. An extension of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,19 @@ impl Outbound {
         let mut request = raw(authority, sent)?;
         request.extensions_mut().insert(client);
         self.open(request).await
+    }
+
+    /// Has the other end of a byte stream prove itself.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unreachable`] when it does not.
+    pub(crate) async fn proven(
+        &self,
+        tls: &Arc<BackendTls>,
+        stream: Dialed,
+    ) -> Result<TlsStream<Dialed>, Failure> {
+        let backends = &self.mesh.inner.backends;
+        backends.connect_bytes(tls, stream).await
     }
 
     /// Opens a byte stream to `authority`, a name or an address of the cluster with a port: what `sent` brings goes there, and what is

@@ -22,6 +22,7 @@ use super::{
     Entry,
     cors::{self, Asked},
     policy::{change_headers, choose_backend, redirect, rewritten},
+    session::{AnsweredBy, Sticky},
 };
 use crate::Body;
 
@@ -31,6 +32,7 @@ pub(crate) struct Exchange {
     backend: usize,
     memories: Memories,
     mirrors: Vec<Mirrored>,
+    session: Option<Sticky>,
 }
 
 /// A copy of the request's head as a mirror is to have it.
@@ -82,13 +84,15 @@ pub(super) struct Head<'r> {
 }
 
 impl Exchange {
-    /// Passes `request` through the filters of the rule and of the backend that its weights choose; a filter may answer it.
+    /// Passes `request` through the filters of the rule and of the backend that its session has, or its weights choose; a filter may answer
+    /// it.
     ///
     /// # Errors
     /// `InvalidBackend`, with the rule's reason.
     pub(crate) fn begin<B>(
         entry: &Entry,
         request: &mut http::Request<B>,
+        session: Option<Sticky>,
         rng: &mut impl rand::Rng,
     ) -> Result<ControlFlow<Response<Body>, Self>, Failure> {
         let rule = &entry.rule;
@@ -114,7 +118,9 @@ impl Exchange {
             rng,
         );
         if let Ok(ControlFlow::Continue(())) = passed {
-            let chosen = choose_backend(&rule.backends, rng)
+            let kept = session.as_ref().and_then(|session| session.backend);
+            let chosen = kept
+                .or_else(|| choose_backend(&rule.backends, rng))
                 .ok_or_else(|| invalid("no backend has any weight".to_owned()))?;
             let filters = &rule.backends[chosen].filters;
             passed = request_side(
@@ -134,6 +140,7 @@ impl Exchange {
                 backend,
                 memories,
                 mirrors,
+                session,
             })),
             (ControlFlow::Continue(()), None) => Err(invalid("it has no backend".to_owned())),
             (ControlFlow::Break(mut response), _) => {
@@ -162,8 +169,12 @@ impl Exchange {
         invalid_backend(&self.rule, reason)
     }
 
-    /// Passes the response through the filters that wait for it.
+    /// Passes the response through the filters that wait for it, after its client was told where it stays.
     pub(crate) fn finish(self, response: &mut Response<Body>) {
+        if let (Some(sticky), Some(session)) = (&self.session, &self.rule.session) {
+            let by = response.extensions_mut().remove::<AnsweredBy>();
+            sticky.tell(session, by, response.headers_mut());
+        }
         response_side(&self.rule, &self.memories, response);
     }
 }
@@ -289,7 +300,7 @@ mod tests {
             .body(())
             .expect("a request");
         let entry = list.select(View::new(&request, 80)).expect("an entry");
-        let begun = Exchange::begin(entry, &mut request, &mut SmallRng::seed_from_u64(1));
+        let begun = Exchange::begin(entry, &mut request, None, &mut SmallRng::seed_from_u64(1));
         let by = |headers: &HeaderMap| -> Vec<String> {
             let all = headers.get_all("x-by").iter();
             all.map(|by| by.to_str().expect("text").to_owned())

@@ -22,7 +22,7 @@ use super::{
     BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, PodRange, Port, Service, ServiceIndex,
     ServiceLabels, ServiceSpec, Table, Way, ranges::PodRanges,
 };
-use crate::{WorkloadInfo, front::Fronts, route::Listeners, wire};
+use crate::{WorkloadInfo, front::Fronts, route::Listeners, streams::Streams, wire};
 
 /// Names that are kept although nobody bears them any more, before they are looked for.
 const SPARE_NAMES_MAX: usize = 64;
@@ -157,11 +157,15 @@ impl TableBuilder {
                 }
             }
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
+            let is_preferred =
+                |endpoint: &&Arc<Endpoint>| spec.preferred.contains(&endpoint.address.ip());
             ports.push(Port {
                 name: port.name,
                 protocol: port.protocol,
                 number: port.port,
+                speaks_h2: port.speaks_h2,
                 near: all.iter().filter(is_near).cloned().collect(),
+                preferred: all.iter().filter(is_preferred).cloned().collect(),
                 all,
                 outside,
             });
@@ -218,6 +222,10 @@ impl TableBuilder {
         if served.fronts != self.served.fronts {
             let fronts = Fronts::of(&served.fronts, &self.table.fronts);
             self.table.fronts = Arc::new(fronts);
+        }
+        if served.streams != self.served.streams {
+            let streams = Streams::of(&served.streams, &self.table.streams);
+            self.table.streams = Arc::new(streams);
         }
         let (old, new) = (&self.served.services, &served.services);
         let changed = old.keys().chain(new.keys());
@@ -356,6 +364,7 @@ impl TableBuilder {
         };
         let address = SocketAddr::new(spec.ip, spec.port);
         let mut endpoint = Endpoint {
+            key: Endpoint::key_of(&spec.pod, address),
             pod: spec.pod,
             address,
             node: spec.node,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::HeaderValue;
-use weft_api::identity::SpiffeId;
+use weft_api::{hash::fnv1a_64, identity::SpiffeId};
 
 use super::Protocol;
 use crate::{
@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub(crate) way: Way,
     /// `address` for the wire.
     pub(crate) header: HeaderValue,
+    /// By which it is known to sessions, on every node ([`Endpoint::key_of`]).
+    pub(crate) key: u64,
     /// Of the pod at this address, whichever services lead to it.
     pub(super) standing: Arc<Standing>,
 }
@@ -70,6 +72,12 @@ impl Endpoint {
         &self.standing.health
     }
 
+    /// Of a pod and where it is: another pod at the address is another endpoint. The same whatever a node was built by.
+    pub(super) fn key_of(pod: &str, address: SocketAddr) -> u64 {
+        let address = address.to_string();
+        fnv1a_64(pod.bytes().chain([0]).chain(address.bytes()))
+    }
+
     /// This endpoint with what is known of `old`.
     pub(super) fn with_standing_of(&self, old: &Self) -> Arc<Self> {
         Arc::new(Self {
@@ -81,6 +89,7 @@ impl Endpoint {
             workload: Arc::clone(&self.workload),
             way: self.way,
             header: self.header.clone(),
+            key: self.key,
             standing: Arc::clone(&old.standing),
         })
     }
@@ -99,46 +108,52 @@ pub(crate) struct Port {
     pub(super) name: Option<String>,
     pub(super) protocol: Protocol,
     pub(super) number: u16,
+    pub(super) speaks_h2: bool,
     /// Endpoints of this node.
     pub(super) near: Vec<Arc<Endpoint>>,
+    /// Those that its Service wants callers of this node to go to; none where it is the same to it.
+    pub(super) preferred: Vec<Arc<Endpoint>>,
     pub(super) all: Vec<Arc<Endpoint>>,
     /// An endpoint of no node, as somebody writes into a slice for what is not in the cluster.
     pub(super) outside: Option<SocketAddr>,
 }
 
 impl Port {
-    /// Chooses an endpoint that is not among `tried`: of this node while those are neither busy nor failing, else
-    /// of all. `None` when every endpoint was tried or there is none.
+    /// Chooses an endpoint that is not among `tried`: of this node while those are neither busy nor failing, then of those that are
+    /// preferred, else of all. `None` when every endpoint was tried or there is none.
     pub(crate) fn pick(
         &self,
         tried: &[SocketAddr],
         now: u64,
         rng: &mut impl rand::Rng,
     ) -> Option<&Arc<Endpoint>> {
-        if let Some(near) = pick(&self.near, tried, now, rng)
-            && !near.health().is_ejected(now)
-            && near.load().pending() < balance::SPILL_PENDING
-        {
-            return Some(near);
+        for tier in [&self.near, &self.preferred] {
+            if let Some(found) = pick(tier, tried, now, rng)
+                && !found.health().is_ejected(now)
+                && found.load().pending() < balance::SPILL_PENDING
+            {
+                return Some(found);
+            }
         }
         pick(&self.all, tried, now, rng)
     }
 
-    /// Chooses among all, wherever they are.
+    /// Chooses among all, wherever they are, or among those that are preferred.
     pub(crate) fn pick_anywhere(
         &self,
         tried: &[SocketAddr],
         now: u64,
         rng: &mut impl rand::Rng,
     ) -> Option<&Arc<Endpoint>> {
-        pick(&self.all, tried, now, rng)
+        pick(&self.preferred, tried, now, rng).or_else(|| pick(&self.all, tried, now, rng))
     }
 
-    /// Where its endpoints are; of this node only, if that is asked for.
+    /// Where its endpoints are, or those that are preferred; of this node only, if that is asked for.
     pub(crate) fn at(&self, only_here: bool) -> Vec<SocketAddr> {
         let endpoints = match only_here {
             true => &self.near,
-            false => &self.all,
+            false if self.preferred.is_empty() => &self.all,
+            false => &self.preferred,
         };
         endpoints.iter().map(|endpoint| endpoint.address).collect()
     }
@@ -158,11 +173,21 @@ impl Port {
         self.all.iter().find(|endpoint| endpoint.address == at)
     }
 
+    /// The first endpoint in use of which `is_it` holds.
+    pub(crate) fn find(&self, is_it: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
+        self.all.iter().find(|endpoint| is_it(endpoint))
+    }
+
     /// Where its endpoints are, those of this node first.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let far = self.all.iter().filter(|endpoint| endpoint.way != Way::Here);
         let all = self.near.iter().chain(far);
         all.map(|endpoint| endpoint.address).collect()
+    }
+
+    /// Whether its endpoints understand HTTP/2 alone.
+    pub(crate) fn speaks_h2(&self) -> bool {
+        self.speaks_h2
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -185,7 +210,9 @@ impl Port {
             name: self.name.clone(),
             protocol: self.protocol,
             number: self.number,
+            speaks_h2: self.speaks_h2,
             near: self.near.iter().map(&renewed).collect(),
+            preferred: self.preferred.iter().map(&renewed).collect(),
             all: self.all.iter().map(&renewed).collect(),
             outside: self.outside,
         }
@@ -197,7 +224,9 @@ impl Port {
         };
         (&self.name, self.protocol, self.number, self.outside)
             == (&other.name, other.protocol, other.number, other.outside)
+            && self.speaks_h2 == other.speaks_h2
             && same(&self.near, &other.near)
+            && same(&self.preferred, &other.preferred)
             && same(&self.all, &other.all)
     }
 }

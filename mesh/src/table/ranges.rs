@@ -75,8 +75,10 @@ impl PodRanges {
             .partition_point(|(range, ..)| range.network() <= ip);
         let (range, node, way) = self.ranges.get(behind.checked_sub(1)?)?;
         range.contains(&ip).then(|| {
+            let pod = ip.to_string();
             Arc::new(Endpoint {
-                pod: ip.to_string(),
+                key: Endpoint::key_of(&pod, address),
+                pod,
                 address,
                 node: node.clone(),
                 identity: self.identity.clone(),

@@ -1,6 +1,7 @@
 //! What the agent says of a Service: plain values, as read from Kubernetes' objects.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -30,6 +31,8 @@ pub struct ServiceSpec {
     pub external_local: bool,
     /// How long a client that is known by its address stays with its endpoint (`sessionAffinity: ClientIP`).
     pub affinity: Option<Duration>,
+    /// Where the endpoints are that this node's callers prefer, if they do (`trafficDistribution`).
+    pub preferred: BTreeSet<IpAddr>,
     /// What its slices say for names.
     pub names: Vec<Arc<SliceNames>>,
 }
@@ -86,6 +89,8 @@ pub struct ServicePortSpec {
     pub name: Option<String>,
     pub protocol: Protocol,
     pub port: u16,
+    /// HTTP/2 is spoken there, without an upgrade, and nothing else.
+    pub speaks_h2: bool,
     /// Where each node serves it, too.
     pub node_port: Option<u16>,
     pub endpoints: Vec<EndpointSpec>,

@@ -17,6 +17,7 @@ pub(crate) fn service(namespace: &str, name: &str) -> ServiceMaker {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         ports: vec![ServicePortSpec {
+            speaks_h2: false,
             name: None,
             protocol: Protocol::Tcp,
             port: 80,

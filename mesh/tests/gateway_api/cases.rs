@@ -345,6 +345,44 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "HTTPRouteBackendProtocolWebSocket",
+        manifests: r"
+- kind: Service
+  metadata: {name: ports, namespace: infra}
+  spec:
+    clusterIP: 10.43.0.9
+    ports:
+    - {name: ws, port: 8080, appProtocol: kubernetes.io/ws}
+    - {name: wss, port: 8081, appProtocol: kubernetes.io/wss}
+    - {name: grpc, port: 8082, appProtocol: grpc}
+    - {name: quic, port: 8083, appProtocol: kubernetes.io/quic}
+    - {name: own, port: 8084, appProtocol: example.com/own}
+- kind: HTTPRoute
+  metadata: {name: r, namespace: infra}
+  spec:
+    parentRefs: [{name: same}]
+    hostnames: [http.test]
+    rules:
+    - {matches: [{path: {value: /ws}}], backendRefs: [{name: ports, port: 8080}]}
+    - {matches: [{path: {value: /wss}}], backendRefs: [{name: ports, port: 8081}]}
+    - {matches: [{path: {value: /grpc}}], backendRefs: [{name: ports, port: 8082}]}
+    - {matches: [{path: {value: /quic}}], backendRefs: [{name: ports, port: 8083}]}
+    - {matches: [{path: {value: /own}}], backendRefs: [{name: ports, port: 8084}]}
+- kind: GRPCRoute
+  metadata: {name: g, namespace: infra}
+  spec: {parentRefs: [{name: same}], hostnames: [grpc.test], rules: [{backendRefs: [{name: ports, port: 8080}]}]}
+",
+        at: SAME,
+        asks: &[
+            ("GET http.test/ws", "200 ports h2=false"),
+            ("GET http.test/wss", "500"),
+            ("GET http.test/grpc", "200 ports h2=true"),
+            ("GET http.test/quic", "500"),
+            ("GET http.test/own", "200 ports h2=false"),
+            ("POST grpc.test/a/B", "500"),
+        ],
+    },
+    Case {
         name: "HTTPRouteCORS",
         manifests: r"
 - kind: HTTPRoute
@@ -535,7 +573,82 @@ async fn each_rule_of_the_suite_holds() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(CASES.len(), 22, "a case came or went: its rule, too");
+    assert_eq!(CASES.len(), 23, "a case came or went: its rule, too");
+}
+
+/// Rules with sessions: a client stays with the endpoint that answered it first, whatever the weights, and each rule has sessions of its own.
+#[tokio::test]
+async fn a_client_stays_where_its_session_began() {
+    let world = World::of(
+        r"
+- kind: HTTPRoute
+  metadata: {name: r, namespace: infra}
+  spec:
+    parentRefs: [{name: same}]
+    rules:
+    - matches: [{path: {value: /cookie}}]
+      sessionPersistence: {sessionName: s}
+      backendRefs: [{name: v1, port: 8080}, {name: v2, port: 8080}]
+    - matches: [{path: {value: /other}}]
+      sessionPersistence: {sessionName: s}
+      backendRefs: [{name: v1, port: 8080}, {name: v2, port: 8080}]
+    - matches: [{path: {value: /header}}]
+      sessionPersistence: {type: Header, sessionName: X-Session}
+      backendRefs: [{name: v1, port: 8080}, {name: v2, port: 8080}, {name: v3, port: 8080, weight: 0}]
+    - matches: [{path: {value: /permanent}}]
+      sessionPersistence: {cookieConfig: {lifetimeType: Permanent}, absoluteTimeout: 5m}
+      backendRefs: [{name: v1, port: 8080}]
+",
+    )
+    .await;
+    let line = |answer: &Answer, name: &str| {
+        let value = answer
+            .headers
+            .get(name)
+            .map(|value| value.to_str().expect("text"));
+        value.unwrap_or_default().to_owned()
+    };
+    let first = world.ask("same", 80, "GET a.test/cookie").await;
+    let told = line(&first, "set-cookie");
+    let (cookie, attributes) = told.split_once("; ").expect("attributes");
+    assert!(cookie.starts_with("s="), "{told}");
+    assert_eq!(attributes, "Path=/cookie; HttpOnly; SameSite=Strict");
+    for _ in 0..20 {
+        let again = world
+            .ask(
+                "same",
+                80,
+                &format!("GET a.test/cookie cookie:x=1;~{cookie}"),
+            )
+            .await;
+        assert_eq!(again.body["name"], first.body["name"]);
+        assert_eq!(line(&again, "set-cookie"), "", "it is no news");
+    }
+    // What is another rule's, or nobody's, is no session of this one.
+    for cookie in [cookie, "s=00", "s="] {
+        let other = world
+            .ask("same", 80, &format!("GET a.test/other cookie:{cookie}"))
+            .await;
+        let told = line(&other, "set-cookie");
+        assert!(told.contains("; Path=/other; "), "{told}");
+    }
+
+    let first = world.ask("same", 80, "GET a.test/header").await;
+    let token = line(&first, "x-session");
+    for _ in 0..20 {
+        let again = world
+            .ask("same", 80, &format!("GET a.test/header x-session:{token}"))
+            .await;
+        assert_eq!(again.body["name"], first.body["name"]);
+        assert_eq!(line(&again, "x-session"), token);
+    }
+    let permanent = world.ask("same", 80, "GET a.test/permanent").await;
+    let told = line(&permanent, "set-cookie");
+    assert!(told.starts_with("weft-session-"), "{told}");
+    assert!(
+        told.ends_with("; Path=/permanent; Max-Age=300; HttpOnly; SameSite=Strict"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -16,21 +16,21 @@ use weft_mesh::{Body, BoxError};
 
 use super::world::{Answer, OnRaw, World, answer};
 
-struct Authority {
+pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
-    root: CertificateDer<'static>,
+    pub(super) root: CertificateDer<'static>,
 }
 
-struct Issued {
+pub(super) struct Issued {
     pem: String,
     key_pem: String,
-    der: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
+    pub(super) der: CertificateDer<'static>,
+    pub(super) key: PrivateKeyDer<'static>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -42,7 +42,7 @@ impl Authority {
         }
     }
 
-    fn issue(&self, names: &[&str]) -> Issued {
+    pub(super) fn issue(&self, names: &[&str]) -> Issued {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
@@ -59,7 +59,7 @@ impl Authority {
         }
     }
 
-    fn client(&self, shown: Option<&Issued>) -> Arc<ClientConfig> {
+    pub(super) fn client(&self, shown: Option<&Issued>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).expect("a root");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -77,20 +77,20 @@ impl Authority {
 }
 
 /// A Secret or ConfigMap as a manifest.
-fn secret(name: &str, issued: &Issued) -> String {
+pub(super) fn secret(name: &str, issued: &Issued) -> String {
     let data = serde_json::json!({"tls.crt": issued.pem, "tls.key": issued.key_pem});
     format!(
         "- {{kind: Secret, metadata: {{name: {name}, namespace: infra}}, stringData: {data}}}\n"
     )
 }
 
-fn bundle(name: &str, authority: &Authority) -> String {
+pub(super) fn bundle(name: &str, authority: &Authority) -> String {
     let data = serde_json::json!({"ca.crt": authority.pem});
     format!("- {{kind: ConfigMap, metadata: {{name: {name}, namespace: infra}}, data: {data}}}\n")
 }
 
 /// A request for `host` over TLS to `name`. None: no connection came of it.
-async fn asked(
+pub(super) async fn asked(
     world: &World,
     (gateway, port): (&str, u16),
     client: &Arc<ClientConfig>,
@@ -210,7 +210,7 @@ async fn clients_prove_themselves_where_a_gateway_asks_for_it() {
 }
 
 /// Lets `serve` have the other end of a raw call.
-fn raw<F>(serve: impl Fn(DuplexStream) -> F + Send + Sync + 'static) -> OnRaw
+pub(super) fn raw<F>(serve: impl Fn(DuplexStream) -> F + Send + Sync + 'static) -> OnRaw
 where
     F: Future<Output = ()> + Send + 'static,
 {

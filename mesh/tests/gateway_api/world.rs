@@ -1,6 +1,6 @@
 //! A cluster of manifests on one node: Gateways with addresses of their own, and Services whose workloads say what they were asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,6 +53,10 @@ const OWN: &str = r"
     gatewayClassName: weft
     listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
 ";
+
+/// Who is asked, beside a raw call.
+#[derive(Debug, Clone)]
+pub struct Asked(pub String);
 
 /// How workloads answer raw calls, if a test has any.
 pub type OnRaw = Arc<dyn Fn(Request<Body>) -> Response<Body> + Send + Sync>;
@@ -124,12 +128,10 @@ impl World {
         let mut places = BTreeMap::new();
         for (name, status) in &compiled.gateways {
             let own: IpAddr = status.addresses[0].parse().expect("an address");
-            for place in compiled
-                .served
-                .fronts
-                .keys()
-                .filter(|place| place.ip() == own)
-            {
+            let served = &compiled.served;
+            let streams = served.streams.keys().map(|(_, place)| place);
+            let all: BTreeSet<&SocketAddr> = served.fronts.keys().chain(streams).collect();
+            for place in all.into_iter().filter(|place| place.ip() == own) {
                 let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
                 let real = listener.local_addr().expect("its address");
                 let (mesh, place, stop) = (mesh.clone(), *place, stop.clone());
@@ -207,6 +209,7 @@ fn spec(value: &Value, namespace: &str, name: &str, number: u8) -> ServiceSpec {
     };
     let ports = value["spec"]["ports"].as_array().expect("ports").iter();
     let ports = ports.map(|port| ServicePortSpec {
+        speaks_h2: port["appProtocol"] == "kubernetes.io/h2c",
         protocol: Protocol::Tcp,
         node_port: None,
         name: port["name"].as_str().map(str::to_owned),
@@ -249,6 +252,8 @@ fn workload(
         async move {
             if request.extensions().get::<Raw>().is_some() {
                 let on_raw = on_raw.expect("no raw call is expected");
+                let mut request = request;
+                request.extensions_mut().insert(Asked(name));
                 return Ok::<_, Failure>(on_raw(request));
             }
             let uri = request.uri().clone();
@@ -315,6 +320,9 @@ fn read(value: &Value) -> Object {
         Some("Gateway") => Object::Gateway(of(value)),
         Some("HTTPRoute") => Object::HttpRoute(of(value)),
         Some("GRPCRoute") => Object::GrpcRoute(of(value)),
+        Some("TLSRoute") => Object::TlsRoute(of(value)),
+        Some("TCPRoute") => Object::TcpRoute(of(value)),
+        Some("UDPRoute") => Object::UdpRoute(of(value)),
         Some("ListenerSet") => Object::ListenerSet(of(value)),
         Some("BackendTLSPolicy") => Object::BackendTlsPolicy(of(value)),
         Some("ReferenceGrant") => Object::ReferenceGrant(of(value)),

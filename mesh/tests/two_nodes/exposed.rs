@@ -27,7 +27,7 @@ const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 83, 0, 1));
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Says who it is, then what it hears, until that ends.
-fn speaker(account: &'static str) -> LocalWorkload {
+pub(super) fn speaker(account: &'static str) -> LocalWorkload {
     workload(account, move |request: Request<Body>| async move {
         if request.extensions().get::<Raw>().is_none() {
             return Err(FailureKind::NotCallable.into());
@@ -43,7 +43,7 @@ fn speaker(account: &'static str) -> LocalWorkload {
 }
 
 /// Answers each datagram with who it is, who sent it, and what it says.
-fn answerer(account: &'static str) -> LocalWorkload {
+pub(super) fn answerer(account: &'static str) -> LocalWorkload {
     workload(account, move |request: Request<Body>| async move {
         let flow_of = request.extensions().get::<Datagrams>().copied();
         let of = flow_of.ok_or(FailureKind::NotCallable)?;
@@ -69,14 +69,14 @@ fn answerer(account: &'static str) -> LocalWorkload {
     })
 }
 
-fn door(last: u8) -> PodAddress {
+pub(super) fn door(last: u8) -> PodAddress {
     PodAddress {
         ip: pod(last).ip,
         port: 0,
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind((NODE, 0)).expect("a port");
     listener.local_addr().expect("its address").port()
 }
@@ -199,7 +199,7 @@ async fn services_are_reached_from_outside_wherever_their_pods_are() {
     for (at, expected) in [(own(1), "local"), (own(2), "voting"), (node, "voting")] {
         assert_eq!(told(at).await, format!("{expected} hears"), "{at}");
         let echoed = echoed(at).await;
-        assert_eq!(echoed, format!("{expected}:8080 127.0.0.1 hello"), "{at}");
+        assert_eq!(echoed, format!("{expected}:8080 192.0.0.8 hello"), "{at}");
     }
     // What is not there any more is let go.
     publish(

@@ -4,5 +4,6 @@ mod calls;
 mod exposed;
 mod faults;
 mod gateway;
+mod gateway_streams;
 mod streams;
 mod world;

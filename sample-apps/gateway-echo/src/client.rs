@@ -95,7 +95,7 @@ mod calls {
     pub(super) fn call(wanted: &Wanted) -> Result<String, String> {
         let is_grpc = wanted.scheme == "grpc";
         let lines = Fields::new();
-        let mut add = |name: &str, value: &str| {
+        let add = |name: &str, value: &str| {
             // What may not be set is the host's own.
             let _ = lines.append(name, value.as_bytes());
         };

@@ -1,11 +1,11 @@
 //! Servers that say what they were asked: what the Gateway API's conformance suite runs behind its gateways and in its meshes.
 //!
 //! They answer in the format that the suite reads. One speaks HTTP/1.1, HTTP/2 and WebSocket, over TLS too; gRPC, TCP or UDP instead of it
-//! where the environment says so. The other is a mesh's: a server, and a client that prints what it was answered.
+//! where the environment says so, and DNS. The other is a mesh's: a server, and a client that prints what it was answered.
 //!
 //! ```text
 //! http.rs   what is echoed            grpc.rs      the same as messages      tls.rs   what was agreed with a client
-//! serve.rs  connections of a port     websocket.rs frames of an upgrade      lines.rs TCP, datagrams.rs UDP
+//! serve.rs  connections of a port     websocket.rs frames of an upgrade      lines.rs TCP, datagrams.rs UDP, names.rs DNS
 //! mesh.rs   text instead of JSON      client.rs    calls by wasi:http
 //! ```
 //!
@@ -17,6 +17,7 @@ mod grpc;
 mod http;
 mod lines;
 mod mesh;
+mod names;
 mod serve;
 mod tls;
 mod websocket;
@@ -65,15 +66,19 @@ pub(crate) fn port(name: &str, usual: u16) -> Result<u16, String> {
     }
 }
 
-/// Runs what `basic` is here: by the environment, a server of HTTP, gRPC, TCP or UDP.
+/// Runs what `basic` is here: by the environment, a server of HTTP, gRPC, TCP or UDP; of DNS where it is told of a configuration, as a server
+/// of that is.
 ///
 /// # Errors
 /// When a port is taken or a file cannot be read.
 pub fn basic() -> Ended {
     let place = Place::read();
     let is = |name: &str| !variable(name).is_empty();
+    let is_dns = std::env::args().any(|argument| argument == "-conf");
     run(async move {
-        if is("GRPC_ECHO_SERVER") {
+        if is_dns {
+            names::run().await
+        } else if is("GRPC_ECHO_SERVER") {
             grpc::run(place).await
         } else if is("TCP_ECHO_SERVER") {
             lines::run(place).await

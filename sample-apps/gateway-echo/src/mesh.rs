@@ -18,39 +18,44 @@ struct Who {
     version: String,
 }
 
-/// `--port=8080 --grpc=7070 --tcp=9090`; what it is told of TLS it has no certificate for, and leaves.
+/// `--port=8080 --grpc=7070 --tcp=9090`, which are those where none is given; what it is told of TLS it has no certificate for, and leaves.
 ///
 /// # Errors
 /// When a port is taken.
 pub fn mesh(arguments: &[String]) -> Ended {
     let arguments: Vec<String> = arguments.to_vec();
     crate::run(async move {
-        let ports = |name: &str| -> Vec<u16> {
+        let ports = |name: &str, usual: &[u16]| -> Vec<u16> {
             let values = arguments.iter().filter_map(|argument| {
                 let (flag, value) = argument.trim_start_matches('-').split_once('=')?;
                 (flag == name).then(|| value.parse().ok())?
             });
-            values.collect()
+            let values: Vec<u16> = values.collect();
+            match values.is_empty() {
+                true => usual.to_vec(),
+                false => values,
+            }
         };
         let who = Rc::new(Who {
             host: first(&["HOSTNAME", "POD_NAME"]),
             version: variable("SERVICE_VERSION"),
         });
-        let over_tls = ports("tls");
-        let http = ports("port").into_iter().chain(ports("grpc"));
+        let over_tls = ports("tls", &[]);
+        let http = ports("port", &[8080]).into_iter();
+        let http = http.chain(ports("grpc", &[7070]));
         let mut serving = tokio::task::JoinSet::new();
         for port in http.filter(|port| !over_tls.contains(port)) {
             let who = who.clone();
             let answer = move |request, peer| answered(who.clone(), request, peer);
             serving.spawn_local(serve(port, None, answer));
         }
-        for port in ports("tcp") {
+        for port in ports("tcp", &[9090]) {
             serving.spawn_local(lines(port, who.clone()));
         }
         match serving.join_next().await {
             Some(Ok(ended)) => ended,
             Some(Err(error)) => Err(error.to_string()),
-            None => Err("no port is given, as --port=8080".to_owned()),
+            None => Ok(()),
         }
     })
 }

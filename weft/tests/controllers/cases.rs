@@ -7,7 +7,8 @@ use weft_controllers::write::Propagation;
 use weft_kinds::{
     CAPABILITY_GRANT, CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, DEPLOYMENT,
     ENDPOINT_SLICE, EVENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, KEY_VALUE_STORE, Kind, LEASE,
-    NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE, SERVICE_ACCOUNT,
+    NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE, SERVICE_ACCOUNT, TCP_ROUTE,
+    TLS_ROUTE, UDP_ROUTE, X_MESH,
 };
 
 use crate::world::{World, deployment, namespace, node_object};
@@ -562,10 +563,22 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
         &GATEWAY,
         json!({
             "metadata": {"name": "web", "namespace": "default"},
-            "spec": {"gatewayClassName": "weft", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+            "spec": {
+                "gatewayClassName": "weft", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+                "infrastructure": {"labels": {"team": "shop"}, "annotations": {"note": "x"}},
+            },
         }),
     );
     world.settle();
+    let service = world.get(&SERVICE, "web-weft");
+    let metadata = &service["metadata"];
+    assert_eq!(
+        metadata["labels"],
+        json!({"team": "shop", "gateway.networking.k8s.io/gateway-name": "web"})
+    );
+    assert_eq!(metadata["annotations"], json!({"note": "x"}));
+    assert_eq!(metadata["ownerReferences"][0]["name"], "web");
+    assert_eq!(service["spec"]["ports"][0]["port"], 80);
     let told = |world: &World, kind: &Arc<Kind>, name: &str| {
         let conditions = world.get(kind, name)["status"]["conditions"].clone();
         let conditions = conditions.as_array().cloned().unwrap_or_default();
@@ -586,6 +599,25 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
         .collect();
     assert!(features.contains(&"HTTPRouteMethodMatching"));
     assert!(features.is_sorted(), "{features:?}");
+    let mesh = world.get(&X_MESH, "weft");
+    let features: Vec<&str> = mesh["status"]["supportedFeatures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|feature| feature["name"].as_str().unwrap())
+        .collect();
+    assert!(features.contains(&"MeshConsumerRoute"));
+    assert!(features.is_sorted(), "{features:?}");
+    assert_eq!(told(&world, &X_MESH, "weft"), "Accepted=True");
+    // Another's is not judged, and ours comes back.
+    world.create(
+        &X_MESH,
+        json!({"metadata": {"name": "other"}, "spec": {"controllerName": "other.dev/mesh"}}),
+    );
+    world.delete(&X_MESH, "weft", Propagation::Background);
+    world.settle();
+    assert_eq!(told(&world, &X_MESH, "other"), "Accepted=Unknown");
+    assert_eq!(told(&world, &X_MESH, "weft"), "Accepted=True");
     let accepted = told(&world, &GATEWAY, "web");
     assert!(accepted.starts_with("Accepted=True"), "{accepted}");
 
@@ -615,6 +647,63 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
     world.settle();
     assert_eq!(class(&world), "Accepted=True SupportedVersion=False");
     assert_eq!(told(&world, &GATEWAY, "web"), accepted);
+}
+
+/// Routes of bytes have statuses as those of requests have, and take them back with what they led to.
+#[test]
+fn routes_of_bytes_are_told_as_others_are() {
+    let mut world = still();
+    world.define_gateway_api();
+    world.seed_controllers();
+    let mut node = node_object("n0");
+    node["metadata"]["annotations"] = json!({"weft.dev/service-addresses": "192.0.2.0/24"});
+    world.create(&NODE, node);
+    let ports =
+        json!([{"name": "tcp", "port": 80}, {"name": "udp", "port": 53, "protocol": "UDP"}]);
+    world.create(&SERVICE, service("web", ports));
+    let passthrough = json!({"mode": "Passthrough"});
+    world.create(
+        &GATEWAY,
+        json!({
+            "metadata": {"name": "bytes", "namespace": "default"},
+            "spec": {"gatewayClassName": "weft", "listeners": [
+                {"name": "tls", "port": 443, "protocol": "TLS", "tls": passthrough},
+                {"name": "tcp", "port": 81, "protocol": "TCP"},
+                {"name": "udp", "port": 81, "protocol": "UDP"},
+            ]},
+        }),
+    );
+    let route = |port: u16| {
+        json!({
+            "metadata": {"name": "r", "namespace": "default"},
+            "spec": {"parentRefs": [{"name": "bytes"}], "rules": [{"backendRefs": [{"name": "web", "port": port}]}]},
+        })
+    };
+    let mut tls = route(80);
+    tls["spec"]["hostnames"] = json!(["web.test"]);
+    world.create(&TLS_ROUTE, tls);
+    world.create(&TCP_ROUTE, route(80));
+    world.create(&UDP_ROUTE, route(53));
+    world.settle();
+    let told = |world: &World| {
+        let kinds: [&Arc<Kind>; 3] = [&TLS_ROUTE, &TCP_ROUTE, &UDP_ROUTE];
+        kinds.map(|kind| {
+            let parents = &world.get(kind, "r")["status"]["parents"];
+            let conditions = parents[0]["conditions"].as_array().cloned();
+            let conditions = conditions.unwrap_or_default();
+            let reasons = conditions.iter().filter_map(|c| c["reason"].as_str());
+            reasons.collect::<Vec<_>>().join(" ")
+        })
+    };
+    assert_eq!(told(&world), ["Accepted ResolvedRefs"; 3]);
+    let listeners = &world.get(&GATEWAY, "bytes")["status"]["listeners"];
+    for (at, kind) in ["TLSRoute", "TCPRoute", "UDPRoute"].iter().enumerate() {
+        assert_eq!(listeners[at]["attachedRoutes"], 1, "{kind}");
+        assert_eq!(listeners[at]["supportedKinds"][0]["kind"], *kind);
+    }
+    world.delete(&SERVICE, "web", Propagation::Background);
+    world.settle();
+    assert_eq!(told(&world), ["Accepted BackendNotFound"; 3]);
 }
 
 /// Whoever waits for a route to a Service waits for its status, and a Gateway that is not there is told of by an event.

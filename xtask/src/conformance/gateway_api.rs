@@ -1,6 +1,6 @@
 //! `cargo xtask conformance gateway-api`: the suite of sigs.k8s.io/gateway-api/conformance 1.6.3, against `weft up`.
 //!
-//! The suite runs as it is built. It is told the class and nothing of features: it reads them from the class' status. Its images
+//! The suite runs as it is built. It is told class and mesh and nothing of features: it reads them from their statuses. Its images
 //! are components of this repository ([`IMAGES`]): they are put into the cluster's own registry, and nodes find them there by a mirror
 //! for the registry that the suite names.
 //!
@@ -28,7 +28,7 @@ const MODULE: &str = "sigs.k8s.io/gateway-api";
 const REPORT: &str = "docs/conformance/gateway-api.yaml";
 /// The registry that the suite's images are of.
 const REGISTRY: &str = "registry.k8s.io";
-/// The suite's images and tags, and the components that stand for them. Nobody asks its DNS server anything: it only has to be ready.
+/// The suite's images and tags, and the components that stand for them.
 const IMAGES: [(&str, &str); 5] = [
     ("gateway-api/echo-basic:v1.5.1", "gateway-echo"),
     ("gateway-api/echo-basic:v1.6.0-dev.2", "gateway-echo"),
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// The profiles to run
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["GATEWAY-HTTP", "GATEWAY-GRPC"])]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = PROFILES)]
     profiles: Vec<String>,
     /// Run against this cluster instead of one of three nodes that is started for it
     #[arg(long, value_name = "FILE")]
@@ -202,7 +202,14 @@ fn suite_run(
     let output = fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
     let mut command = Command::new(suite);
     command
-        .args(["-test.v", "-test.timeout=2h", "-gateway-class=weft"])
+        .args([
+            "-test.v",
+            "-test.timeout=2h",
+            // Its own tests of its flags are nobody's conformance.
+            "-test.run=TestConformance$",
+            "-gateway-class=weft",
+            "-mesh-name=weft",
+        ])
         .arg(format!("-conformance-profiles={}", args.profiles.join(",")))
         .arg(format!("-report-output={}", report.display()))
         .args([
