@@ -246,3 +246,46 @@ fn pick<'e>(
     )?;
     set.get(index)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rand::{SeedableRng, rngs::SmallRng};
+
+    use crate::table::{
+        Table,
+        testing::{endpoint, service},
+    };
+
+    #[test]
+    fn endpoints_that_are_preferred_go_before_the_others_by_whatever_way() {
+        let all = ["10.42.0.1", "10.42.1.1", "10.42.2.1"];
+        let mut spec = service("vote", "web")
+            .endpoints(all.map(|ip| endpoint("vote", ip, ip, "b")).to_vec())
+            .build();
+        let wanted = ["10.42.1.1", "10.42.2.1"];
+        spec.preferred = wanted
+            .map(|ip| ip.parse().expect("an address"))
+            .into_iter()
+            .collect();
+        let table = Table::builder("a", 1).service(spec).build();
+        let service = table.service("vote", "web").expect("the service");
+        let port = service.port(80).expect("the port");
+        assert_eq!(port.at(false).len(), 2);
+        let picked = |tried: &[&str]| {
+            let tried = tried.iter().map(|ip| format!("{ip}:8080").parse());
+            let tried: Vec<_> = tried.map(|address| address.expect("an address")).collect();
+            let mut rng = SmallRng::seed_from_u64(1);
+            let mut found = BTreeSet::new();
+            for _ in 0..50 {
+                found.extend(port.pick(&tried, 0, &mut rng).map(|one| one.pod.clone()));
+                let anywhere = port.pick_anywhere(&tried, 0, &mut rng);
+                found.extend(anywhere.map(|one| one.pod.clone()));
+            }
+            found.into_iter().collect::<Vec<String>>()
+        };
+        assert_eq!(picked(&[]), wanted);
+        assert_eq!(picked(&wanted), ["10.42.0.1"]);
+    }
+}
