@@ -400,7 +400,11 @@ const CLASSES: List<DynamicObject> = List {
 const GATEWAYS: List<DynamicObject> = List {
     name: "gateways",
     names: |cluster| cluster.names(Kind::Gateway),
-    apply: |cluster, gateway| cluster.apply_gateway_api(Kind::Gateway, &gateway, Object::Gateway),
+    apply: |cluster, gateway| {
+        cluster.apply_gateway_api(Kind::Gateway, &gateway, |gateway| {
+            Object::Gateway(Box::new(gateway))
+        })
+    },
     delete: |cluster, name| cluster.forget_object(Kind::Gateway, name),
 };
 

@@ -178,7 +178,7 @@ impl Track for GatewayApi {
             })
         } else if is_of(&GATEWAY) {
             self.take(touched, Kind::Gateway, |row: &Cached<Gateway>| {
-                Object::Gateway(row.body.0.clone())
+                Object::Gateway(Box::new(row.body.0.clone()))
             })
         } else if is_of(&HTTP_ROUTE) {
             self.take(touched, Kind::HttpRoute, |row: &Cached<HttpRoute>| {

@@ -373,7 +373,7 @@ fn object(value: &Value) -> Option<(String, Object)> {
     let mut key = format!("{kind} {namespace:?} {name}");
     let object = match kind {
         "GatewayClass" => Object::GatewayClass(of(&metadata, value)?),
-        "Gateway" => Object::Gateway(of(&metadata, value)?),
+        "Gateway" => Object::Gateway(Box::new(of(&metadata, value)?)),
         "HTTPRoute" => Object::HttpRoute(of(&metadata, value)?),
         "GRPCRoute" => Object::GrpcRoute(of(&metadata, value)?),
         "TLSRoute" => Object::TlsRoute(of(&metadata, value)?),

@@ -39,7 +39,7 @@ pub enum Kind {
 #[derive(Debug, Clone)]
 pub enum Object {
     GatewayClass(GatewayClass),
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
     HttpRoute(HttpRoute),
     GrpcRoute(GrpcRoute),
     TlsRoute(StreamRoute),
@@ -78,7 +78,7 @@ impl Objects {
     pub fn apply(&mut self, object: Object) -> bool {
         match object {
             Object::GatewayClass(new) => put(&mut self.classes, new.metadata.name.clone(), new),
-            Object::Gateway(new) => put(&mut self.gateways, new.metadata.name.clone(), new),
+            Object::Gateway(new) => put(&mut self.gateways, new.metadata.name.clone(), *new),
             Object::HttpRoute(new) => self.put_route(Route::http(new)),
             Object::GrpcRoute(new) => self.put_route(Route::grpc(new)),
             Object::TlsRoute(new) => self.put_route(Route::stream(RouteKind::Tls, new)),

@@ -167,7 +167,7 @@ fn cluster() -> Objects {
     let listener = json!({"name": "http", "port": 80, "protocol": "HTTP"});
     let gateway = json!({"gatewayClassName": "weft", "listeners": [listener]});
     let gateway = api::Object::read(&metadata("public"), &gateway);
-    objects.apply(Object::Gateway(gateway.expect("a gateway")));
+    objects.apply(Object::Gateway(Box::new(gateway.expect("a gateway"))));
     let web = api::Service {
         ports: vec![(None, 80)],
         protocols: vec![(80, "TCP".to_owned())],
@@ -187,7 +187,7 @@ proptest! {
     fn an_object_of_any_shape_is_read_or_refused(spec in shape(), rules in proptest::collection::vec(shape(), 0..3)) {
         let mut objects = cluster();
         if let Ok(gateway) = api::Object::read(&metadata("g"), &spec) {
-            objects.apply(Object::Gateway(gateway));
+            objects.apply(Object::Gateway(Box::new(gateway)));
         }
         for (name, spec) in [("r", spec), ("s", json!({"parentRefs": [{"name": "public"}], "rules": rules}))] {
             if let Ok(route) = api::Object::read(&metadata(name), &spec) {

@@ -137,7 +137,7 @@ fn read(value: &Value) -> Object {
     };
     match value["kind"].as_str() {
         Some("GatewayClass") => Object::GatewayClass(of(value)),
-        Some("Gateway") => Object::Gateway(of(value)),
+        Some("Gateway") => Object::Gateway(Box::new(of(value))),
         Some("HTTPRoute") => Object::HttpRoute(of(value)),
         Some("GRPCRoute") => Object::GrpcRoute(of(value)),
         Some("TLSRoute") => Object::TlsRoute(of(value)),
