@@ -19,9 +19,9 @@
 //! Left to others: deciding (`weft_controllers`, `weft_scheduler`), refusing (`weft_apiserver::objects`).
 
 pub mod execute;
-mod inbox;
+pub mod inbox;
 pub mod placement;
-mod queue;
+pub mod queue;
 pub mod recorder;
 mod usage;
 
@@ -527,7 +527,10 @@ impl Driver {
     }
 
     fn start_placement(&mut self) {
-        while let Some(batch) = self.placement.next_batch(Instant::now(), &self.view) {
+        while let Some(batch) =
+            self.placement
+                .next_batch(Instant::now(), Timestamp::now(), &self.view)
+        {
             let objects = self.objects.clone();
             let caller = Caller::system(placement::COMPONENT, Some(self.term));
             let recorder = self.recorder.handle(placement::COMPONENT);

@@ -111,17 +111,19 @@ pub struct Placement {
     /// What changed since pods that were refused were last woken.
     changed: Hints,
     rounds: usize,
+    /// Of the batch that is planned.
+    at: Timestamp,
 }
 
-/// What a batch decided, to be carried out.
+/// What a batch decided, to be carried out: which pod goes where, what is told, and who has to go.
 pub struct Batch {
-    placements: Vec<(Chosen, Note)>,
-    writes: Vec<Write>,
-    evictions: Vec<Eviction>,
+    pub placements: Vec<(Chosen, Note)>,
+    pub writes: Vec<Write>,
+    pub evictions: Vec<Eviction>,
 }
 
 /// Pods that have to go for another one.
-struct Eviction {
+pub struct Eviction {
     preemption: Preemption,
     /// First of each victim why, then that; all of one victim together.
     writes: Vec<Vec<Write>>,
@@ -130,7 +132,7 @@ struct Eviction {
 /// What came of a batch.
 pub struct Round {
     pub changes: Vec<Change>,
-    refused: Vec<Chosen>,
+    pub refused: Vec<Chosen>,
     /// For whom somebody could not be made to go.
     failed: Vec<Preemption>,
 }
@@ -151,6 +153,7 @@ impl Placement {
             set_aside: BTreeMap::new(),
             changed: Hints::NONE,
             rounds: 0,
+            at: Timestamp::UNIX_EPOCH,
         }
     }
 
@@ -305,8 +308,9 @@ impl Placement {
         }
     }
 
-    /// Plans the next batch, if there is one and room for it.
-    pub fn next_batch(&mut self, now: Instant, view: &View) -> Option<Batch> {
+    /// Plans the next batch, if there is one and room for it. `at` is what conditions say of the time.
+    pub fn next_batch(&mut self, now: Instant, at: Timestamp, view: &View) -> Option<Batch> {
+        self.at = at;
         if self.rounds >= ROUNDS_MAX {
             return None;
         }
@@ -387,7 +391,7 @@ impl Placement {
                     name: Arc::clone(&victim.name),
                 };
                 let row = view.get::<Pod>(&key)?;
-                (row.meta.uid == victim.uid).then(|| drive_off(row, &preemption))
+                (row.meta.uid == victim.uid).then(|| drive_off(row, &preemption, self.at))
             });
             let writes = victims.collect();
             evictions.push(Eviction { preemption, writes });
@@ -461,7 +465,8 @@ impl Placement {
         };
         let note = Note::warning(row.reference(), "FailedScheduling", message.clone());
         let before = waiting.condition.as_ref();
-        let mut status = not_scheduled(before, "Unschedulable", &message).unwrap_or_default();
+        let mut status =
+            not_scheduled(before, "Unschedulable", &message, self.at).unwrap_or_default();
         if let Some(preemption) = preempted {
             status["nominatedNodeName"] = json!(&*preemption.node);
         }
@@ -476,7 +481,7 @@ impl Placement {
         let told = all.iter().filter_map(|(key, aside)| {
             let row = view.get::<Pod>(key)?;
             let before = aside.condition.as_ref();
-            let status = not_scheduled(before, aside.reason, &aside.message)?;
+            let status = not_scheduled(before, aside.reason, &aside.message, self.at)?;
             Some(Write::status_fields(row, &status))
         });
         told.collect()
@@ -531,13 +536,13 @@ fn displaced(preemption: &Preemption, queue: &mut Queue, view: &View) -> Vec<Wri
 }
 
 /// Tells a pod why, and lets it go in its own time.
-fn drive_off(row: &Cached<Pod>, preemption: &Preemption) -> Vec<Write> {
+fn drive_off(row: &Cached<Pod>, preemption: &Preemption, at: Timestamp) -> Vec<Write> {
     let condition = json!({
         "type": "DisruptionTarget",
         "status": "True",
         "reason": "PreemptionByScheduler",
         "message": format!("{COMPONENT}: preempting to accommodate a higher priority pod"),
-        "lastTransitionTime": rfc3339(Timestamp::now()),
+        "lastTransitionTime": rfc3339(at),
     });
     let message = format!(
         "Preempted by pod {} on node {}",
@@ -560,7 +565,12 @@ fn takes_the_same(before: &Cached<Pod>, after: &Cached<Pod>) -> bool {
 }
 
 /// A status with `PodScheduled=False`, if that is not what the pod says already.
-fn not_scheduled(before: Option<&Unscheduled>, reason: &str, message: &str) -> Option<Value> {
+fn not_scheduled(
+    before: Option<&Unscheduled>,
+    reason: &str,
+    message: &str,
+    at: Timestamp,
+) -> Option<Value> {
     if before.is_some_and(|before| before.reason == reason && before.message == message) {
         return None;
     }
@@ -570,7 +580,7 @@ fn not_scheduled(before: Option<&Unscheduled>, reason: &str, message: &str) -> O
         "status": "False",
         "reason": reason,
         "message": message,
-        "lastTransitionTime": rfc3339(since.unwrap_or_else(Timestamp::now)),
+        "lastTransitionTime": rfc3339(since.unwrap_or(at)),
     });
     Some(json!({"conditions": [condition]}))
 }

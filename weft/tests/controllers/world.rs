@@ -96,7 +96,7 @@ pub struct World {
 }
 
 /// A folder in memory, where the machine has such.
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     let memory = tempfile::tempdir_in("/dev/shm");
     memory.or_else(|_| tempfile::tempdir()).unwrap()
 }
