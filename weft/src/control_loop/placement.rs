@@ -135,6 +135,8 @@ pub struct Round {
     pub refused: Vec<Chosen>,
     /// For whom somebody could not be made to go.
     failed: Vec<Preemption>,
+    /// Of something it is not known whether it was done.
+    pub in_doubt: bool,
 }
 
 /// What placement reads of the view.
@@ -595,7 +597,16 @@ pub async fn carry_out(
     let bindings = futures::stream::iter(batch.placements)
         .map(|(chosen, note)| bind(objects, caller, recorder, chosen, note))
         .buffer_unordered(SIDE_BY_SIDE_MAX);
-    let refused: Vec<Option<Chosen>> = bindings.collect().await;
+    let bound: Vec<Bound> = bindings.collect().await;
+    let mut in_doubt = false;
+    let mut refused = Vec::new();
+    for bound in bound {
+        match bound {
+            Bound::Done => {}
+            Bound::Refused(chosen) => refused.push(chosen),
+            Bound::InDoubt => in_doubt = true,
+        }
+    }
     // One pod's conflict is not the next one's: each write is a list of its own.
     let told = futures::stream::iter(batch.writes)
         .map(|write| execute(objects, caller, recorder, vec![write]))
@@ -605,23 +616,35 @@ pub async fn carry_out(
     for executed in told {
         changes.extend(executed.changes);
         if let Some(failure) = executed.failure {
+            in_doubt |= failure.in_doubt;
             debug!(error = failure.message, "a pod was not told why it waits");
         }
     }
     let evictions = futures::stream::iter(batch.evictions)
         .map(|eviction| evict(objects, caller, recorder, eviction))
         .buffer_unordered(SIDE_BY_SIDE_MAX);
-    let evictions: Vec<(Vec<Change>, Option<Preemption>)> = evictions.collect().await;
+    let evictions: Vec<Evicted> = evictions.collect().await;
     let mut failed = Vec::new();
-    for (gone, preemption) in evictions {
-        changes.extend(gone);
-        failed.extend(preemption);
+    for evicted in evictions {
+        changes.extend(evicted.changes);
+        failed.extend(evicted.failed);
+        in_doubt |= evicted.in_doubt;
     }
     Round {
         changes,
-        refused: refused.into_iter().flatten().collect(),
+        refused,
         failed,
+        in_doubt,
     }
+}
+
+/// What came of making room.
+#[derive(Default)]
+struct Evicted {
+    changes: Vec<Change>,
+    /// One of the victims did not go.
+    failed: Option<Preemption>,
+    in_doubt: bool,
 }
 
 /// Has a pod's victims go; the preemption comes back if one of them does not.
@@ -630,18 +653,28 @@ async fn evict(
     caller: &Caller,
     recorder: &Handle,
     eviction: Eviction,
-) -> (Vec<Change>, Option<Preemption>) {
-    let mut changes = Vec::new();
+) -> Evicted {
+    let mut evicted = Evicted::default();
     let mut has_failed = false;
     for writes in eviction.writes {
         let executed = execute(objects, caller, recorder, writes).await;
-        changes.extend(executed.changes);
+        evicted.changes.extend(executed.changes);
         if let Some(failure) = executed.failure {
             debug!(error = failure.message, "a pod was not driven off");
+            evicted.in_doubt |= failure.in_doubt;
             has_failed = true;
         }
     }
-    (changes, has_failed.then_some(eviction.preemption))
+    evicted.failed = has_failed.then_some(eviction.preemption);
+    evicted
+}
+
+/// What came of a binding.
+enum Bound {
+    Done,
+    Refused(Chosen),
+    /// It was not answered in time.
+    InDoubt,
 }
 
 /// Gives the pod its node; the choice comes back if that was refused.
@@ -651,7 +684,7 @@ async fn bind(
     recorder: &Handle,
     chosen: Chosen,
     note: Note,
-) -> Option<Chosen> {
+) -> Bound {
     let options = WriteOptions::default();
     // Bound to the uid the decision was made for, as a namesake is another pod. Not to the revision: what somebody tells
     // about the pod meanwhile changes nothing of the decision.
@@ -670,11 +703,12 @@ async fn bind(
     match bound {
         Ok(()) => {
             recorder.tell_of(note, begun);
-            None
+            Bound::Done
         }
+        Err(error) if error.is_timeout() => Bound::InDoubt,
         Err(error) => {
             debug!(pod = %note.about.key, error = error.message, "a binding was refused");
-            Some(chosen)
+            Bound::Refused(chosen)
         }
     }
 }

@@ -357,6 +357,12 @@ impl World {
         }
     }
 
+    /// A patch that the informer does not tell of.
+    pub fn patch_unseen(&mut self, kind: KindRef<'_>, name: &str, patch: Value) {
+        self.patch(kind, name, patch);
+        self.news.pop_back();
+    }
+
     fn patch_part(
         &mut self,
         kind: KindRef<'_>,

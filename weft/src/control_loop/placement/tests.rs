@@ -94,6 +94,7 @@ impl World {
             changes: Vec::new(),
             refused: refused.collect(),
             failed: Vec::new(),
+            in_doubt: false,
         };
         self.placement.finish_round(round, &self.view);
     }
@@ -288,6 +289,7 @@ fn room_is_made_for_who_is_more_urgent() {
         changes: Vec::new(),
         refused: Vec::new(),
         failed: vec![failed],
+        in_doubt: false,
     };
     world.placement.finish_round(round, &world.view);
     assert_eq!(world.placement.snapshot.nominated_node("high2"), None);

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::record::{
-    Asked, Doer, Record, controller, count, cpu_of, has_condition, is_deleting, is_live, key_of,
-    millis, name_of, node_of, number, owners, serves, text, uid_of,
+    Asked, Doer, Ledger, Record, controller, count, cpu_of, has_condition, is_deleting, is_live,
+    key_of, millis, name_of, node_of, number, owners, serves, text, uid_of,
 };
 
 pub const SURGE: &str = "a Deployment's sets grow to no more than maxSurge allows";
@@ -45,11 +45,12 @@ pub const ALL: &[&str] = &[
     RUNS_ONCE,
 ];
 
-pub const DEPLOYMENTS: &str = "deployment-controller";
 const REPLICA_SETS: &str = "replicaset-controller";
 const DAEMON_SETS: &str = "daemonset-controller";
 const STATEFUL_SETS: &str = "statefulset-controller";
 pub const GARBAGE: &str = "garbage-collector";
+/// More pods than there ever are.
+const NEVER_WHOLE: i64 = 1 << 20;
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
 type Held = Result<(), String>;
@@ -99,7 +100,14 @@ fn note_asked(record: &mut Record, kind: &str, object: &Value) {
         return;
     };
     let ledger = record.ledgers.entry(uid_of(object).to_owned());
-    let ledger = ledger.or_default();
+    let ledger = ledger.or_insert_with(|| Ledger {
+        // What never was whole promises nothing: who serves by now was not known to whoever decided.
+        hurt: match kind {
+            "Deployment" | "DaemonSet" | "StatefulSet" => NEVER_WHOLE,
+            _ => 0,
+        },
+        asked: Vec::new(),
+    });
     if ledger.asked.last() != Some(&asked) {
         ledger.asked.push(asked);
     }
@@ -161,10 +169,7 @@ fn smallest_selected(record: &Record, budget: &Value) -> i64 {
         &*key.namespace == namespace && text(object, "/spec/template/metadata/labels/app") == app
     });
     let ledgers = selected.filter_map(|(_, object)| record.ledgers.get(uid_of(object)));
-    ledgers
-        .map(super::record::Ledger::smallest)
-        .min()
-        .unwrap_or(0)
+    ledgers.map(Ledger::smallest).min().unwrap_or(0)
 }
 
 /// A number of pods, or a share of `of`.
@@ -559,7 +564,8 @@ pub fn converged(record: &Record) -> Held {
                     .map(|field| number(object, &format!("/status/{field}")));
                 let [old, new] = ["currentRevision", "updateRevision"]
                     .map(|field| text(object, &format!("/status/{field}")));
-                if !is_seen || status != [size; 2] || old != new {
+                let waits = record.pods_of(uid).any(|pod| node_of(pod).is_empty());
+                if !is_seen || !waits && (status != [size; 2] || old != new) {
                     return not_yet(&format!("(StatefulSet) has {status:?} of {size}"), object);
                 }
             }
@@ -579,7 +585,8 @@ pub fn converged(record: &Record) -> Held {
                 let over = ["Complete", "Failed"]
                     .iter()
                     .any(|one| has_condition(object, one, "True"));
-                if !over {
+                let waits = record.pods_of(uid).any(|pod| node_of(pod).is_empty());
+                if !over && !waits {
                     return not_yet("(Job) goes on", object);
                 }
                 let most = number(object, "/spec/completions");
@@ -600,7 +607,7 @@ pub fn converged(record: &Record) -> Held {
     Ok(())
 }
 
-/// A pod that was wanted serves, or fits nowhere and is of those that yield.
+/// A pod that was wanted serves, or fits nowhere, whoever less urgent made room.
 fn pod_is_well(record: &Record, pod: &Value) -> Held {
     if super::record::is_finished(pod) || serves(pod) {
         return Ok(());
@@ -609,12 +616,11 @@ fn pod_is_well(record: &Record, pod: &Value) -> Held {
     if !node_of(pod).is_empty() {
         return not_well("does not serve");
     }
-    if number(pod, "/spec/priority") >= 0 {
-        return not_well("has no node");
-    }
+    let urgency = number(pod, "/spec/priority");
     let fits = record.all("Node").any(|(key, node)| {
         let there = record.pods().filter(|one| node_of(one) == &*key.name);
         let there = there.filter(|one| !super::record::is_finished(one));
+        let there = there.filter(|one| number(one, "/spec/priority") >= urgency);
         let taken: i64 = there.map(cpu_of).sum();
         taken + cpu_of(pod) <= millis(text(node, "/status/allocatable/cpu"))
     });

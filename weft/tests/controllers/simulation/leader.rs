@@ -68,6 +68,8 @@ pub struct Leader {
     flights: Vec<Flight>,
     /// Until when it is told nothing, in milliseconds.
     pub deaf_until: i64,
+    /// Of a write of its own it does not know whether it was done: it has to start over.
+    pub in_doubt: bool,
     bug: Option<Bug>,
 }
 
@@ -95,6 +97,7 @@ impl Leader {
             placement: Placement::new(number),
             flights: Vec::new(),
             deaf_until: 0,
+            in_doubt: false,
             bug,
         }
     }
@@ -346,11 +349,13 @@ impl Leader {
             ));
         }
         if lost || unanswered {
+            self.in_doubt = self.bug != Some(Bug::DoubtForgotten);
             flight.failure = Some(Some(UNANSWERED.to_owned()));
             return;
         }
         flight.changes.extend(executed.changes);
         if let Some(failure) = executed.failure {
+            self.in_doubt |= failure.in_doubt;
             flight.failure = Some((!failure.expected).then_some(failure.message));
         }
     }
@@ -372,6 +377,9 @@ impl Leader {
     }
 
     fn fold(&mut self, cluster: &Cluster, changes: Vec<Change>) {
+        if self.bug == Some(Bug::AnswersForgotten) {
+            return;
+        }
         for change in changes {
             if let Some(touched) = self.view.fold(change, cluster.now()) {
                 self.notice(cluster, &touched);
@@ -416,6 +424,9 @@ impl Leader {
             carry_out(objects, &caller, &handle, batch).await
         });
         unanswered.retain(|chosen| !round.refused.contains(chosen));
+        if !(lost.is_empty() && unanswered.is_empty()) {
+            self.in_doubt = self.bug != Some(Bug::DoubtForgotten);
+        }
         round.refused.extend(lost);
         round.refused.extend(unanswered);
         if self.bug == Some(Bug::BoundTwice)

@@ -40,8 +40,10 @@ pub enum Bug {
     DaemonsAllAtOnce,
     /// Now and then the leader does not hear of a change.
     NewsLost,
-    /// What a set makes gets another name each time it is made.
-    NamesAtRandom,
+    /// A write that was not answered in time is taken for refused, and decided on.
+    DoubtForgotten,
+    /// The leader waits to be told of its own writes.
+    AnswersForgotten,
 }
 
 pub const ALL: &[Bug] = &[
@@ -58,7 +60,8 @@ pub const ALL: &[Bug] = &[
     Bug::JobInAHurry,
     Bug::DaemonsAllAtOnce,
     Bug::NewsLost,
-    Bug::NamesAtRandom,
+    Bug::DoubtForgotten,
+    Bug::AnswersForgotten,
 ];
 
 /// Makes of what a controller decided what it would have decided with this bug.
@@ -105,19 +108,6 @@ pub fn plant(
                 pod["metadata"]["name"] = json!(name);
                 let pod = weft_controllers::write::object(pod);
                 writes.insert(0, Write::create(&POD, pod));
-            }
-        }
-        (Bug::NamesAtRandom, "replicaset-controller") => {
-            for write in writes {
-                if let Write::Create { key, object, .. } = write {
-                    let mut pod =
-                        std::mem::replace(object, weft_controllers::write::object(json!({})))
-                            .into_value();
-                    let name = format!("{}{}", record::name_of(&pod), chance.below(100_000));
-                    pod["metadata"]["name"] = json!(name);
-                    *key = key.sibling(&name);
-                    *object = weft_controllers::write::object(pod);
-                }
             }
         }
         (Bug::SilentIsGone, "node-controller") => {
@@ -179,6 +169,7 @@ pub fn plant(
                         kind: Arc::clone(kind),
                         key: key.clone(),
                         uid: Arc::clone(uid),
+                        resource_version: None,
                         grace_seconds: None,
                         propagation: weft_controllers::write::Propagation::Background,
                         note: None,

@@ -127,6 +127,9 @@ impl World {
         }
         self.mend(now);
         let moved = self.turn();
+        if self.leader.in_doubt {
+            self.start_over();
+        }
         if let Some(how) = &self.cluster.broken {
             return Err(how.clone());
         }
@@ -273,6 +276,14 @@ impl World {
             old.depose();
             self.before = Some((old, until));
         }
+    }
+
+    /// The leader does not know what became of a write: it ends what is under way, and begins with what is stored by then.
+    fn start_over(&mut self) {
+        self.leader.end(&mut self.cluster, &mut self.turns);
+        let number = self.leader.number;
+        self.cluster.tell(&format!("server {number} starts over"));
+        self.leader = Leader::new(&self.cluster, number, self.bug);
     }
 
     /// Everything that went wrong is mended, and users leave nothing half done.
