@@ -722,7 +722,7 @@ async fn nothing_is_decided_after_a_write_of_which_it_is_not_known_whether_it_wa
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_what_was_not_answered_in_time_is_in_doubt() {
     let world = World::new().await;
     let recorder = Recorder::start(world.objects.clone(), world.term);

@@ -42,7 +42,19 @@ struct Run {
     address: String,
     /// What was said of it last, and when it may be said again.
     told: Option<Value>,
+    told_as: Option<(bool, Option<i64>, i64)>,
     tell_at: i64,
+}
+
+impl Run {
+    fn serves(&self, now: i64) -> bool {
+        self.code.is_none() && self.stops_at.is_none() && now >= self.serves_at
+    }
+}
+
+/// It is to go, and its node has not let it go yet. One that others hold goes when they let go of it.
+fn is_asked_to_go(pod: &Value) -> bool {
+    is_deleting(pod) && pod["metadata"]["deletionGracePeriodSeconds"] != 0
 }
 
 pub struct Agent {
@@ -157,16 +169,30 @@ impl Agent {
             return true;
         }
         self.forget(cluster);
-        let name = self.name.clone();
         let bound = cluster
             .record
             .pods()
-            .filter(|pod| record::node_of(pod) == name);
+            .filter(|pod| record::node_of(pod) == self.name && self.is_due(pod, now));
         let bound: Vec<Value> = bound.cloned().collect();
         let first = chance.below(bound.len());
         let (front, back) = bound.split_at(first.min(bound.len()));
         let mut turns = back.iter().chain(front);
         turns.any(|pod| self.tend(cluster, chance, pod, others))
+    }
+
+    /// Whether there may be something to do for a pod.
+    fn is_due(&self, pod: &Value, now: i64) -> bool {
+        let Some(run) = self.runs.get(uid_of(pod)) else {
+            return !is_finished(pod) || is_asked_to_go(pod);
+        };
+        if is_deleting(pod) && run.stops_at.is_none() {
+            return true;
+        }
+        let serves = run.serves(now);
+        let is_news = run.told_as != Some((serves, run.code, run.restarts))
+            || has_condition(pod, "Ready", "True") != serves;
+        let may_tell = now >= self.slow_until || run.told.is_none();
+        now >= run.tell_at && (is_news && may_tell || run.code.is_some() && is_asked_to_go(pod))
     }
 
     fn renew(&mut self, cluster: &mut Cluster) {
@@ -237,14 +263,13 @@ impl Agent {
             let body = json!({"metadata": {"uid": uid}, "status": status});
             if cluster.report(&POD, &key, &body).is_ok() {
                 run.told = Some(status);
+                run.told_as = Some((run.serves(now), run.code, run.restarts));
             }
             run.tell_at = now + 200;
             return true;
         }
         let is_over = run.code.is_some() && run.told.as_ref() == Some(&status);
-        // One that others hold goes when they let go of it; to say so again would change nothing.
-        let asked = is_deleting(pod) && pod["metadata"]["deletionGracePeriodSeconds"] != 0;
-        if is_over && asked && now >= run.tell_at {
+        if is_over && is_asked_to_go(pod) && now >= run.tell_at {
             run.tell_at = now + 500;
             remove(cluster, &key, &uid);
             return true;
@@ -260,7 +285,7 @@ impl Agent {
         others: &[Agent],
     ) -> bool {
         let (uid, key) = (uid_of(pod).to_owned(), key_of(pod));
-        let asked = is_deleting(pod) && pod["metadata"]["deletionGracePeriodSeconds"] != 0;
+        let asked = is_asked_to_go(pod);
         let owner = controller(pod).and_then(|uid| cluster.record.by_uid(uid));
         let kind = owner.map(|owner| text(owner, "/kind").to_owned());
         let kind = kind.unwrap_or_default();
@@ -308,6 +333,7 @@ impl Agent {
             restarts: i64::from(ran),
             address: format!("10.4{net}.{}.{}", number / 250, number % 250 + 1),
             told: None,
+            told_as: None,
             tell_at: now + chance.within(0, 300),
         };
         self.runs.insert(uid, run);
@@ -327,7 +353,7 @@ fn remove(cluster: &mut Cluster, key: &Key, uid: &str) {
 /// What a node says of a pod.
 fn status_of(cluster: &Cluster, run: &Run) -> Value {
     let now = cluster.now();
-    let serves = run.code.is_none() && run.stops_at.is_none() && cluster.millis() >= run.serves_at;
+    let serves = run.serves(cluster.millis());
     let phase = match run.code {
         Some(0) => "Succeeded",
         Some(_) => "Failed",

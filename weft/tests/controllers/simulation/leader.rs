@@ -204,7 +204,8 @@ impl Leader {
         }
         let first = chance.below(self.workers.len());
         let now = cluster.instant();
-        let all = (0..self.workers.len()).map(|at| (first + at) % self.workers.len());
+        let count = self.workers.len();
+        let all = (0..count).map(|at| (first + at) % count);
         let mut due = None;
         for at in all {
             if let Some(key) = self.workers[at].queue.pop(now) {

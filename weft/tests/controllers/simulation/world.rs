@@ -16,7 +16,7 @@ use super::record::Judged;
 
 const NODES: [&str; 4] = ["n0", "n1", "n2", "n3"];
 /// Times in milliseconds: how long things go wrong, and how long the cluster may take to recover from it.
-const STORM: i64 = 70_000;
+const STORM: i64 = 30_000;
 pub const PATIENCE: i64 = 240_000;
 /// Nobody decides anything for so long at the end.
 const REST: i64 = 12_000;
@@ -44,6 +44,8 @@ pub struct World {
     leaders: u64,
     steps: u64,
     recovered: i64,
+    /// Changes that were there when all was last looked over.
+    calmed: u64,
     bug: Option<Bug>,
     is_storm: bool,
 }
@@ -62,11 +64,12 @@ impl World {
             deeds: Chance::new(seed, 2),
             strikes: Chance::new(seed, 3),
             next_deed: 0,
-            next_strike: 8_000,
+            next_strike: 4_000,
             mends: BTreeMap::new(),
             leaders: 1,
             steps: 0,
             recovered: 0,
+            calmed: 0,
             bug,
             is_storm: true,
         }
@@ -85,17 +88,25 @@ impl World {
         let begun = self.cluster.millis();
         let mut since = None;
         let mut decided = 0;
+        let mut looked = 0;
+        let mut found = Ok(());
         loop {
             self.step()?;
             let now = self.cluster.millis();
             let decisions = self.cluster.record.decisions;
-            if decisions != decided || !self.leader.is_calm() {
+            if decisions != decided {
                 decided = decisions;
                 since = None;
             }
             let not_yet = match since {
                 Some(_) => Ok(()),
-                None if self.leader.is_calm() => check::converged(&self.cluster.record),
+                None if self.leader.is_calm() => {
+                    if looked != self.cluster.record.changes {
+                        looked = self.cluster.record.changes;
+                        found = check::converged(&self.cluster.record);
+                    }
+                    found.clone()
+                }
                 None => Err("the leader is at work".to_owned()),
             };
             if not_yet.is_ok() && since.is_none() {
@@ -137,8 +148,10 @@ impl World {
             let millis = self.turns.within(0, STEP);
             self.cluster.pass(millis);
         } else {
-            if self.leader.is_calm() && self.before.is_none() {
+            let changes = self.cluster.record.changes;
+            if self.leader.is_calm() && self.before.is_none() && changes != self.calmed {
                 check::calm(&mut self.cluster.record);
+                self.calmed = changes;
             }
             self.wait(now);
         }
@@ -209,13 +222,13 @@ impl World {
         if now >= self.next_deed {
             self.users.act(&mut self.cluster, &mut self.deeds);
             // At first there has to be something to act on.
-            let pause = if now < 4_000 { 300 } else { 2_500 };
+            let pause = if now < 4_000 { 300 } else { 1_500 };
             self.next_deed = now + self.deeds.within(100, pause);
         }
         if now < self.next_strike {
             return;
         }
-        self.next_strike = now + self.strikes.within(500, 7_000);
+        self.next_strike = now + self.strikes.within(200, 4_000);
         let fault = *self.strikes.one_of(faults::ALL).unwrap();
         match fault {
             Fault::LeaderLost | Fault::LeadersOverlap => self.change_leader(fault),
@@ -239,7 +252,7 @@ impl World {
                 agents::strike(&mut self.agents, &mut self.cluster, strikes, fault);
                 for (at, agent) in self.agents.iter().enumerate() {
                     if (!agent.is_up || agent.is_cut) && !self.mends.contains_key(&at) {
-                        self.mends.insert(at, now + strikes.within(1_000, 30_000));
+                        self.mends.insert(at, now + strikes.within(1_000, 20_000));
                     }
                 }
             }
