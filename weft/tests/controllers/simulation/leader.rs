@@ -26,7 +26,7 @@ use super::planted::{self, Bug};
 use super::record::{self, Doer};
 
 /// One write in so many is lost, or its answer is.
-const LOSS: usize = 50;
+const LOSS: usize = 120;
 /// One look in so many is made twice, as equal views have to give equal outcomes.
 const TWICE: usize = 16;
 const UNANSWERED: &str = "the write was not answered in time";

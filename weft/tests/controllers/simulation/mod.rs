@@ -29,7 +29,9 @@ use planted::Bug;
 use world::{Report, World};
 
 /// Worlds that every run of the tests looks at.
-const WORLDS: u64 = 24;
+const WORLDS: u64 = 8;
+/// After so many worlds what was seen so far is told.
+const PROGRESS: u64 = 50;
 /// Worlds in which a planted bug has to show.
 const WORLDS_OF_A_BUG: u64 = 40;
 
@@ -93,6 +95,9 @@ fn the_control_plane_keeps_its_promises_whatever_goes_wrong() {
             failed.push(format!("WEFT_SEED={seed}: {how}"));
         }
         total.add(report);
+        if seed % PROGRESS == PROGRESS - 1 {
+            println!("{total}");
+        }
     }
     println!("{total}");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
