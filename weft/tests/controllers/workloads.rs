@@ -175,8 +175,7 @@ fn a_stateful_set_grows_shrinks_and_goes_on_after_a_change_of_leader() {
 fn a_stateful_set_goes_on_when_anothers_pod_of_its_name_is_gone() {
     let mut world = World::new(3);
     let mut other = template("x:1");
-    other["metadata"] =
-        json!({"name": "db-1", "namespace": "default", "labels": {"app": "other"}});
+    other["metadata"] = json!({"name": "db-1", "namespace": "default", "labels": {"app": "other"}});
     world.create(&POD, other);
     world.create(&STATEFUL_SET, stateful_set(3));
     world.settle();

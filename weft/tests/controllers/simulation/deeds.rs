@@ -45,6 +45,15 @@ impl Users {
             let class = json!({"metadata": {"name": name}, "value": value});
             let _ = cluster.create(&weft_kinds::PRIORITY_CLASS, class);
         }
+        let mut owners: Vec<Value> = Vec::new();
+        for name in ["map-1", "map-2", "map-3"] {
+            let refers: &[Value] = if owners.len() == 2 { &owners } else { &[] };
+            let map = json!({"metadata": {"name": name, "namespace": "default", "ownerReferences": refers}});
+            if let Ok(map) = cluster.create(&CONFIG_MAP, map) {
+                owners.push(owner(map.as_value()));
+            }
+        }
+        self.maps = 3;
     }
 
     /// Draws a deed and does it.
@@ -52,7 +61,7 @@ impl Users {
         let namespace = if chance.is(85) { "default" } else { SECOND };
         let name = *chance.one_of(&WEBS).unwrap();
         let web = Key::new(namespace, name);
-        match chance.below(30) {
+        match chance.below(33) {
             0..=4 => make_or_roll(cluster, chance, &web),
             5..=7 => scale(cluster, chance, &web),
             8 => {
@@ -81,9 +90,9 @@ impl Users {
             20..=21 => budget(cluster, chance, &web),
             22..=23 => self.drain(cluster, chance),
             24 => self.uncordon(cluster),
-            25 => namespaces(cluster, chance),
-            26..=27 => self.own(cluster, chance),
-            28 => one_pod(cluster, chance),
+            25..=26 => namespaces(cluster, chance),
+            27..=30 => self.own(cluster, chance),
+            31 => one_pod(cluster, chance),
             _ => relabel(cluster, chance),
         }
         self.go_on_draining(cluster, chance);

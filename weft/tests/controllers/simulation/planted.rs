@@ -7,7 +7,7 @@ use serde_json::json;
 use weft_controllers::pod::Pod;
 use weft_controllers::{Key, View, Write};
 use weft_kinds::patch::PatchKind;
-use weft_kinds::{DAEMON_SET, NAMESPACE, POD, Subresource};
+use weft_kinds::{DAEMON_SET, NAMESPACE, POD, STATEFUL_SET, Subresource};
 
 use super::chance::Chance;
 use super::record;
@@ -38,6 +38,10 @@ pub enum Bug {
     JobInAHurry,
     /// A DaemonSet is updated on all nodes at once.
     DaemonsAllAtOnce,
+    /// A StatefulSet is updated all at once.
+    OrderForgotten,
+    /// A StatefulSet makes a pod beyond its size.
+    OrdinalBeyond,
     /// Now and then the leader does not hear of a change.
     NewsLost,
     /// A write that was not answered in time is taken for refused, and decided on.
@@ -59,6 +63,8 @@ pub const ALL: &[Bug] = &[
     Bug::NamespaceEndsEarly,
     Bug::JobInAHurry,
     Bug::DaemonsAllAtOnce,
+    Bug::OrderForgotten,
+    Bug::OrdinalBeyond,
     Bug::NewsLost,
     Bug::DoubtForgotten,
     Bug::AnswersForgotten,
@@ -117,8 +123,25 @@ pub fn plant(
                 }
             }
         }
-        (Bug::DaemonsAllAtOnce, "daemonset-controller") => {
-            let Some(set) = view.object_of(&DAEMON_SET, key) else {
+        (Bug::OrdinalBeyond, "statefulset-controller") => {
+            let made = writes.iter().find_map(|write| match write {
+                Write::Create { kind, object, .. } if **kind == **POD => Some(object.clone()),
+                _ => None,
+            });
+            if let Some(made) = made {
+                let mut pod = made.into_value();
+                pod["metadata"]["name"] = json!(format!("{}-77", key.name));
+                let pod = weft_controllers::write::object(pod);
+                writes.insert(0, Write::create(&POD, pod));
+            }
+        }
+        (Bug::DaemonsAllAtOnce, "daemonset-controller")
+        | (Bug::OrderForgotten, "statefulset-controller") => {
+            let kind = match bug {
+                Bug::DaemonsAllAtOnce => &DAEMON_SET,
+                _ => &STATEFUL_SET,
+            };
+            let Some(set) = view.object_of(kind, key) else {
                 return;
             };
             let takes =
