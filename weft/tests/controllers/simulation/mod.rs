@@ -72,6 +72,7 @@ fn number_of(variable: &str) -> Option<u64> {
 }
 
 #[test]
+#[ignore = "not yet run on enough worlds to be asked of every change; about two seconds a world"]
 fn the_control_plane_keeps_its_promises_whatever_goes_wrong() {
     let only = number_of("WEFT_SEED");
     let worlds = number_of("WEFT_SEEDS").unwrap_or(WORLDS);
