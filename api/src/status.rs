@@ -321,6 +321,11 @@ impl StatusError {
         Self::new(408, "Timeout", message.into())
     }
 
+    /// It was not answered in time: whether it was done is not known.
+    pub fn is_timeout(&self) -> bool {
+        self.reason == "Timeout"
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.reason == "NotFound"
     }

@@ -7,7 +7,8 @@
 //!
 //! The view knows every object of every kind that is served, those that were registered at run time among them, and an owner
 //! is older than whoever names its uid, so one that is not there is gone, or never was. That much is only a suspicion: before
-//! anything is deleted for it, the store is asked ([`Write::ConfirmGone`]). An owner of a kind that is not served cannot be
+//! anything is deleted for it, the store is asked ([`Write::ConfirmGone`]), and the object has to be as it was seen: one that another
+//! owner joined meanwhile stays. An owner of a kind that is not served cannot be
 //! looked up; an object with such an owner stays.
 //!
 //! A namespaced object owns within its namespace only. For an object of another namespace it is as good as absent; an
@@ -122,7 +123,8 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     } else {
         Propagation::Background
     };
-    writes.push(Write::delete_object(object, propagation));
+    // Another owner may have joined, of which the view has not heard.
+    writes.push(Write::delete_object(object, propagation).as_seen(object));
     Outcome::from_writes(writes)
 }
 

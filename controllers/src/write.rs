@@ -42,6 +42,8 @@ pub enum Write {
         key: Key,
         /// Precondition.
         uid: Arc<str>,
+        /// Precondition: nothing changed since. Set where what the object says of its owners is the reason.
+        resource_version: Option<u64>,
         /// `None`: the object's own grace period; `Some(0)`: at once.
         grace_seconds: Option<i64>,
         propagation: Propagation,
@@ -206,6 +208,7 @@ impl Write {
             kind: Arc::clone(T::kind()),
             key: row.key.clone(),
             uid: Arc::clone(&row.meta.uid),
+            resource_version: None,
             grace_seconds: None,
             propagation: Propagation::Background,
             note: None,
@@ -218,6 +221,7 @@ impl Write {
             kind: Arc::clone(&object.kind),
             key: object.key().clone(),
             uid: Arc::clone(&object.meta.uid),
+            resource_version: None,
             grace_seconds: None,
             propagation,
             note: None,
@@ -245,6 +249,18 @@ impl Write {
         } = &mut self
         {
             *resource_version = None;
+        }
+        self
+    }
+
+    /// Binds a delete to the state of `object` that it was decided on. No effect on other writes.
+    #[must_use]
+    pub fn as_seen(mut self, object: &PartialObject) -> Self {
+        if let Self::Delete {
+            resource_version, ..
+        } = &mut self
+        {
+            *resource_version = object.meta.resource_version;
         }
         self
     }

@@ -13,15 +13,17 @@
 //! - a key is never worked on twice at once, and the answers of its writes are in the view before it is looked
 //!   at again;
 //! - nothing is decided before the view is complete, nor between two changes that were told together;
+//! - a write that was not answered in time may be done, or be done yet. Nothing is decided on a view that does not know: all that is under
+//!   way is ended, and the loop starts over behind a write of its own, before which the log has settled what came earlier;
 //! - a panic costs the key it came from: that key is parked with the pauses of a failure, and its object is told. One that
 //!   belongs to no key starts the loop over. The server goes on either way.
 //!
 //! Left to others: deciding (`weft_controllers`, `weft_scheduler`), refusing (`weft_apiserver::objects`).
 
 pub mod execute;
-mod inbox;
+pub mod inbox;
 pub mod placement;
-mod queue;
+pub mod queue;
 pub mod recorder;
 mod usage;
 
@@ -146,6 +148,7 @@ async fn run(
         ca_pem: cluster.ca_pem,
     };
     let mut panics = 0;
+    let mut in_doubt = false;
     loop {
         let term = tokio::select! {
             biased;
@@ -153,6 +156,13 @@ async fn run(
             term = elected(&mut leadership) => term,
         };
         let Some(term) = term else { return };
+        // What was proposed in this term and not answered is settled by the log before a write that comes after it.
+        if in_doubt && let Err(error) = objects.store().write(Vec::new(), Some(term)).await {
+            debug!(term, error = %Chain(&error), "cannot settle what is in doubt yet");
+            tokio::time::sleep(BACKOFF_MIN).await;
+            continue;
+        }
+        in_doubt = false;
         // What earlier leaders had acknowledged must be applied here before anything is decided on it.
         if let Err(error) = objects.store().read().await {
             debug!(term, error = %Chain(&error), "cannot confirm leadership yet");
@@ -172,7 +182,7 @@ async fn run(
         let started = Instant::now();
         let driven = async {
             define_kinds(&objects, term).await;
-            driver.drive().await;
+            driver.drive().await
         };
         let driven = AssertUnwindSafe(driven).catch_unwind();
         let panic = tokio::select! {
@@ -183,7 +193,12 @@ async fn run(
                 continue;
             }
             ended = driven => match ended {
-                Ok(()) => return,
+                Ok(Ended::Closed) => return,
+                Ok(Ended::InDoubt) => {
+                    warn!(term, "control loop starts over: a write was not answered in time");
+                    in_doubt = true;
+                    continue;
+                }
                 Err(panic) => panic,
             },
         };
@@ -242,6 +257,15 @@ struct Worker {
     pasts: BTreeMap<Key, Past>,
 }
 
+/// Why the loop ended.
+#[derive(Debug, PartialEq)]
+enum Ended {
+    /// There is no store any more.
+    Closed,
+    /// Of some write it is not known whether it was done.
+    InDoubt,
+}
+
 /// What came back from a task.
 enum Done {
     /// What came of a key's writes, or the panic they ended in.
@@ -286,6 +310,8 @@ struct Driver {
     tasks: JoinSet<Done>,
     recorder: Recorder,
     meter: Meter,
+    /// Of some write it is not known whether it was done.
+    in_doubt: bool,
 }
 
 impl Driver {
@@ -317,21 +343,27 @@ impl Driver {
             tasks: JoinSet::new(),
             recorder,
             meter: Meter::default(),
+            in_doubt: false,
         }
     }
 
-    /// Ends when the store closes; is dropped, tasks and all, when leadership ends.
-    async fn drive(mut self) {
+    /// Ends when the store closes, or when a write is in doubt; is dropped, tasks and all, when leadership ends.
+    async fn drive(mut self) -> Ended {
         let inbox = Inbox::open(self.objects.informer(|_| true));
         loop {
             let Some(news) = inbox.take_news() else {
-                return;
+                return Ended::Closed;
             };
             for (news, at) in news {
                 self.apply_news(news, at);
             }
             while let Some(done) = self.tasks.try_join_next() {
                 self.finish_task(done);
+            }
+            if self.in_doubt {
+                // Whoever starts over writes after all of these.
+                self.tasks.shutdown().await;
+                return Ended::InDoubt;
             }
             if self.start_work() {
                 // There is more to look at; first whoever else has something to do on this thread.
@@ -527,7 +559,10 @@ impl Driver {
     }
 
     fn start_placement(&mut self) {
-        while let Some(batch) = self.placement.next_batch(Instant::now(), &self.view) {
+        while let Some(batch) =
+            self.placement
+                .next_batch(Instant::now(), Timestamp::now(), &self.view)
+        {
             let objects = self.objects.clone();
             let caller = Caller::system(placement::COMPONENT, Some(self.term));
             let recorder = self.recorder.handle(placement::COMPONENT);
@@ -559,6 +594,7 @@ impl Driver {
                 match executed.failure {
                     None => worker.succeed(key, next),
                     Some(failure) => {
+                        self.in_doubt |= failure.in_doubt;
                         let controller = worker.controller.name;
                         if failure.expected {
                             debug!(controller, %key, error = failure.message, "trying again");
@@ -571,6 +607,7 @@ impl Driver {
                 }
             }
             Ok(Done::Round(mut round)) => {
+                self.in_doubt |= round.in_doubt;
                 self.fold(std::mem::take(&mut round.changes));
                 self.placement.finish_round(round, &self.view);
             }

@@ -86,6 +86,14 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
         });
         keys.extend(matching.map(|set| set.key.clone()));
     }
+    // Whosever it was, the name is free now.
+    if touched.is_of(&POD)
+        && !touched.is_there
+        && let Some((name, _)) = ordinal_of(&touched.key.name)
+    {
+        let set = view.get::<StatefulSet>(&touched.key.sibling(name));
+        keys.extend(set.map(|set| set.key.clone()));
+    }
     keys.into_iter().collect()
 }
 

@@ -3,6 +3,8 @@
 //! Neighbours of one sort that concern different objects are independent and run side by side; everything else is one after
 //! the other. The first refusal ends the list: the reconciler decides anew on what is there then. That something is gone
 //! already is what a delete wanted, and no refusal of a patch either: the next look will not ask for it.
+//!
+//! A write that was not answered in time is no refusal: it may be done, or be done yet ([`Failure::in_doubt`]).
 
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub struct Executed {
 pub struct Failure {
     /// Somebody else was faster: no news to anybody, just try again.
     pub expected: bool,
+    /// It may have been done, or may yet be: nothing can be decided on a view that does not know.
+    pub in_doubt: bool,
     pub message: String,
 }
 
@@ -178,6 +182,7 @@ async fn execute_one(
             kind,
             key,
             uid,
+            resource_version,
             grace_seconds,
             propagation,
             note,
@@ -192,6 +197,7 @@ async fn execute_one(
                         Wanted::Orphan => Propagation::Orphan,
                     }),
                     uid: Some(uid.to_string()),
+                    resource_version,
                     ..DeleteOptions::default()
                 };
                 let deleted = objects
@@ -230,6 +236,7 @@ async fn confirm_gone(
     let again = |message: String| {
         Err(Failure {
             expected: true,
+            in_doubt: false,
             message,
         })
     };
@@ -288,9 +295,17 @@ fn forgive_absence(
     }
 }
 
-fn refused(recorder: &Handle, note: Option<Note>, doing: &str, error: &StatusError) -> Failure {
+/// What a refusal means to whoever decided on the write; told where its note says so.
+pub(super) fn refused(
+    recorder: &Handle,
+    note: Option<Note>,
+    doing: &str,
+    error: &StatusError,
+) -> Failure {
     let expected = error.is_conflict() || error.is_already_exists();
+    let in_doubt = error.is_timeout();
     if !expected
+        && !in_doubt
         && let Some(mut note) = note
         && let Some(reason) = note.refused_reason
     {
@@ -304,6 +319,7 @@ fn refused(recorder: &Handle, note: Option<Note>, doing: &str, error: &StatusErr
     }
     Failure {
         expected,
+        in_doubt,
         message: error.message.clone(),
     }
 }

@@ -30,8 +30,9 @@ struct Shared {
     told: Notify,
 }
 
+/// What waits, and where. Pure: whoever drives it hands the time in.
 #[derive(Default)]
-struct Waiting {
+pub struct Waiting {
     /// In the order of first arrival, with the time of the last.
     news: Vec<(News, Timestamp)>,
     /// Where the change of an object waits, by resource, and uid or name.
@@ -65,8 +66,7 @@ impl Inbox {
         if waiting.news.is_empty() && waiting.closed {
             return None;
         }
-        waiting.places.clear();
-        Some(std::mem::take(&mut waiting.news))
+        Some(waiting.take())
     }
 
     /// Comes when something was told since the last call, or the store closed. Cancel safe.
@@ -82,7 +82,13 @@ impl Drop for Inbox {
 }
 
 impl Waiting {
-    fn push_news(&mut self, news: News, now: Timestamp) {
+    /// Everything, in the order of first arrival; nothing waits then.
+    pub fn take(&mut self) -> Vec<(News, Timestamp)> {
+        self.places.clear();
+        std::mem::take(&mut self.news)
+    }
+
+    pub fn push_news(&mut self, news: News, now: Timestamp) {
         match &news {
             News::Reset => {
                 // A full list follows: what waits is part of it, or gone.

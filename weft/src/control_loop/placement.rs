@@ -111,17 +111,19 @@ pub struct Placement {
     /// What changed since pods that were refused were last woken.
     changed: Hints,
     rounds: usize,
+    /// Of the batch that is planned.
+    at: Timestamp,
 }
 
-/// What a batch decided, to be carried out.
+/// What a batch decided, to be carried out: which pod goes where, what is told, and who has to go.
 pub struct Batch {
-    placements: Vec<(Chosen, Note)>,
-    writes: Vec<Write>,
-    evictions: Vec<Eviction>,
+    pub placements: Vec<(Chosen, Note)>,
+    pub writes: Vec<Write>,
+    pub evictions: Vec<Eviction>,
 }
 
 /// Pods that have to go for another one.
-struct Eviction {
+pub struct Eviction {
     preemption: Preemption,
     /// First of each victim why, then that; all of one victim together.
     writes: Vec<Vec<Write>>,
@@ -130,9 +132,11 @@ struct Eviction {
 /// What came of a batch.
 pub struct Round {
     pub changes: Vec<Change>,
-    refused: Vec<Chosen>,
+    pub refused: Vec<Chosen>,
     /// For whom somebody could not be made to go.
     failed: Vec<Preemption>,
+    /// Of something it is not known whether it was done.
+    pub in_doubt: bool,
 }
 
 /// What placement reads of the view.
@@ -151,6 +155,7 @@ impl Placement {
             set_aside: BTreeMap::new(),
             changed: Hints::NONE,
             rounds: 0,
+            at: Timestamp::UNIX_EPOCH,
         }
     }
 
@@ -305,8 +310,9 @@ impl Placement {
         }
     }
 
-    /// Plans the next batch, if there is one and room for it.
-    pub fn next_batch(&mut self, now: Instant, view: &View) -> Option<Batch> {
+    /// Plans the next batch, if there is one and room for it. `at` is what conditions say of the time.
+    pub fn next_batch(&mut self, now: Instant, at: Timestamp, view: &View) -> Option<Batch> {
+        self.at = at;
         if self.rounds >= ROUNDS_MAX {
             return None;
         }
@@ -387,7 +393,7 @@ impl Placement {
                     name: Arc::clone(&victim.name),
                 };
                 let row = view.get::<Pod>(&key)?;
-                (row.meta.uid == victim.uid).then(|| drive_off(row, &preemption))
+                (row.meta.uid == victim.uid).then(|| drive_off(row, &preemption, self.at))
             });
             let writes = victims.collect();
             evictions.push(Eviction { preemption, writes });
@@ -461,7 +467,8 @@ impl Placement {
         };
         let note = Note::warning(row.reference(), "FailedScheduling", message.clone());
         let before = waiting.condition.as_ref();
-        let mut status = not_scheduled(before, "Unschedulable", &message).unwrap_or_default();
+        let mut status =
+            not_scheduled(before, "Unschedulable", &message, self.at).unwrap_or_default();
         if let Some(preemption) = preempted {
             status["nominatedNodeName"] = json!(&*preemption.node);
         }
@@ -476,7 +483,7 @@ impl Placement {
         let told = all.iter().filter_map(|(key, aside)| {
             let row = view.get::<Pod>(key)?;
             let before = aside.condition.as_ref();
-            let status = not_scheduled(before, aside.reason, &aside.message)?;
+            let status = not_scheduled(before, aside.reason, &aside.message, self.at)?;
             Some(Write::status_fields(row, &status))
         });
         told.collect()
@@ -531,13 +538,13 @@ fn displaced(preemption: &Preemption, queue: &mut Queue, view: &View) -> Vec<Wri
 }
 
 /// Tells a pod why, and lets it go in its own time.
-fn drive_off(row: &Cached<Pod>, preemption: &Preemption) -> Vec<Write> {
+fn drive_off(row: &Cached<Pod>, preemption: &Preemption, at: Timestamp) -> Vec<Write> {
     let condition = json!({
         "type": "DisruptionTarget",
         "status": "True",
         "reason": "PreemptionByScheduler",
         "message": format!("{COMPONENT}: preempting to accommodate a higher priority pod"),
-        "lastTransitionTime": rfc3339(Timestamp::now()),
+        "lastTransitionTime": rfc3339(at),
     });
     let message = format!(
         "Preempted by pod {} on node {}",
@@ -560,7 +567,12 @@ fn takes_the_same(before: &Cached<Pod>, after: &Cached<Pod>) -> bool {
 }
 
 /// A status with `PodScheduled=False`, if that is not what the pod says already.
-fn not_scheduled(before: Option<&Unscheduled>, reason: &str, message: &str) -> Option<Value> {
+fn not_scheduled(
+    before: Option<&Unscheduled>,
+    reason: &str,
+    message: &str,
+    at: Timestamp,
+) -> Option<Value> {
     if before.is_some_and(|before| before.reason == reason && before.message == message) {
         return None;
     }
@@ -570,7 +582,7 @@ fn not_scheduled(before: Option<&Unscheduled>, reason: &str, message: &str) -> O
         "status": "False",
         "reason": reason,
         "message": message,
-        "lastTransitionTime": rfc3339(since.unwrap_or_else(Timestamp::now)),
+        "lastTransitionTime": rfc3339(since.unwrap_or(at)),
     });
     Some(json!({"conditions": [condition]}))
 }
@@ -585,7 +597,16 @@ pub async fn carry_out(
     let bindings = futures::stream::iter(batch.placements)
         .map(|(chosen, note)| bind(objects, caller, recorder, chosen, note))
         .buffer_unordered(SIDE_BY_SIDE_MAX);
-    let refused: Vec<Option<Chosen>> = bindings.collect().await;
+    let bound: Vec<Bound> = bindings.collect().await;
+    let mut in_doubt = false;
+    let mut refused = Vec::new();
+    for bound in bound {
+        match bound {
+            Bound::Done => {}
+            Bound::Refused(chosen) => refused.push(chosen),
+            Bound::InDoubt => in_doubt = true,
+        }
+    }
     // One pod's conflict is not the next one's: each write is a list of its own.
     let told = futures::stream::iter(batch.writes)
         .map(|write| execute(objects, caller, recorder, vec![write]))
@@ -595,23 +616,35 @@ pub async fn carry_out(
     for executed in told {
         changes.extend(executed.changes);
         if let Some(failure) = executed.failure {
+            in_doubt |= failure.in_doubt;
             debug!(error = failure.message, "a pod was not told why it waits");
         }
     }
     let evictions = futures::stream::iter(batch.evictions)
         .map(|eviction| evict(objects, caller, recorder, eviction))
         .buffer_unordered(SIDE_BY_SIDE_MAX);
-    let evictions: Vec<(Vec<Change>, Option<Preemption>)> = evictions.collect().await;
+    let evictions: Vec<Evicted> = evictions.collect().await;
     let mut failed = Vec::new();
-    for (gone, preemption) in evictions {
-        changes.extend(gone);
-        failed.extend(preemption);
+    for evicted in evictions {
+        changes.extend(evicted.changes);
+        failed.extend(evicted.failed);
+        in_doubt |= evicted.in_doubt;
     }
     Round {
         changes,
-        refused: refused.into_iter().flatten().collect(),
+        refused,
         failed,
+        in_doubt,
     }
+}
+
+/// What came of making room.
+#[derive(Default)]
+struct Evicted {
+    changes: Vec<Change>,
+    /// One of the victims did not go.
+    failed: Option<Preemption>,
+    in_doubt: bool,
 }
 
 /// Has a pod's victims go; the preemption comes back if one of them does not.
@@ -620,18 +653,28 @@ async fn evict(
     caller: &Caller,
     recorder: &Handle,
     eviction: Eviction,
-) -> (Vec<Change>, Option<Preemption>) {
-    let mut changes = Vec::new();
+) -> Evicted {
+    let mut evicted = Evicted::default();
     let mut has_failed = false;
     for writes in eviction.writes {
         let executed = execute(objects, caller, recorder, writes).await;
-        changes.extend(executed.changes);
+        evicted.changes.extend(executed.changes);
         if let Some(failure) = executed.failure {
             debug!(error = failure.message, "a pod was not driven off");
+            evicted.in_doubt |= failure.in_doubt;
             has_failed = true;
         }
     }
-    (changes, has_failed.then_some(eviction.preemption))
+    evicted.failed = has_failed.then_some(eviction.preemption);
+    evicted
+}
+
+/// What came of a binding.
+enum Bound {
+    Done,
+    Refused(Chosen),
+    /// It was not answered in time.
+    InDoubt,
 }
 
 /// Gives the pod its node; the choice comes back if that was refused.
@@ -641,7 +684,7 @@ async fn bind(
     recorder: &Handle,
     chosen: Chosen,
     note: Note,
-) -> Option<Chosen> {
+) -> Bound {
     let options = WriteOptions::default();
     // Bound to the uid the decision was made for, as a namesake is another pod. Not to the revision: what somebody tells
     // about the pod meanwhile changes nothing of the decision.
@@ -660,11 +703,12 @@ async fn bind(
     match bound {
         Ok(()) => {
             recorder.tell_of(note, begun);
-            None
+            Bound::Done
         }
+        Err(error) if error.is_timeout() => Bound::InDoubt,
         Err(error) => {
             debug!(pod = %note.about.key, error = error.message, "a binding was refused");
-            Some(chosen)
+            Bound::Refused(chosen)
         }
     }
 }

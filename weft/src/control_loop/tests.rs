@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use weft_api::Object;
+use weft_api::{Object, StatusError};
 use weft_apiserver::http::registry::Registry;
 use weft_apiserver::objects::{self, ListOptions, Patch, WriteOptions};
 use weft_apiserver::request::ObjectRef;
@@ -17,6 +17,7 @@ use weft_kinds::patch::PatchKind;
 use weft_kinds::{CONFIG_MAP, Kind, KindRef, NAMESPACE, Subresource};
 use weft_store::{Mutation, Precondition, Store};
 
+use super::execute::Failure;
 use super::*;
 
 /// Far more than anything here takes: a test that waits in vain ends.
@@ -26,7 +27,7 @@ struct World {
     objects: Objects,
     term: Term,
     admin: Caller,
-    loops: Option<tokio::task::JoinHandle<()>>,
+    loops: Option<tokio::task::JoinHandle<Ended>>,
     dir: tempfile::TempDir,
 }
 
@@ -366,6 +367,7 @@ async fn what_rests_on_absence_asks_the_store_first() {
         kind: Arc::clone(&CONFIG_MAP),
         key: Key::new("default", "owned"),
         uid: owned.uid().into(),
+        resource_version: None,
         grace_seconds: None,
         propagation: weft_controllers::write::Propagation::Background,
         note: None,
@@ -425,6 +427,7 @@ async fn a_list_of_writes_ends_with_its_first_refusal() {
         kind: Arc::clone(&CONFIG_MAP),
         key: Key::new("default", name),
         uid: "none".into(),
+        resource_version: None,
         grace_seconds: None,
         propagation: weft_controllers::write::Propagation::Background,
         note: None,
@@ -680,8 +683,62 @@ async fn the_loop_ends_with_the_store() {
     world.until_marked(1).await;
     let running = world.loops.take().unwrap();
     world.objects.store().shutdown().await;
-    tokio::time::timeout(PATIENCE, running)
-        .await
-        .unwrap()
-        .unwrap();
+    let ended = tokio::time::timeout(PATIENCE, running).await.unwrap();
+    assert_eq!(ended.unwrap(), Ended::Closed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_decided_after_a_write_of_which_it_is_not_known_whether_it_was_done() {
+    let world = World::new().await;
+    for (fails, ends) in [(false, false), (true, true)] {
+        let recorder = Recorder::start(world.objects.clone(), world.term);
+        let cluster = Cluster {
+            ca_pem: "PEM".to_owned(),
+        };
+        let mut driver = Driver::new(world.objects.clone(), cluster, FRAIL, world.term, recorder);
+        let key = Key::new("default", "a");
+        driver.workers[0].writing = 1;
+        driver.tasks.spawn(std::future::pending());
+        let failure = Failure {
+            expected: false,
+            in_doubt: fails,
+            message: "it takes its time".to_owned(),
+        };
+        let executed = Executed {
+            failure: Some(failure),
+            ..Executed::default()
+        };
+        let next = Next {
+            again: None,
+            past: None,
+        };
+        driver.finish_task(Ok(Done::Key((0, key), Ok(executed), next)));
+        assert_eq!(driver.in_doubt, ends);
+        if ends {
+            // What was under way ends with it.
+            let ended = tokio::time::timeout(PATIENCE, driver.drive()).await;
+            assert_eq!(ended.unwrap(), Ended::InDoubt);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_was_not_answered_in_time_is_in_doubt() {
+    let world = World::new().await;
+    let recorder = Recorder::start(world.objects.clone(), world.term);
+    let handle = recorder.handle("test");
+    for (error, expected, in_doubt) in [
+        (StatusError::timeout("slow"), false, true),
+        (
+            StatusError::conflict("pods", "", "a", "changed"),
+            true,
+            false,
+        ),
+        (StatusError::unavailable("closed"), false, false),
+        (StatusError::too_many_requests("full", 1), false, false),
+    ] {
+        let failure = execute::refused(&handle, None, "creating", &error);
+        let told = (failure.expected, failure.in_doubt);
+        assert_eq!(told, (expected, in_doubt), "{error}");
+    }
 }

@@ -12,5 +12,6 @@ mod jobs;
 mod ownership;
 mod rollout;
 mod silence;
+mod simulation;
 mod workloads;
 mod world;

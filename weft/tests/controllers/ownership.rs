@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use weft_controllers::write::Propagation;
-use weft_kinds::{DEPLOYMENT, NAMESPACE, POD, REPLICA_SET, REPLICATION_CONTROLLER};
+use weft_kinds::{CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, REPLICA_SET, REPLICATION_CONTROLLER};
 
 use crate::world::{World, deployment, namespace};
 
@@ -72,6 +72,34 @@ fn whoever_has_another_owner_outlives_a_foreground_deletion() {
             assert_eq!(metadata["ownerReferences"], json!([second]), "seed {seed}");
         }
     }
+}
+
+#[test]
+fn an_owner_that_joined_unseen_keeps_what_lost_its_last() {
+    let mut world = World::new(1);
+    world.agents = false;
+    let map = |name: &str, owners: &[Value]| json!({"metadata": {"name": name, "namespace": "default", "ownerReferences": owners}});
+    let reference = |owner: &Value| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "name": owner["metadata"]["name"],
+            "uid": owner["metadata"]["uid"]})
+    };
+    let first = world.create(&CONFIG_MAP, map("first", &[]));
+    let second = world.create(&CONFIG_MAP, map("second", &[]));
+    for owned in ["kept", "lost"] {
+        world.create(&CONFIG_MAP, map(owned, &[reference(&first)]));
+    }
+    world.settle();
+    world.delete(&CONFIG_MAP, "first", Propagation::Background);
+    let owners = json!([reference(&first), reference(&second)]);
+    let joined = json!({"metadata": {"ownerReferences": owners}});
+    world.patch_unseen(&CONFIG_MAP, "kept", joined);
+    for _ in 0..3 {
+        world.run(200, |_| {});
+        world.pass_time(2);
+        world.settle();
+    }
+    assert_ne!(world.get(&CONFIG_MAP, "kept"), &Value::Null);
+    assert_eq!(world.get(&CONFIG_MAP, "lost"), &Value::Null);
 }
 
 #[test]

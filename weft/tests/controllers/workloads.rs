@@ -172,6 +172,20 @@ fn a_stateful_set_grows_shrinks_and_goes_on_after_a_change_of_leader() {
 }
 
 #[test]
+fn a_stateful_set_goes_on_when_anothers_pod_of_its_name_is_gone() {
+    let mut world = World::new(3);
+    let mut other = template("x:1");
+    other["metadata"] = json!({"name": "db-1", "namespace": "default", "labels": {"app": "other"}});
+    world.create(&POD, other);
+    world.create(&STATEFUL_SET, stateful_set(3));
+    world.settle();
+    assert_eq!(world.names(&POD), ["db-0", "db-1"]);
+    world.delete(&POD, "db-1", Propagation::Background);
+    world.settle();
+    assert_eq!(world.names(&POD), ["db-0", "db-1", "db-2"]);
+}
+
+#[test]
 fn a_stateful_set_is_updated_in_parts_and_goes_back() {
     let mut world = World::new(5);
     let mut set = stateful_set(3);

@@ -96,7 +96,7 @@ pub struct World {
 }
 
 /// A folder in memory, where the machine has such.
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     let memory = tempfile::tempdir_in("/dev/shm");
     memory.or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -355,6 +355,12 @@ impl World {
             let part = Some(Subresource::Status);
             self.patch_part(kind, &key, part, patch).unwrap();
         }
+    }
+
+    /// A patch that the informer does not tell of.
+    pub fn patch_unseen(&mut self, kind: KindRef<'_>, name: &str, patch: Value) {
+        self.patch(kind, name, patch);
+        self.news.pop_back();
     }
 
     fn patch_part(

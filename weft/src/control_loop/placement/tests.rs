@@ -58,9 +58,14 @@ impl World {
         self.put_pod(name, &spec(), &json!([]));
     }
 
+    fn plan(&mut self) -> Option<Batch> {
+        self.placement
+            .next_batch(self.now, Timestamp::UNIX_EPOCH, &self.view)
+    }
+
     /// What the next batch does, one line each.
     fn next(&mut self) -> String {
-        let Some(batch) = self.placement.next_batch(self.now, &self.view) else {
+        let Some(batch) = self.plan() else {
             return "nothing".to_owned();
         };
         let placed = batch.placements.iter();
@@ -89,6 +94,7 @@ impl World {
             changes: Vec::new(),
             refused: refused.collect(),
             failed: Vec::new(),
+            in_doubt: false,
         };
         self.placement.finish_round(round, &self.view);
     }
@@ -231,7 +237,7 @@ fn room_is_made_for_who_is_more_urgent() {
     let mut urgent = spec();
     urgent["priority"] = json!(9);
     world.put_pod("high", &urgent, &json!([]));
-    let batch = world.placement.next_batch(world.now, &world.view).unwrap();
+    let batch = world.plan().unwrap();
     let Write::Patch { patch, .. } = &batch.writes[0] else {
         panic!("{:?}", batch.writes);
     };
@@ -276,13 +282,14 @@ fn room_is_made_for_who_is_more_urgent() {
     bound["nodeName"] = json!("m");
     world.put_pod("low2", &bound, &json!([]));
     world.put_pod("high2", &urgent, &json!([]));
-    let mut batch = world.placement.next_batch(world.now, &world.view).unwrap();
+    let mut batch = world.plan().unwrap();
     let failed = batch.evictions.pop().unwrap().preemption;
     assert_eq!(world.placement.snapshot.nominated_node("high2"), Some("m"));
     let round = Round {
         changes: Vec::new(),
         refused: Vec::new(),
         failed: vec![failed],
+        in_doubt: false,
     };
     world.placement.finish_round(round, &world.view);
     assert_eq!(world.placement.snapshot.nominated_node("high2"), None);
