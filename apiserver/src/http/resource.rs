@@ -27,7 +27,7 @@ use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
 use super::{
-    AppState, aggregated, components, discovery, logs, proxied, proxy, reviews, streams, usage,
+    AppState, activations, aggregated, calls, components, discovery, logs, proxied, proxy, reviews, streams, usage,
     watch, websocket,
 };
 use crate::authz::Authorized;
@@ -107,16 +107,28 @@ async fn answer(
                 });
             }
             let body = negotiate::decode(&received.headers, &received.body)?.value;
-            let answer = reviews::answer(state, kind, namespace.as_deref(), asked.caller(), body);
-            let answer = answer.await?;
+            let answer = match (&*kind.kind, namespace) {
+                ("Activation", Some(namespace)) => {
+                    activations::answer(state, namespace, body).await?
+                }
+                _ => {
+                    let namespace = namespace.as_deref();
+                    reviews::answer(state, kind, namespace, asked.caller(), body).await?
+                }
+            };
             Ok(json_value(&answer, StatusCode::CREATED))
         }
         Asked::Computed {
             kind,
             namespace,
             name,
+            metric,
         } => {
             require_method(&request, Method::GET)?;
+            if let (Some(name), Some(metric)) = (name, metric) {
+                let namespace = namespace.as_deref();
+                return calls::answer(state, kind, namespace, (name, metric), params()?).await;
+            }
             if kind.group.is_empty() {
                 let form = negotiate::form(request.headers())?;
                 return computed(state, kind, name.as_deref(), form, params()?).await;

@@ -30,6 +30,8 @@ pub struct ServiceSpec {
     pub external_local: bool,
     /// How long a client that is known by its address stays with its endpoint (`sessionAffinity: ClientIP`).
     pub affinity: Option<Duration>,
+    /// Where it has no endpoint, a call has one made: it is held meanwhile (`hold.rs`).
+    pub wakes: bool,
     /// What its slices say for names.
     pub names: Vec<Arc<SliceNames>>,
 }

@@ -4,5 +4,6 @@ mod calls;
 mod exposed;
 mod faults;
 mod gateway;
+mod held;
 mod streams;
 mod world;
