@@ -194,7 +194,11 @@ impl Topology {
         loop {
             self.changed.notified().await;
             // Who waits for an endpoint is not kept waiting for what else may come.
-            let gather = if mesh.is_holding() { Duration::ZERO } else { GATHER };
+            let gather = if mesh.is_holding() {
+                Duration::ZERO
+            } else {
+                GATHER
+            };
             tokio::time::sleep_until(rested.max(tokio::time::Instant::now() + gather)).await;
             let begun = tokio::time::Instant::now();
             let mut change = {

@@ -59,9 +59,8 @@ impl Counted {
     /// What is new since `earlier`.
     #[must_use]
     pub fn after(&self, earlier: Option<&Self>) -> Self {
-        let same = earlier.filter(|earlier| {
-            earlier.since == self.since && earlier.begun <= self.begun
-        });
+        let same =
+            earlier.filter(|earlier| earlier.since == self.since && earlier.begun <= self.begun);
         let Some(earlier) = same else {
             return self.clone();
         };

@@ -128,7 +128,7 @@ fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
     let wanted = wanted_endpoints(view, spec, service, &selected);
     let beside = Beside {
         of_pods: facts_beside(&selected),
-        waker: autoscaler::waker(view, key).map(str::to_owned),
+        waker: autoscaler::waker(view, key),
     };
     let mut writes = fill_slices(service, spec, &present, wanted, &beside);
     writes.extend(others.into_iter().map(|slice| Write::delete(slice)));

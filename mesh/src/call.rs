@@ -207,7 +207,9 @@ impl Call {
             request_bytes: body.size_hint().exact(),
             held_bytes: body.is_whole().unwrap_or_else(|| {
                 let window = u64::from(STREAM_WINDOW_BYTES);
-                body.size_hint().exact().map_or(window, |size| size.min(window))
+                body.size_hint()
+                    .exact()
+                    .map_or(window, |size| size.min(window))
             }),
             body: replay::Source::new(body, declared),
             edges: None,

@@ -206,7 +206,12 @@ impl Wanted {
     /// Returns once no call waits any more: somebody answers, or they gave up.
     pub async fn is_over(&self) {
         // The sender is in `self`.
-        let _ = self.wait.calls.subscribe().wait_for(|calls| *calls == 0).await;
+        let _ = self
+            .wait
+            .calls
+            .subscribe()
+            .wait_for(|calls| *calls == 0)
+            .await;
     }
 
     /// Why there is nobody yet; half a sentence for those who will have waited in vain.
@@ -260,7 +265,7 @@ pub(crate) async fn hold(
     let mut published = inner.published.subscribe();
     let mut held: Option<Held> = None;
     loop {
-        published.borrow_and_update();
+        published.mark_unchanged();
         let table = inner.table.load_full();
         match Standing::of(&table, labels, port) {
             Standing::Answers if table.generation() == known.generation() => return Ok(None),

@@ -30,7 +30,13 @@ const SPOILT_MAX: usize = 1000;
 const EVENTS_MAX: usize = 4096;
 
 const STAGES: [&str; 7] = [
-    "scaled", "set_scaled", "created", "bound", "started", "ready", "published",
+    "scaled",
+    "set_scaled",
+    "created",
+    "bound",
+    "started",
+    "ready",
+    "published",
 ];
 
 fn main() -> Result<()> {
@@ -155,7 +161,9 @@ async fn wake(namespace: &str, name: &str, gateway: &str, rounds: usize) -> Resu
             (stage, quantiles(all))
         })
         .collect();
-    Ok(json!({"rounds": rounds, "made_again": spoilt, "answer_ms": quantiles(answers), "stages_ms": stages}))
+    Ok(
+        json!({"rounds": rounds, "made_again": spoilt, "answer_ms": quantiles(answers), "stages_ms": stages}),
+    )
 }
 
 fn millis(time: Duration) -> f64 {
@@ -184,7 +192,10 @@ struct State {
 impl State {
     /// Nobody is there, and nobody is behind the Service.
     fn is_empty(&self, name: &str) -> bool {
-        let mut ours = self.endpoints.iter().filter(|(slice, _)| slice.starts_with(name));
+        let mut ours = self
+            .endpoints
+            .iter()
+            .filter(|(slice, _)| slice.starts_with(name));
         self.pods.is_empty() && ours.all(|(_, endpoints)| *endpoints == 0)
     }
 
@@ -208,9 +219,10 @@ impl State {
                 saw("bound", object["spec"]["nodeName"].is_string());
                 let conditions = object["status"]["conditions"].as_array();
                 let holds = |kind: &str| {
-                    conditions.into_iter().flatten().any(|one| {
-                        one["type"] == kind && one["status"] == "True"
-                    })
+                    conditions
+                        .into_iter()
+                        .flatten()
+                        .any(|one| one["type"] == kind && one["status"] == "True")
                 };
                 saw("started", object["status"]["phase"] == "Running");
                 saw("ready", holds("Ready"));
@@ -222,7 +234,9 @@ impl State {
             _ => {
                 let endpoints = object["endpoints"].as_array();
                 let endpoints = endpoints.into_iter().flatten();
-                let ready = endpoints.clone().any(|one| one["conditions"]["ready"] == true);
+                let ready = endpoints
+                    .clone()
+                    .any(|one| one["conditions"]["ready"] == true);
                 saw("published", ready);
                 let count = if told.is_there { endpoints.count() } else { 0 };
                 self.endpoints.insert(name.to_owned(), count);

@@ -44,8 +44,8 @@ use weft_apiserver::http::usage::UsageReader;
 use weft_apiserver::informer::Change as News;
 use weft_apiserver::objects::Objects;
 use weft_controllers::{
-    CONTROLLERS, Calls, Change, Cluster, Context, Controller, Key, Note, Past, Reads, Touched, Usage,
-    View, autoscaler,
+    CONTROLLERS, Calls, Change, Cluster, Context, Controller, Key, Note, Past, Reads, Touched,
+    Usage, View, autoscaler,
 };
 use weft_store::Term;
 

@@ -111,10 +111,7 @@ async fn activate(
 }
 
 /// The kind of an autoscaler's target, if it is one with a size.
-fn target_kind<'r>(
-    registry: &'r Registry,
-    autoscaler: &Value,
-) -> Option<&'r std::sync::Arc<Kind>> {
+fn target_kind<'r>(registry: &'r Registry, autoscaler: &Value) -> Option<&'r std::sync::Arc<Kind>> {
     let version = text(autoscaler, "/spec/scaleTargetRef/apiVersion");
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let kind = text(autoscaler, "/spec/scaleTargetRef/kind");

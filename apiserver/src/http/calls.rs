@@ -278,7 +278,12 @@ pub(super) async fn answer(
     })))
 }
 
-fn value(kind: KindRef<'_>, (namespace, name): &Name, metric: CallMetric, rate: &CallRate) -> Value {
+fn value(
+    kind: KindRef<'_>,
+    (namespace, name): &Name,
+    metric: CallMetric,
+    rate: &CallRate,
+) -> Value {
     let milli = i128::from(rate.figures.of(metric));
     json!({
         "describedObject": {
@@ -355,7 +360,11 @@ mod tests {
             node(
                 110,
                 &[
-                    ("one", "1", counted(150, 26_000_000, &[(1000, 50), (100, 100)])),
+                    (
+                        "one",
+                        "1",
+                        counted(150, 26_000_000, &[(1000, 50), (100, 100)]),
+                    ),
                     // Another of that name.
                     ("two", "3", counted(1, 1, &[(1000, 1)])),
                 ],
@@ -370,11 +379,23 @@ mod tests {
             node(220, &[], &[("web", counted(20, 5_000_000, &[(1000, 10)]))]),
         );
         let rates = rates([(&a.0, &a.1), (&b.0, &b.1)].into_iter());
-        assert_eq!(shown(&rates.pods), ["one 10000 2500 111 10", "two 100 1 1017 10"]);
-        assert_eq!(shown(&rates.services), ["cart 100 0 0 10", "web 11000 1250 960 20"]);
+        assert_eq!(
+            shown(&rates.pods),
+            ["one 10000 2500 111 10", "two 100 1 1017 10"]
+        );
+        assert_eq!(
+            shown(&rates.services),
+            ["cart 100 0 0 10", "web 11000 1250 960 20"]
+        );
         let others = rates.of_others.unwrap();
-        assert_eq!((others.figures, others.at.as_second()), (CallFigures::default(), 220));
+        assert_eq!(
+            (others.figures, others.at.as_second()),
+            (CallFigures::default(), 220)
+        );
         // No time between them, no rate.
-        assert_eq!(super::rates([(&a.1, &a.1)].into_iter()), CallRates::default());
+        assert_eq!(
+            super::rates([(&a.1, &a.1)].into_iter()),
+            CallRates::default()
+        );
     }
 }

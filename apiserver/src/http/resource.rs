@@ -27,8 +27,8 @@ use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
 use super::{
-    AppState, activations, aggregated, calls, components, discovery, logs, proxied, proxy, reviews, streams, usage,
-    watch, websocket,
+    AppState, activations, aggregated, calls, components, discovery, logs, proxied, proxy, reviews,
+    streams, usage, watch, websocket,
 };
 use crate::authz::Authorized;
 use crate::objects::{
@@ -127,7 +127,8 @@ async fn answer(
             require_method(&request, Method::GET)?;
             if let (Some(name), Some(metric)) = (name, metric) {
                 let namespace = namespace.as_deref();
-                return calls::answer(state, kind, namespace, (name, metric), params()?).await;
+                let asked = (name.as_str(), metric.as_str());
+                return calls::answer(state, kind, namespace, asked, params()?).await;
             }
             if kind.group.is_empty() {
                 let form = negotiate::form(request.headers())?;

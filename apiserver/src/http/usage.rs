@@ -329,7 +329,9 @@ impl Meter {
 pub(super) async fn nodes_of(objects: &Objects) -> Result<Vec<(String, Arc<Value>)>, StatusError> {
     let reader = Caller::system("apiserver", None);
     let every = ListOptions::default();
-    let page = objects.client(&reader).list(&weft_kinds::NODE, None, &every);
+    let page = objects
+        .client(&reader)
+        .list(&weft_kinds::NODE, None, &every);
     let nodes = page.await?.items;
     let nodes = nodes.iter();
     Ok(nodes

@@ -28,7 +28,9 @@ async fn replicas(world: &World) -> Value {
 
 /// Deployment `web` without a replica, and an autoscaler that brings it back when Service `web` is called.
 async fn emptied(world: &World) {
-    let made = world.ask(&format!("POST {DEPLOYMENTS}"), deployment(0)).await;
+    let made = world
+        .ask(&format!("POST {DEPLOYMENTS}"), deployment(0))
+        .await;
     assert_eq!(made.status, 201, "{}", made.line());
     let body = json!({
         "metadata": {"name": "a"},
@@ -81,7 +83,10 @@ async fn what_an_autoscaler_has_emptied_is_brought_back_by_a_call() {
     let events = world.get("/api/v1/namespaces/default/events").await;
     let event = &events.body["items"][0];
     assert_eq!(
-        (&event["involvedObject"]["kind"], &event["involvedObject"]["name"]),
+        (
+            &event["involvedObject"]["kind"],
+            &event["involvedObject"]["name"]
+        ),
         (&json!("HorizontalPodAutoscaler"), &json!("a"))
     );
     assert_eq!(

@@ -15,7 +15,12 @@ fn values(list: &Value) -> Vec<String> {
             assert!(item["timestamp"].is_string() && item["windowSeconds"].is_number());
             let of = &item["describedObject"];
             let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-            let parts = [&of["kind"], &of["name"], &item["metric"]["name"], &item["value"]];
+            let parts = [
+                &of["kind"],
+                &of["name"],
+                &item["metric"]["name"],
+                &item["value"],
+            ];
             parts.map(text).join(" ")
         })
         .collect()
@@ -39,7 +44,10 @@ async fn calls_are_metrics_of_pods_and_services() {
     assert_eq!(list.body["kind"], "MetricValueList");
     assert_eq!(list.body["apiVersion"], "custom.metrics.k8s.io/v1beta2");
     // All of the answers are in the group from 896 to 1024 µs.
-    assert_eq!(values(&list.body), ["Pod p request-latency-p95-milliseconds 1017m"]);
+    assert_eq!(
+        values(&list.body),
+        ["Pod p request-latency-p95-milliseconds 1017m"]
+    );
     let value = |of: &'static str| {
         let world = &world;
         async move {
@@ -59,7 +67,9 @@ async fn calls_are_metrics_of_pods_and_services() {
         "Pod p request-latency-p95-milliseconds 1017m"
     );
     let selected = world
-        .get(&format!("{OURS}/pods/*/requests-per-second?labelSelector=app%3Dweb"))
+        .get(&format!(
+            "{OURS}/pods/*/requests-per-second?labelSelector=app%3Dweb"
+        ))
         .await;
     assert_eq!(selected.body["items"], json!([]), "it has no labels");
     for (path, message) in [
@@ -78,7 +88,10 @@ async fn calls_are_metrics_of_pods_and_services() {
         ),
     ] {
         let answer = world.get(&format!("{OURS}/{path}")).await;
-        assert_eq!((answer.status, &answer.body["message"]), (404, &json!(message)));
+        assert_eq!(
+            (answer.status, &answer.body["message"]),
+            (404, &json!(message))
+        );
     }
     let refused = format!("GET {OURS}/services/web/requests-per-second");
     let refused = world.ask_as("user", &refused, json!(null)).await;
@@ -92,7 +105,10 @@ async fn discovery_lists_the_metrics() {
     let resources = list.body["resources"].as_array().unwrap().iter();
     let names: Vec<&str> = resources
         .map(|one| {
-            assert_eq!((&one["kind"], &one["namespaced"]), (&json!("MetricValueList"), &json!(true)));
+            assert_eq!(
+                (&one["kind"], &one["namespaced"]),
+                (&json!("MetricValueList"), &json!(true))
+            );
             assert_eq!(one["verbs"], json!(["get"]));
             one["name"].as_str().unwrap()
         })

@@ -67,14 +67,15 @@ const USAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether anybody asks for what is counted of calls.
 pub fn wants_calls(view: &View) -> bool {
-    view.list::<Autoscaler>().any(|row| row.body.goes_by_calls())
+    view.list::<Autoscaler>()
+        .any(|row| row.body.goes_by_calls())
 }
 
 /// The first autoscaler by name that a call of a Service wakes.
-pub fn waker<'v>(view: &'v View, service: &Key) -> Option<&'v str> {
+pub fn waker(view: &View, service: &Key) -> Option<String> {
     let all = view.list_in::<Autoscaler>(&service.namespace);
     let wakes = all.filter(|row| row.body.wakes.iter().any(|name| **name == *service.name));
-    wakes.map(|row| &*row.key.name).min()
+    wakes.map(|row| row.key.name.to_string()).min()
 }
 
 /// Whether anybody asks for usage.

@@ -124,7 +124,11 @@ impl<'a> Pass<'a> {
                     return Some(self.finish(None));
                 }
                 Measured::Size(wanted, metric, metrics) => {
-                    let wanted = if is_woken { wanted.max(current) } else { wanted };
+                    let wanted = if is_woken {
+                        wanted.max(current)
+                    } else {
+                        wanted
+                    };
                     let reason = match wanted {
                         _ if wanted > current => format!("{metric} above target"),
                         _ if wanted < current => "All metrics below target".to_owned(),

@@ -27,7 +27,7 @@ pub fn waker<'a>(
 ) -> Option<&'a Value> {
     let all = autoscalers.into_iter();
     let wakes = all.filter(|one| services(one).any(|name| name == service));
-    wakes.min_by_key(|one| text(one, "/metadata/name"))
+    wakes.min_by(|a, b| text(a, "/metadata/name").cmp(text(b, "/metadata/name")))
 }
 
 /// Whether it was the autoscaler that took away the last replica.
@@ -55,10 +55,7 @@ const STUCK: [&str; 8] = [
 ];
 
 /// Why a target that is to have replicas has none that answers, as far as it and its pods tell; `None` while nothing is known to be wrong.
-pub fn obstacle<'a>(
-    target: &Value,
-    pods: impl IntoIterator<Item = &'a Value>,
-) -> Option<String> {
+pub fn obstacle<'a>(target: &Value, pods: impl IntoIterator<Item = &'a Value>) -> Option<String> {
     let mut found = None;
     let mut is_any = false;
     let lives = |pod: &&Value| {

@@ -6,9 +6,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use weft_mesh::{
-    Body, CallContext, DEPTH_MAX, FailureKind, Mesh, ServiceSpec, Wanted,
-};
+use weft_mesh::{Body, CallContext, DEPTH_MAX, FailureKind, Mesh, ServiceSpec, Wanted};
 
 use super::world::*;
 
@@ -111,7 +109,9 @@ async fn through_gateway(address: std::net::SocketAddr) -> (StatusCode, Option<S
     let response = client.send_request(request).await.expect("an answer");
     let status = response.status();
     let after = response.headers().get("retry-after");
-    let after = after.and_then(|after| after.to_str().ok()).map(str::to_owned);
+    let after = after
+        .and_then(|after| after.to_str().ok())
+        .map(str::to_owned);
     let body = response.into_body().collect().await.expect("a body");
     let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
     (status, after, body)

@@ -94,7 +94,10 @@ fn condition(world: &World, kind: &str) -> (String, String) {
     let all = status["conditions"].as_array().unwrap();
     let one = all.iter().find(|one| one["type"] == kind).unwrap();
     let text = |field: &str| one[field].as_str().unwrap().to_owned();
-    (format!("{} {}", text("status"), text("reason")), text("message"))
+    (
+        format!("{} {}", text("status"), text("reason")),
+        text("message"),
+    )
 }
 
 fn waker(world: &World) -> Value {
@@ -120,7 +123,8 @@ fn a_target_grows_with_the_calls_of_its_pods() {
             "the HPA was able to successfully calculate a replica count from pods metric requests-per-second".to_owned()
         )
     );
-    let event = "event SuccessfulRescale New size: 4; reason: pods metric requests-per-second above target";
+    let event =
+        "event SuccessfulRescale New size: 4; reason: pods metric requests-per-second above target";
     assert!(world.tell().contains(event));
     let current = &world.get(&HORIZONTAL_POD_AUTOSCALER, "a")["status"]["currentMetrics"][0];
     assert_eq!(current["pods"]["current"], json!({"averageValue": "100"}));
@@ -151,14 +155,21 @@ fn idle_for_its_window_a_target_has_no_replica_and_a_call_brings_it_back() {
     service_gets(&mut world, 0);
     wait(&mut world, 45);
     assert_eq!(replicas(&world), 1, "not for as long as that");
-    assert_eq!(condition(&world, "AbleToScale").0, "True ScaleDownStabilized");
+    assert_eq!(
+        condition(&world, "AbleToScale").0,
+        "True ScaleDownStabilized"
+    );
     world.tell();
     wait(&mut world, 45);
     assert_eq!(replicas(&world), 0);
     assert_eq!(condition(&world, "ScaledToZero").0, "True ScaledToZero");
     let event = "event SuccessfulRescale New size: 0; reason: All metrics below target";
     assert!(world.tell().contains(event));
-    assert_eq!(waker(&world), json!("a"), "nodes know it with nobody there, too");
+    assert_eq!(
+        waker(&world),
+        json!("a"),
+        "nodes know it with nobody there, too"
+    );
     assert_eq!(world.names(&POD), [""; 0]);
 
     // A call waits: its size is raised beside the autoscaler, which sees no figures of it yet.
@@ -167,7 +178,10 @@ fn idle_for_its_window_a_target_has_no_replica_and_a_call_brings_it_back() {
     wait(&mut world, 45);
     assert_eq!(replicas(&world), 1);
     assert_eq!(condition(&world, "ScaledToZero").0, "False NotScaledToZero");
-    assert_eq!(condition(&world, "ScalingActive").0, "True ValidMetricFound");
+    assert_eq!(
+        condition(&world, "ScalingActive").0,
+        "True ValidMetricFound"
+    );
     wait(&mut world, 45);
     assert_eq!(replicas(&world), 0, "idle again");
 
@@ -209,7 +223,10 @@ fn scaled_to_nothing_by_hand_it_stays_so() {
     world.settle();
     wait(&mut world, 30);
     assert_eq!(replicas(&world), 0);
-    assert_eq!(condition(&world, "ScalingActive").0, "False ScalingDisabled");
+    assert_eq!(
+        condition(&world, "ScalingActive").0,
+        "False ScalingDisabled"
+    );
 }
 
 #[test]
