@@ -75,7 +75,6 @@ impl Places {
 pub(crate) struct Admitted {
     places: Arc<Places>,
     /// The same among what is counted of its workload.
-    #[expect(dead_code, reason = "held for what dropping it does")]
     ongoing: Option<Ongoing>,
 }
 

@@ -95,11 +95,12 @@ async fn activate(
     }
     let version = text(&target, "/metadata/resourceVersion");
     let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": 1}});
+    let options = WriteOptions::default();
     let scaled = client.patch(
         ObjectRef::new(kind, within, name),
         Some(Subresource::Scale),
         Patch::merge(&patch),
-        &WriteOptions::default(),
+        &options,
     );
     match scaled.await {
         Ok(_) => tell(&client, autoscaler, service, objects.now()).await,

@@ -329,9 +329,8 @@ impl Meter {
 pub(super) async fn nodes_of(objects: &Objects) -> Result<Vec<(String, Arc<Value>)>, StatusError> {
     let reader = Caller::system("apiserver", None);
     let every = ListOptions::default();
-    let page = objects
-        .client(&reader)
-        .list(&weft_kinds::NODE, None, &every);
+    let client = objects.client(&reader);
+    let page = client.list(&weft_kinds::NODE, None, &every);
     let nodes = page.await?.items;
     let nodes = nodes.iter();
     Ok(nodes
