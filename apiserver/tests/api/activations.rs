@@ -132,8 +132,9 @@ async fn who_may_not_ask_brings_nobody_back() {
     let refused = world.ask_as("user", &line, asked("web")).await;
     assert_eq!(refused.status, 403, "{}", refused.line());
     assert_eq!(replicas(&world).await, 0);
-    let read = world.ask_as("node", &format!("GET {ACTIVATIONS}"), json!(null));
-    assert_eq!(read.await.status, 403);
+    let read = format!("GET {ACTIVATIONS}");
+    let read = world.ask_as("node", &read, json!(null)).await;
+    assert_eq!(read.status, 403, "{}", read.line());
     let nameless = world.ask_as("node", &line, json!({"spec": {}})).await;
     assert_eq!(nameless.status, 400, "{}", nameless.line());
 }
