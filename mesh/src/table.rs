@@ -352,7 +352,7 @@ impl Table {
     /// share it; otherwise as much as there are endpoints.
     #[must_use]
     pub(crate) fn inheriting(mut self, previous: &Table) -> Self {
-        if Arc::ptr_eq(&self.lineage, &previous.lineage) || previous.endpoints.is_empty() {
+        if Arc::ptr_eq(&self.lineage, &previous.lineage) || previous.by_name.is_empty() {
             return self;
         }
         // Who has an address is one of those that claim it; each of them keeps what is known of its own pod.
