@@ -5,6 +5,7 @@
 //! | `/containerLogs/NS/POD/CONTAINER` | the container's log, followed if asked |
 //! | `/metrics` | Prometheus text: the mesh's and the workloads' |
 //! | `/stats/summary` | usage by pod, as the kubelet's |
+//! | `/stats/calls` | what the mesh counted of calls, by pod and Service ([`weft_call::counted`]) |
 //! | `/podProxy/NS/POD/UID/PORT/PATH` | the pod's ([`crate::pod_proxy`]), of any method |
 //! | `/exec/…`, `/attach/…`, `/portForward/…` | none: the connection becomes a stream ([`crate::streams`]) |
 //! | `/healthz` | `ok` |
@@ -45,6 +46,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use weft_api::StatusError;
+use weft_call::counted::{NodeCalls, PodCalls};
 use weft_mesh::accept_loop;
 use weft_runtime::VolumeUsage;
 
@@ -246,6 +248,10 @@ async fn route(
             Ok(full(StatusCode::OK, metrics::CONTENT_TYPE, text))
         }
         ["stats", "summary"] => Ok(full(StatusCode::OK, "application/json", summary(node))),
+        ["stats", "calls"] => {
+            let calls = serde_json::to_string(&calls(node)).map_err(StatusError::internal)?;
+            Ok(full(StatusCode::OK, "application/json", calls))
+        }
         ["containerLogs", namespace, pod, container] => {
             let query = request.uri().query().unwrap_or_default();
             container_logs(node, namespace, pod, container, query).await
@@ -391,6 +397,25 @@ fn log_query(query: &str, now: Timestamp) -> Result<Asked, String> {
         }
     }
     Ok(asked)
+}
+
+/// What the mesh counted of calls.
+fn calls(node: &Node) -> NodeCalls {
+    let counted = node.mesh.counted_pods();
+    let pods = node.registry.all().into_iter();
+    let pods = pods.filter_map(|((namespace, name), record)| {
+        Some(PodCalls {
+            namespace,
+            name,
+            calls: counted.get(&record.ip?)?.clone(),
+            uid: record.uid,
+        })
+    });
+    NodeCalls {
+        time: weft_api::time::rfc3339_micros(Timestamp::now()),
+        pods: pods.collect(),
+        services: node.mesh.counted_services(),
+    }
 }
 
 /// Usage by pod as the kubelet's `/stats/summary` has it, and of this process as the node's. Written as it is read: a tree of

@@ -75,6 +75,7 @@ pub mod translate;
 pub mod unsupported;
 mod user;
 pub mod volumes;
+mod wake;
 pub mod wanted;
 pub mod workers;
 
@@ -246,6 +247,7 @@ impl Agent {
                 .clone()
                 .run(link.clone(), mesh.clone(), stop_rest.clone()),
         );
+        rest.spawn(wake::run(mesh.clone(), link.clone(), stop_rest.clone()));
         rest.spawn(publisher.clone().run(link.clone(), stop_rest.clone()));
         rest.spawn(writing.run(link.clone(), stop_rest.clone()));
         rest.spawn(own.keep(stop_rest.clone()));

@@ -197,7 +197,13 @@ impl Topology {
         let mut rested = tokio::time::Instant::now();
         loop {
             self.changed.notified().await;
-            tokio::time::sleep_until(rested.max(tokio::time::Instant::now() + GATHER)).await;
+            // Who waits for an endpoint is not kept waiting for what else may come.
+            let gather = if mesh.is_holding() {
+                Duration::ZERO
+            } else {
+                GATHER
+            };
+            tokio::time::sleep_until(rested.max(tokio::time::Instant::now() + gather)).await;
             let begun = tokio::time::Instant::now();
             let mut change = {
                 let mut seen = self.seen.lock();

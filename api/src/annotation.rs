@@ -52,6 +52,8 @@ pub const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 pub const ENDPOINT_SERVICE_ACCOUNTS: &str = "weft.dev/service-accounts";
 /// On an EndpointSlice: a JSON object from pod name to workload, for the pods whose name does not tell it.
 pub const ENDPOINT_WORKLOADS: &str = "weft.dev/workloads";
+/// On an EndpointSlice: the HorizontalPodAutoscaler that brings pods back when the Service has none and is called. Nodes hold calls meanwhile.
+pub const SCALED_FROM_ZERO_BY: &str = "weft.dev/scaled-from-zero-by";
 /// On a Node: its host name, the topology key for spreading by node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 /// On a Namespace: its own name, so that selectors can name it.

@@ -55,6 +55,8 @@ pub enum Asked {
         kind: Arc<Kind>,
         namespace: Option<String>,
         name: Option<String>,
+        /// What is measured of them.
+        metric: Option<String>,
     },
     /// What another server serves, wherever its APIService says that it is.
     Aggregated(Aggregated),
@@ -258,12 +260,16 @@ impl RequestInfo {
                 kind,
                 namespace,
                 name,
-            } => access(
-                &*kind.group,
-                &*kind.resource,
-                namespace.as_deref(),
-                name.as_deref(),
-            ),
+                metric,
+            } => Access {
+                subresource: metric.as_deref(),
+                ..access(
+                    &*kind.group,
+                    &*kind.resource,
+                    namespace.as_deref(),
+                    name.as_deref(),
+                )
+            },
             Asked::Aggregated(one) => {
                 let group = &*one.service.group;
                 let one = one.resource.as_ref()?;
@@ -382,9 +388,11 @@ mod tests {
                 kind,
                 namespace,
                 name,
+                metric,
             } => format!(
-                "{} usage of {} {}",
+                "{} {} of {} {}",
                 namespace.as_deref().unwrap_or("-"),
+                metric.as_deref().unwrap_or("usage"),
                 kind.resource,
                 name.as_deref().unwrap_or("all")
             ),

@@ -5,6 +5,8 @@
 //!            ╚══ serde ══ worker process                                                                within one: serde
 //! ```
 //!
+//! What nodes count of calls, and servers make rates of, is said in [`counted`].
+//!
 //! A failure is made once, where it happens, by whoever knows whose doing it was and whether a guest may have seen the request. It
 //! travels unchanged, in memory, between nodes and between processes, to the edge where something else is made of it: an error code
 //! of WASI (`runtime/src/host/http.rs`), a response of the gateway, a word of a metric. On its way somebody may say in its message
@@ -16,6 +18,7 @@
 
 mod body;
 mod context;
+pub mod counted;
 mod failure;
 pub mod headers;
 mod kind;

@@ -18,8 +18,9 @@ use weft_api::view::{
     ServicePort, ServiceSpec,
 };
 use weft_api::{annotation, workload};
-use weft_kinds::{ENDPOINT_SLICE, NODE, POD, SERVICE};
+use weft_kinds::{ENDPOINT_SLICE, HORIZONTAL_POD_AUTOSCALER, NODE, POD, SERVICE};
 
+use crate::autoscaler::{self, Autoscaler};
 use crate::claim::controller_reference;
 use crate::indexer::{Cached, Index};
 use crate::lens::Service;
@@ -35,6 +36,7 @@ pub const CONTROLLER: Controller = Controller {
         reads
             .kind::<Service>()
             .kind::<Node>()
+            .kind::<Autoscaler>()
             .index(&BY_SERVICE)
             .index(&pod::BY_NODE);
     },
@@ -74,6 +76,10 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
             .into_iter()
             .flat_map(|namespace| view.list_in::<Service>(namespace));
         services.map(|service| service.key.clone()).collect()
+    } else if touched.is_of(&HORIZONTAL_POD_AUTOSCALER) {
+        let states = touched.states::<Autoscaler>();
+        let names = states.flat_map(|row| &row.body.wakes);
+        names.map(|name| touched.key.sibling(name)).collect()
     } else {
         BTreeSet::new()
     };
@@ -120,7 +126,10 @@ fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
         .filter(|pod| selector.matches(&pod.meta.labels))
         .collect();
     let wanted = wanted_endpoints(view, spec, service, &selected);
-    let beside = facts_beside(&selected);
+    let beside = Beside {
+        of_pods: facts_beside(&selected),
+        waker: autoscaler::waker(view, key),
+    };
     let mut writes = fill_slices(service, spec, &present, wanted, &beside);
     writes.extend(others.into_iter().map(|slice| Write::delete(slice)));
     Outcome::from_writes(writes)
@@ -132,11 +141,18 @@ fn is_of(slice: &Cached<EndpointSlice>, service: &Cached<Service>) -> bool {
     slice.body.address_type == ADDRESS_TYPE && owners.any(|owner| *owner.uid == *service.meta.uid)
 }
 
-/// What nodes must know of the pods behind a slice and the slice has no field for: annotation, and texts by pod name.
-type Beside = [(&'static str, BTreeMap<String, String>); 2];
+/// What nodes must know and a slice has no field for.
+struct Beside {
+    of_pods: BesidePods,
+    /// The autoscaler that brings pods back when the Service is called.
+    waker: Option<String>,
+}
+
+/// Of the pods behind it: annotation, and texts by pod name.
+type BesidePods = [(&'static str, BTreeMap<String, String>); 2];
 
 /// The ServiceAccounts of the pods that do not run as `default`, and the workloads of those whose name does not tell it.
-fn facts_beside(pods: &[&Arc<Cached<Pod>>]) -> Beside {
+fn facts_beside(pods: &[&Arc<Cached<Pod>>]) -> BesidePods {
     let accounts = pods.iter().filter_map(|pod| {
         let account = &*pod.body.template.service_account;
         (!account.is_empty()).then(|| (pod.key.name.to_string(), account.to_owned()))
@@ -162,7 +178,7 @@ fn annotations<'a>(
     endpoints: &'a [Endpoint],
     beside: &'a Beside,
 ) -> impl Iterator<Item = (&'static str, Option<String>)> + use<'a> {
-    beside.iter().map(|(key, by_pod)| {
+    let of_pods = beside.of_pods.iter().map(|(key, by_pod)| {
         let names = endpoints
             .iter()
             .filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
@@ -170,7 +186,9 @@ fn annotations<'a>(
             .filter_map(|name| Some((name, by_pod.get(name)?)))
             .collect();
         (*key, (!named.is_empty()).then(|| json!(named).to_string()))
-    })
+    });
+    let waker = (annotation::SCALED_FROM_ZERO_BY, beside.waker.clone());
+    of_pods.chain([waker])
 }
 
 /// Resolved ports of an endpoint; what its slice is chosen by.

@@ -67,7 +67,7 @@ use weft_kinds::Registry;
 pub use autoscaler::Past;
 pub use indexer::{Cached, Lens};
 pub use metadata::{Key, Metadata, PartialObject};
-pub use usage::Usage;
+pub use usage::{Calls, Usage};
 pub use view::{Change, Reads, Touched, View};
 pub use write::{Note, Reference, Write};
 
@@ -133,6 +133,8 @@ pub struct Context<'a> {
     pub last_failure: Option<&'a str>,
     /// What pods use. `None`: nobody has read it yet.
     pub usage: Option<&'a Usage>,
+    /// What is counted of calls. `None`: nobody has read it yet.
+    pub calls: Option<&'a Calls>,
     /// What the key's last look left to be known by this one.
     pub past: &'a Past,
 }

@@ -304,6 +304,7 @@ mod tests {
                 kinds: &kinds,
                 last_failure: None,
                 usage: None,
+                calls: None,
                 past: &crate::Past::default(),
             };
             let outcome = (CONTROLLER.reconcile)(&self.view, &Key::new("n", "q"), &cx);

@@ -77,6 +77,7 @@ impl Small {
             kinds: &self.registry,
             last_failure: None,
             usage: None,
+            calls: None,
             past: &Past::default(),
         };
         (controller.reconcile)(&self.view, &Key::new(NAMESPACE, name), &cx)

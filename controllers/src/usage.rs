@@ -1,9 +1,10 @@
-//! What pods use, as it was read a moment ago: handed in with the time, so that what is decided on it stays a function.
+//! What pods use, and what is counted of calls, as it was read a moment ago: handed in with the time, so that what is decided on it stays a function.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use weft_kinds::autoscaling::calls::CallFigures;
 
 use crate::metadata::Key;
 
@@ -27,4 +28,24 @@ pub struct ContainerUsage {
     pub nano_cores: u64,
     /// At its end.
     pub memory_bytes: u64,
+}
+
+/// What the mesh counted of calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Of those that the mesh leads to.
+    pub pods: BTreeMap<Key, CallRate>,
+    /// Those that were called.
+    pub services: BTreeMap<Key, CallRate>,
+    /// What is known of every other Service: when it was not called. `None`: nothing could be read.
+    pub of_others: Option<CallRate>,
+}
+
+/// What was counted of one pod or Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallRate {
+    /// The end of the time it is about.
+    pub at: Timestamp,
+    pub window: Duration,
+    pub figures: CallFigures,
 }

@@ -111,6 +111,7 @@ const PRIORITIES: &[(&str, &str, i64, i64)] = &[
     ("storagemigration.k8s.io", "v1", 15800, 15),
     ("storagemigration.k8s.io", "v1beta1", 15800, 9),
     ("metrics.k8s.io", "v1beta1", 100, 100),
+    ("custom.metrics.k8s.io", "v1beta2", 100, 200),
 ];
 
 impl Priority {

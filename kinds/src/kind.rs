@@ -313,6 +313,8 @@ pub enum Served {
     Review,
     /// Made when they are read, never stored.
     Computed,
+    /// Numbers of objects of another kind, read by the object's name and the metric's.
+    Measured,
 }
 
 impl Served {
@@ -331,6 +333,7 @@ impl Served {
             ],
             Self::Review => &["create"],
             Self::Computed => &["get", "list"],
+            Self::Measured => &["get"],
         }
     }
 }

@@ -210,6 +210,7 @@ fn builtin() -> Vec<Arc<Kind>> {
     let mut kinds: Vec<Arc<Kind>> = stored
         .chain(reviews::reviews())
         .chain(reviews::usage())
+        .chain(reviews::metrics())
         .collect();
     let place = |kind: &Kind| {
         let group = GROUPS.iter().position(|group| *group == kind.group);

@@ -255,6 +255,7 @@ mod tests {
                 "storagemigration.k8s.io/v1",
                 "weft.dev/v1alpha1",
                 "metrics.k8s.io/v1beta1",
+                "custom.metrics.k8s.io/v1beta2",
             ]
         );
     }

@@ -1,7 +1,8 @@
-//! Kinds that are never stored: reviews, which answer a question, and usage, which is computed when it is read.
+//! Kinds that are never stored: reviews, which answer a question, and usage and metrics, which are computed when they are read.
 
 use std::sync::Arc;
 
+use crate::autoscaling::calls;
 use crate::{Kind, Served};
 
 /// Questions about the caller, and about others. They have no short names and no columns of their own.
@@ -42,6 +43,13 @@ pub(crate) fn reviews() -> Vec<Arc<Kind>> {
             "SelfSubjectRulesReview",
             "selfsubjectrulesreviews",
         ),
+        // Who calls a Service that nobody answers for asks for a replica.
+        Arc::new(Kind {
+            namespaced: true,
+            served: Served::Review,
+            listed: false,
+            ..Kind::new("weft.dev", "v1alpha1", "Activation", "activations")
+        }),
     ]
 }
 
@@ -60,5 +68,22 @@ pub(crate) fn usage() -> Vec<Arc<Kind>> {
     vec![
         usage("NodeMetrics", "nodes", false),
         usage("PodMetrics", "pods", true),
+    ]
+}
+
+/// What is measured of pods and Services, by the name of the metric.
+pub(crate) fn metrics() -> Vec<Arc<Kind>> {
+    // Both are told as `MetricValueList`, which is no name for two.
+    let metrics = |kind, resource| {
+        Arc::new(Kind {
+            namespaced: true,
+            served: Served::Measured,
+            singular: "".into(),
+            ..Kind::new(calls::GROUP, calls::VERSION, kind, resource)
+        })
+    };
+    vec![
+        metrics("PodMetricValueList", "pods"),
+        metrics("ServiceMetricValueList", "services"),
     ]
 }

@@ -19,7 +19,9 @@ use tokio::sync::Notify;
 use weft_call::{CallContext, Failure, FailureKind};
 
 use crate::{
-    DEPTH_MAX, failure,
+    DEPTH_MAX,
+    activity::Ongoing,
+    failure,
     gate::{Gate, Turned},
     headers,
 };
@@ -70,12 +72,24 @@ impl Places {
 }
 
 /// A call that was let in: in flight until this is dropped.
-pub(crate) struct Admitted(Arc<Places>);
+pub(crate) struct Admitted {
+    places: Arc<Places>,
+    /// The same among what is counted of its workload.
+    ongoing: Option<Ongoing>,
+}
+
+impl Admitted {
+    /// It counts among the calls of its workload, too.
+    pub(crate) fn counted(mut self, ongoing: Ongoing) -> Self {
+        self.ongoing = Some(ongoing);
+        self
+    }
+}
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        if self.0.gate.leave() {
-            self.0.idle.notify_waiters();
+        if self.places.gate.leave() {
+            self.places.idle.notify_waiters();
         }
     }
 }
@@ -99,7 +113,10 @@ pub(crate) fn admit(places: &Arc<Places>, asking: &Asking<'_>) -> Result<Admitte
 fn place(places: &Arc<Places>) -> Result<Admitted, Failure> {
     let entered = places.gate.enter();
     // Counted; dropped, it gives the place back.
-    let taken = Admitted(Arc::clone(places));
+    let taken = Admitted {
+        places: Arc::clone(places),
+        ongoing: None,
+    };
     match entered {
         Ok(()) => Ok(taken),
         Err(Turned::Closed) => Err(FailureKind::NotHere.into()),

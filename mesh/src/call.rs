@@ -19,10 +19,12 @@ use weft_gateway::Retry;
 use weft_turns::Tenant;
 
 use crate::{
-    Body, CallContext, Datagrams, Inner, TraceContext, affinity,
+    Body, CallContext, DEPTH_MAX, Datagrams, Inner, TraceContext,
+    activity::Ongoing,
+    affinity,
     attempt::Attempt,
     caller::{Callee, Caller, NO_SERVICE},
-    failure, headers,
+    failure, headers, hold,
     measure::{self, Charge, RequestBytes},
     metrics::{Edge, Origin},
     outbound::{Arrival, Client},
@@ -31,6 +33,7 @@ use crate::{
     retry::{self, Refusal, Verdict},
     route::{AnsweredBy, Stays},
     table::{Endpoint, Port, Service, ServiceLabels, Table},
+    transport::STREAM_WINDOW_BYTES,
 };
 
 /// What a call without a response says of the callee of its last try.
@@ -139,10 +142,14 @@ pub(crate) struct Call {
     stays: Option<Stays>,
     /// Size of the request where it is known beforehand.
     request_bytes: Option<u64>,
+    /// What of its body may be in memory while nobody reads it.
+    held_bytes: u64,
     pub(crate) body: replay::Source,
     /// Where its last try went: the caller's side, then the callee's if that is here.
     edges: Option<Edges>,
     is_charged: bool,
+    /// Among the calls of its service.
+    ongoing: Option<Ongoing>,
 }
 
 impl Drop for Call {
@@ -179,8 +186,10 @@ impl Call {
         let until =
             |timeout: Option<Duration>| timeout.and_then(|timeout| started.checked_add(timeout));
         context.deadline = earlier(context.deadline, until(timeouts.request));
+        let mut ongoing = None;
         if let Destination::Service { service, .. } = &destination {
             service.budget().earn();
+            ongoing = Some(service.activity().begin(started));
         }
         let mut call = Self {
             inner: Arc::clone(inner),
@@ -200,9 +209,16 @@ impl Call {
             client: head.extensions.get::<Client>().copied(),
             stays: head.extensions.get::<Stays>().copied(),
             request_bytes: body.size_hint().exact(),
+            held_bytes: body.is_whole().unwrap_or_else(|| {
+                let window = u64::from(STREAM_WINDOW_BYTES);
+                body.size_hint()
+                    .exact()
+                    .map_or(window, |size| size.min(window))
+            }),
             body: replay::Source::new(body, declared),
             edges: None,
             is_charged: false,
+            ongoing,
         };
         if caller.origin == Origin::Workload {
             call.layers = started.elapsed();
@@ -241,20 +257,21 @@ impl Call {
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut attempt = 0;
         let mut waited = false;
+        let mut held_until = None;
         loop {
             let (endpoint, has_choice) = match self.pick(&table, &tried) {
                 Some(found) => found,
                 None => {
-                    let service = self.destination.name();
-                    let outside = self.port(&table).and_then(Port::outside);
-                    let failure = match outside {
-                        Some(address) => {
-                            failure::denied(&format!("{address}, the endpoint of {service},"))
+                    let failure = match self.hold(&table, &mut held_until).await {
+                        Ok(Some(newer)) => {
+                            table = newer;
+                            tried.clear();
+                            // Nobody was at work meanwhile.
+                            self.began = Instant::now();
+                            continue;
                         }
-                        None => Failure::new(
-                            FailureKind::NoEndpoints,
-                            format!("service {service} has no ready endpoint"),
-                        ),
+                        Ok(None) => self.nobody(&table),
+                        Err(failure) => failure,
                     };
                     self.edges = None;
                     return Err((failure, Last::Failed));
@@ -287,6 +304,10 @@ impl Call {
                     if self.stays.is_some() {
                         let by = AnsweredBy::of(&endpoint);
                         answered.response.extensions_mut().insert(by);
+                    }
+                    if let Some(ongoing) = self.ongoing.take() {
+                        ongoing.answered(answered.at.saturating_duration_since(self.started));
+                        answered.holds.ongoing = Some(ongoing);
                     }
                     let edges = self.edges.take().unwrap_or_default();
                     let charge = self.charge(edges, Some(&endpoint));
@@ -338,6 +359,37 @@ impl Call {
                     table = newer;
                 }
             }
+        }
+    }
+
+    /// Waits until the service has an endpoint again, where a call has one made (`hold.rs`). A call that would be refused by whoever that is,
+    /// or that is for this node's endpoints alone, wakes nobody.
+    async fn hold(
+        &self,
+        table: &Table,
+        until: &mut Option<Instant>,
+    ) -> Result<Option<Arc<Table>>, Failure> {
+        let Destination::Service { service, port } = &self.destination else {
+            return Ok(None);
+        };
+        let is_bound_here = self.client.is_some_and(|client| client.only_here);
+        if is_bound_here || self.context.depth >= DEPTH_MAX {
+            return Ok(None);
+        }
+        let until = *until.get_or_insert_with(|| Instant::now() + hold::HELD_TIME_MAX);
+        let (inner, service) = (&self.inner, (service.labels(), *port));
+        hold::hold(inner, table, service, self.held_bytes, until).await
+    }
+
+    /// Why nobody is called.
+    fn nobody(&self, table: &Table) -> Failure {
+        let service = self.destination.name();
+        match self.port(table).and_then(Port::outside) {
+            Some(address) => failure::denied(&format!("{address}, the endpoint of {service},")),
+            None => Failure::new(
+                FailureKind::NoEndpoints,
+                format!("service {service} has no ready endpoint"),
+            ),
         }
     }
 

@@ -9,9 +9,9 @@
 //! only where its request and status allow some.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,11 +20,12 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use weft_api::identity::SpiffeId;
-use weft_call::{Failure, FailureKind};
+use weft_call::{Failure, FailureKind, counted::Counted};
 use weft_turns::Tenant;
 
 use crate::{
     Body, CallContext, LocalWorkload, WorkloadInfo, WorkloadService,
+    activity::Activity,
     admission::{self, Admitted, Asking, Places},
     headers,
 };
@@ -56,6 +57,7 @@ pub(crate) struct Attached {
     pub(crate) tenant: Tenant,
     service: WorkloadService,
     places: Arc<Places>,
+    activity: Arc<Activity>,
 }
 
 impl Attachments {
@@ -78,6 +80,7 @@ impl Attachments {
             workload: Arc::new(workload.workload),
             service: workload.service,
             places: Places::new(workload.in_flight_max),
+            activity: Arc::default(),
         });
         for address in addresses {
             self.shard(address).rcu(|map| {
@@ -100,6 +103,24 @@ impl Attachments {
             attached.places.close();
         }
         removed
+    }
+
+    /// What was counted of calls, by the address of the pod: a workload with several ports once.
+    pub(crate) fn counted(&self, now: Instant) -> BTreeMap<IpAddr, Counted> {
+        let mut seen = HashSet::new();
+        let mut counted: BTreeMap<IpAddr, Counted> = BTreeMap::new();
+        for shard in &self.shards {
+            for (address, attached) in &**shard.0.load() {
+                if seen.insert((address.ip(), Arc::as_ptr(attached))) {
+                    let calls = attached.activity.counted(now);
+                    let all = counted.entry(address.ip()).or_default();
+                    // One that began anew is told by it.
+                    all.since = all.since.max(calls.since);
+                    all.add(&calls);
+                }
+            }
+        }
+        counted
     }
 
     pub(crate) fn get(&self, address: SocketAddr) -> Option<Arc<Attached>> {
@@ -156,6 +177,7 @@ pub(crate) async fn deliver(
         now: handed_over,
     };
     let admitted = admission::admit(&to.places, &asking)?;
+    let admitted = admitted.counted(to.activity.begin(handed_over));
 
     headers::keep_what_passes(request.headers_mut());
     // The authority is in the URI, on every way in.
@@ -168,10 +190,12 @@ pub(crate) async fn deliver(
 
     headers::keep_what_passes(response.headers_mut());
     check_head(&response)?;
+    let worked = answered.saturating_duration_since(handed_over);
+    to.activity.answered(worked);
     Ok(Delivered {
         response: without_content(&method, response),
         admitted,
-        worked: answered.saturating_duration_since(handed_over),
+        worked,
         answered,
     })
 }

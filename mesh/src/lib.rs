@@ -21,6 +21,7 @@
 //! they are attached (`weft_gateway`), running the workload (`weft_runtime`).
 
 mod accept;
+mod activity;
 mod admission;
 mod affinity;
 mod attempt;
@@ -43,6 +44,7 @@ mod gateway;
 mod headers;
 mod health;
 mod hello;
+mod hold;
 mod identity;
 mod in_turn;
 mod inbound;
@@ -79,6 +81,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
+use weft_call::counted::{Counted, ServiceCalls};
 
 pub use accept::accept_loop;
 pub use deliver::Detached;
@@ -90,6 +93,7 @@ pub use egress::{
 pub use exposed::Spawn;
 pub use gateway::{GatewayConfig, OpenServices};
 pub use hello::Hello;
+pub use hold::Wanted;
 pub use identity::{Identities, SvidError, server_name};
 pub use names::Search;
 pub use outbound::{
@@ -215,6 +219,7 @@ pub(crate) struct Inner {
     pub(crate) backends: backend_tls::Backends,
     pub(crate) mirrors: mirror::Mirrors,
     pub(crate) attached: deliver::Attachments,
+    pub(crate) holding: hold::Holding,
     pub(crate) identities: Arc<Identities>,
     pub(crate) transport: transport::Pool,
     pub(crate) metrics: metrics::Metrics,
@@ -404,6 +409,30 @@ impl Mesh {
         gateway::serve(Arc::clone(&self.inner), Some(place), listener, shutdown).await
     }
 
+    /// The next service that calls are held for because nobody answers for it; each once while calls wait. Whoever asks for a replica takes
+    /// them here; one task at a time.
+    pub async fn next_wanted(&self) -> Wanted {
+        hold::next_wanted(&self.inner).await
+    }
+
+    /// Whether calls are held for any service.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.inner.holding.is_any()
+    }
+
+    /// What was counted of calls of the pods of this node, by their addresses.
+    #[must_use]
+    pub fn counted_pods(&self) -> BTreeMap<IpAddr, Counted> {
+        self.inner.attached.counted(Instant::now())
+    }
+
+    /// What was counted of calls of this node to services, of those that were called.
+    #[must_use]
+    pub fn counted_services(&self) -> Vec<ServiceCalls> {
+        self.inner.table.load().counted(Instant::now())
+    }
+
     /// Appends the mesh's metrics in Prometheus text format.
     pub fn render_metrics(&self, out: &mut String) {
         metrics::render(&self.inner, out);
@@ -486,6 +515,7 @@ impl Builder {
                 backends: backend_tls::Backends::default(),
                 mirrors: mirror::Mirrors::default(),
                 attached: deliver::Attachments::default(),
+                holding: hold::Holding::default(),
                 transport: transport::Pool::new(Arc::clone(&identities)),
                 identities,
                 metrics: metrics::Metrics::default(),

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Body, BoxError, Transport,
+    activity::Ongoing,
     admission::Admitted,
     attempt::Pending,
     metrics::{Edge, Outcome},
@@ -42,6 +43,7 @@ pub(crate) struct Holds {
     pub(crate) pending: Option<Pending>,
     pub(crate) admitted: Option<Admitted>,
     pub(crate) stream: Option<Stream>,
+    pub(crate) ongoing: Option<Ongoing>,
 }
 
 /// Where a finished call is charged.

@@ -8,7 +8,7 @@
 //! 4 filters     route/exchange.rs       what the rule does to it; may answer it; a backend by weight
 //! 5 deadline    call.rs                 the earlier of the caller's and the rule's; from outside, the turn of its namespace
 //! 6 retry       retry.rs, budget.rs       again or not, after each try
-//! 7 pick        balance.rs, health.rs      an endpoint of those not tried yet
+//! 7 pick        balance.rs, health.rs      an endpoint of those not tried yet; where there is none, hold.rs
 //! 8 attempt     attempt.rs                  deliver.rs here, or transport.rs to its node
 //!                  … and back: what the endpoint bears (attempt.rs), the charge (measure.rs), 4's side of the response
 //! ```

@@ -5,7 +5,7 @@
 //! the cluster is a new table, swapped in whole by [`crate::Mesh::publish`].
 //!
 //! Invariants: equal input gives an equal table; an endpoint that keeps its address, pod and identity keeps its load and its
-//! health across generations, and a service its budget of retries; what one namespace says of an address changes nothing for the services of
+//! health across generations, and a service its budget of retries and what is counted of its calls; what one namespace says of an address changes nothing for the services of
 //! another; endpoints this node cannot reach are not in it.
 
 mod builder;
@@ -20,9 +20,11 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
 use http::HeaderValue;
+use weft_call::counted::ServiceCalls;
 use weft_turns::Tenant;
 
 pub use builder::TableBuilder;
@@ -32,6 +34,7 @@ pub(crate) use exposure::{Exposure, Outside};
 pub use ranges::PodRange;
 pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames};
 
+use crate::activity::Activity;
 use crate::budget::Budget;
 use crate::dns::zone::Zone;
 use crate::front::Fronts;
@@ -77,6 +80,8 @@ pub struct Service {
     outside: Arc<Outside>,
     routes: Arc<BoundRoutes>,
     budget: Arc<Budget>,
+    activity: Arc<Activity>,
+    wakes: bool,
 }
 
 /// Routes of a service, in order of precedence.
@@ -143,6 +148,8 @@ impl Service {
             outside: Arc::default(),
             routes: Arc::default(),
             budget: Arc::default(),
+            activity: Arc::default(),
+            wakes: false,
         }
     }
 
@@ -153,6 +160,7 @@ impl Service {
             && self.alias == other.alias
             && self.outside == other.outside
             && self.routes == other.routes
+            && self.wakes == other.wakes
             && self.ports.len() == other.ports.len()
             && self
                 .ports
@@ -164,6 +172,16 @@ impl Service {
     /// How often calls to it may be tried again.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// What is counted of calls to it.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Whether a call has an endpoint made where there is none.
+    pub(crate) fn wakes(&self) -> bool {
+        self.wakes
     }
 
     pub(crate) fn labels(&self) -> &Arc<ServiceLabels> {
@@ -292,6 +310,18 @@ impl Table {
         self.pods.as_ref()?.endpoint(address)
     }
 
+    /// What was counted of calls to services, of those that were called.
+    pub(crate) fn counted(&self, now: Instant) -> Vec<ServiceCalls> {
+        let named = self.by_name.values().flat_map(|names| names.values());
+        let services = named.filter_map(|index| self.services.get(index.0));
+        let counted = services.map(|service| ServiceCalls {
+            namespace: service.labels.namespace.clone(),
+            name: service.labels.name.clone(),
+            calls: service.activity.counted(now),
+        });
+        counted.filter(|service| service.calls.begun > 0).collect()
+    }
+
     /// How many endpoints are left alone at `now`.
     pub(crate) fn ejected(&self, now: u64) -> usize {
         let endpoints = self.endpoints.values();
@@ -325,7 +355,7 @@ impl Table {
     /// share it; otherwise as much as there are endpoints.
     #[must_use]
     pub(crate) fn inheriting(mut self, previous: &Table) -> Self {
-        if Arc::ptr_eq(&self.lineage, &previous.lineage) || previous.endpoints.is_empty() {
+        if Arc::ptr_eq(&self.lineage, &previous.lineage) || previous.by_name.is_empty() {
             return self;
         }
         // Who has an address is one of those that claim it; each of them keeps what is known of its own pod.
@@ -353,6 +383,7 @@ impl Table {
             Arc::new(Service {
                 ports: ports.collect(),
                 budget: Arc::clone(&old.unwrap_or(service).budget),
+                activity: Arc::clone(&old.unwrap_or(service).activity),
                 ..Service::clone(service)
             })
         });

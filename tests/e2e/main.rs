@@ -35,3 +35,4 @@ mod tour;
 mod usage;
 mod volumes;
 mod vote;
+mod wake;

@@ -40,13 +40,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
+use weft_api::StatusError;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::http::usage::UsageReader;
 use weft_apiserver::informer::Change as News;
 use weft_apiserver::objects::Objects;
 use weft_controllers::{
-    CONTROLLERS, Change, Cluster, Context, Controller, Key, Note, Past, Reads, Touched, Usage,
-    View, autoscaler,
+    CONTROLLERS, Calls, Change, Cluster, Context, Controller, Key, Note, Past, Reads, Touched,
+    Usage, View, autoscaler,
 };
 use weft_store::Term;
 
@@ -69,8 +70,11 @@ const THREADS: usize = 2;
 /// First pause after a refusal; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// A key that was looked at rests this long before the next look, and this much longer after each further one that a
-/// change during the rest asked for: a look costs as much as the key has pods, and each of them changes several times.
+/// A key that was quiet rests this long after a look: a pod that starts changes several times within a few milliseconds, and somebody
+/// may wait for it.
+const REST_FIRST: Duration = Duration::from_millis(2);
+/// What it rests after the next look, if a change during the rest asked for that, and by how much longer after each further one: a look costs as
+/// much as the key has pods, and each of them changes several times.
 const REST: Duration = Duration::from_millis(20);
 /// Longest rest: a busy Service hears of a pod this late at most.
 const REST_MAX: Duration = Duration::from_millis(400);
@@ -271,8 +275,8 @@ enum Done {
     /// What came of a key's writes, or the panic they ended in.
     Key(Work, Result<Executed, String>, Next),
     Round(Round),
-    /// What pods use, unless that could not be read.
-    Usage(Option<Usage>),
+    /// What pods use, and what is counted of calls if anybody asks for that, unless they could not be read.
+    Usage(Option<Usage>, Option<Calls>),
 }
 
 /// What a look left for the next one.
@@ -286,6 +290,7 @@ struct Next {
 struct Meter {
     reader: Option<UsageReader>,
     read: Option<Usage>,
+    calls: Option<Calls>,
     is_reading: bool,
     /// `None`: as soon as anybody asks for it.
     due: Option<Instant>,
@@ -486,11 +491,23 @@ impl Driver {
             return;
         }
         let reader = reader.clone();
+        let wants_calls = autoscaler::wants_calls(&self.view);
         self.meter.is_reading = true;
         self.tasks.spawn(async move {
-            let read = reader.pods().await;
-            let read = read.map_err(|error| debug!(error = error.message, "usage cannot be read"));
-            Done::Usage(read.ok().map(usage::collect))
+            let calls = async {
+                match wants_calls {
+                    true => reader.calls().await.map(Some),
+                    false => Ok(None),
+                }
+            };
+            let (read, calls) = tokio::join!(reader.pods(), calls);
+            let failed = |error: StatusError| debug!(error = error.message, "usage cannot be read");
+            let calls = calls.map_err(failed).ok().flatten();
+            let read = read.map_err(failed).ok();
+            Done::Usage(
+                read.map(usage::collect),
+                calls.map(|calls| usage::collect_calls(&calls)),
+            )
         });
     }
 
@@ -506,6 +523,7 @@ impl Driver {
                 kinds: &kinds,
                 last_failure: worker.queue.last_failure(&key),
                 usage: self.meter.read.as_ref(),
+                calls: self.meter.calls.as_ref(),
                 past: worker.pasts.get(&key).unwrap_or(&nothing),
             };
             // Reconcilers are pure: one that panics leaves nothing half done.
@@ -574,11 +592,12 @@ impl Driver {
 
     fn finish_task(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Usage(read)) => {
+            Ok(Done::Usage(read, calls)) => {
                 self.meter.is_reading = false;
                 self.meter.due = Some(Instant::now() + USAGE_PAUSE);
                 // What was read last stays until something newer was: who decides on it sees how old it is.
                 self.meter.read = read.or(self.meter.read.take());
+                self.meter.calls = calls.or(self.meter.calls.take());
             }
             Ok(Done::Key((at, key), executed, next)) => {
                 self.workers[at].writing -= 1;

@@ -14,6 +14,7 @@
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
 //! * `sessions`: what ten thousand commands in a container leave behind; not part of `all`.
+//! * `wake`: what the first call to a Deployment without a replica waits for; not part of `all`.
 //! * `port-forward`: how fast bytes pass a forwarded port, beside a proxy that copies and one with TLS; not part of `all`.
 //!
 //! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
@@ -34,6 +35,7 @@ mod runtime;
 mod scheduler;
 mod sessions;
 mod store;
+mod wake;
 mod wasmtime;
 
 use std::path::{Path, PathBuf};
@@ -93,6 +95,7 @@ enum What {
     Density,
     Sessions,
     PortForward,
+    Wake,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -187,7 +190,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 12] = [
+    let all: [(What, &str, &str, Measure); 13] = [
         (
             What::Gateway,
             "gateway",
@@ -250,6 +253,12 @@ pub fn run(args: &Args) -> Result<()> {
             "bytes through a forwarded port",
             port_forward::measure,
         ),
+        (
+            What::Wake,
+            "wake",
+            "the first call to a Deployment without a replica",
+            wake::measure,
+        ),
     ];
     let apart = [
         What::Sweep,
@@ -257,6 +266,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Scheduler,
         What::Sessions,
         What::PortForward,
+        What::Wake,
     ];
     let in_all = |what| !apart.contains(&what);
     let chosen: Vec<_> = all
@@ -314,7 +324,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// Builds the program and the examples that measure as a release: the peers are releases, too. The first time takes a quarter of an hour on
 /// two cores.
 fn build() -> Result<()> {
-    let examples = ["serve", "costs", "streams"].map(|name| ["--example", name]);
+    let examples = ["serve", "costs", "streams", "wake"].map(|name| ["--example", name]);
     crate::progress::run(
         crate::progress::cargo(["build", "--release", "--workspace"])
             .args(["--bin", "weft"])
@@ -467,6 +477,7 @@ fn render(document: &Value) -> String {
         ("density", density::render),
         ("sessions", sessions::render),
         ("port_forward", port_forward::render),
+        ("wake", wake::render),
     ];
     for (key, render) in sections {
         let Some(results) = document["results"].get(key) else {

@@ -22,6 +22,8 @@ pub(super) struct Slice {
     pub(super) service: Option<NamespacedName>,
     /// The cluster's controller made it, of the pods that the Service selects.
     made_by_cluster: bool,
+    /// A call has pods made where there are none.
+    wakes: bool,
     ports: Vec<(Option<String>, u16)>,
     endpoints: Vec<Pod>,
     /// The same for names.
@@ -142,6 +144,8 @@ impl Slice {
         Self {
             service: service.map(|service| NamespacedName::new(namespace, service.as_str())),
             made_by_cluster,
+            wakes: made_by_cluster
+                && annotations.is_some_and(|all| all.contains_key(annotation::SCALED_FROM_ZERO_BY)),
             ports: named_ports
                 .iter()
                 .map(|(name, _, number)| (name.clone(), *number))
@@ -255,6 +259,7 @@ pub(super) fn service_spec(
             == Some("Local"),
         affinity: affinity(service),
         preferred: BTreeSet::new(),
+        wakes: slices.iter().any(|slice| slice.wakes),
         names: slices
             .iter()
             .map(|slice| Arc::clone(&slice.names))

@@ -397,6 +397,27 @@ fn only_the_cluster_gives_pods_their_addresses() {
 }
 
 #[test]
+fn only_the_cluster_says_which_services_are_woken() {
+    let wakes = |manager: &str, waker: Option<&str>| {
+        let mut slice = slice();
+        let labels = slice.metadata.labels.get_or_insert_default();
+        labels.insert(annotation::SLICE_MANAGED_BY.to_owned(), manager.to_owned());
+        // As it is where nobody is behind the Service.
+        slice.endpoints = Some(Vec::new());
+        let annotations = slice.metadata.annotations.get_or_insert_default();
+        if let Some(waker) = waker {
+            annotations.insert(annotation::SCALED_FROM_ZERO_BY.to_owned(), waker.to_owned());
+        }
+        let slices = [Arc::new(Slice::read(&slice, "cluster.local"))];
+        let name = NamespacedName::new("vote", "web");
+        service_spec(name, &Service::default(), &slices, &BTreeMap::new()).wakes
+    };
+    assert!(wakes(annotation::SLICE_CONTROLLER, Some("web")));
+    assert!(!wakes(annotation::SLICE_CONTROLLER, None));
+    assert!(!wakes("me", Some("web")));
+}
+
+#[test]
 fn an_address_that_somebody_wrote_by_hand_leads_to_the_node_whose_it_is() {
     let facts = |address: &str, range: &str| NodeFacts {
         mesh_address: Some(address.parse().expect("an address")),

@@ -82,6 +82,11 @@ pub(super) fn decide(node: &str, access: &Access<'_>) -> Result<(), &'static str
             access.verb == "create",
             "a node may only ask for tokens of its pods",
         ),
+        // Which Service may be woken is seen on its autoscaler.
+        ("weft.dev", "activations", None) => (
+            access.verb == "create",
+            "a node may only ask for replicas of Services that calls wait for",
+        ),
         // Whoever calls a node is asked about here.
         ("authentication.k8s.io", "tokenreviews", None)
         | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", None) => {

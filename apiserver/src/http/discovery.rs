@@ -9,10 +9,14 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
 use weft_kinds::apiregistration::{self, Priority, Version, in_order};
+use weft_kinds::autoscaling::calls::CallMetric;
 use weft_kinds::{Kind, Registry};
 
 use super::negotiate::{self, Form};
 use crate::aggregation::{ApiService, Documents, Registered};
+
+/// What numbers of a metric come as.
+const VALUES: &str = "MetricValueList";
 
 /// What `/version` says: the Kubernetes release whose API this is, and weft's own as build metadata, because
 /// charts compare it and would take anything behind a `-` for a pre-release.
@@ -246,6 +250,19 @@ fn api_group(group: &str, versions: &[Version<By<'_>>]) -> Value {
 fn resource_list(registry: &Registry, group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
     for kind in registry.of_version(group, version) {
+        if kind.served == weft_kinds::Served::Measured {
+            let metrics = CallMetric::ALL.iter();
+            resources.extend(metrics.map(|metric| {
+                json!({
+                    "name": format!("{}/{}", kind.resource, metric.name()),
+                    "singularName": "",
+                    "namespaced": kind.namespaced,
+                    "kind": VALUES,
+                    "verbs": kind.verbs(),
+                })
+            }));
+            continue;
+        }
         let mut entry = json!({
             "name": kind.resource,
             "singularName": kind.singular,
@@ -306,7 +323,29 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "version": version, "kind": kind})
 }
 
+/// As Kubernetes makes it of what an adapter for metrics lists: a resource that is nothing but what is below it.
+fn measured_resource(kind: &Kind) -> Value {
+    let metrics = CallMetric::ALL.iter().map(|metric| {
+        json!({
+            "subresource": metric.name(),
+            "responseKind": response_kind("", "", VALUES),
+            "verbs": kind.verbs(),
+        })
+    });
+    json!({
+        "resource": kind.resource,
+        "responseKind": response_kind("", "", ""),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": "",
+        "verbs": null,
+        "subresources": metrics.collect::<Vec<_>>(),
+    })
+}
+
 fn aggregated_resource(kind: &Kind) -> Value {
+    if kind.served == weft_kinds::Served::Measured {
+        return measured_resource(kind);
+    }
     let mut entry = json!({
         "resource": kind.resource,
         "responseKind": response_kind(&kind.group, &kind.version, &kind.kind),

@@ -10,7 +10,9 @@
 //! and whoever has no credentials cannot take a place from those who have. Left to others: sockets and TLS
 //! (`crate::server`), what depends on the object (`crate::objects`).
 
+mod activations;
 mod aggregated;
+pub mod calls;
 mod components;
 mod deadline;
 pub mod discovery;
@@ -84,6 +86,7 @@ pub struct AppState {
     pub(crate) registry: registry::Registry,
     pub(crate) nodes: proxy::NodeClient,
     pub(crate) meter: Arc<usage::Meter>,
+    pub(crate) calls: Arc<calls::CallMeter>,
     pub(crate) servers: servers::Servers,
     /// Cancelled when the server begins to close: watches end then.
     pub(crate) closing: CancellationToken,
@@ -117,6 +120,7 @@ impl AppState {
             registry,
             nodes,
             meter: Arc::default(),
+            calls: Arc::default(),
             servers,
             closing,
             answers: TaskTracker::new(),

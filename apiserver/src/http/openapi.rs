@@ -51,10 +51,10 @@ const V3_REFERENCE: &str = "#/components/schemas/";
 const IMMUTABLE: &str = "public, immutable, max-age=31536000";
 const MUTABLE: &str = "no-cache, private";
 
-/// The kinds that documents describe: all but those that are computed, which are told by discovery only.
+/// The kinds that documents describe: all but those that are computed or measured, which are told by discovery only.
 fn described(registry: &Registry) -> impl Iterator<Item = &Arc<Kind>> {
     let kinds = registry.all().iter().filter(|kind| kind.listed);
-    kinds.filter(|kind| kind.served != Served::Computed)
+    kinds.filter(|kind| !matches!(kind.served, Served::Computed | Served::Measured))
 }
 
 /// The routes of this module, for callers who may see which kinds there are.

@@ -27,8 +27,8 @@ use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
 use super::{
-    AppState, aggregated, components, discovery, logs, proxied, proxy, reviews, streams, usage,
-    watch, websocket,
+    AppState, activations, aggregated, calls, components, discovery, logs, proxied, proxy, reviews,
+    streams, usage, watch, websocket,
 };
 use crate::authz::Authorized;
 use crate::objects::{
@@ -107,16 +107,29 @@ async fn answer(
                 });
             }
             let body = negotiate::decode(&received.headers, &received.body)?.value;
-            let answer = reviews::answer(state, kind, namespace.as_deref(), asked.caller(), body);
-            let answer = answer.await?;
+            let answer = match (&*kind.kind, namespace) {
+                ("Activation", Some(namespace)) => {
+                    activations::answer(state, namespace, body).await?
+                }
+                _ => {
+                    let namespace = namespace.as_deref();
+                    reviews::answer(state, kind, namespace, asked.caller(), body).await?
+                }
+            };
             Ok(json_value(&answer, StatusCode::CREATED))
         }
         Asked::Computed {
             kind,
             namespace,
             name,
+            metric,
         } => {
             require_method(&request, Method::GET)?;
+            if let (Some(name), Some(metric)) = (name, metric) {
+                let namespace = namespace.as_deref();
+                let asked = (name.as_str(), metric.as_str());
+                return calls::answer(state, kind, namespace, asked, params()?).await;
+            }
             if kind.group.is_empty() {
                 let form = negotiate::form(request.headers())?;
                 return computed(state, kind, name.as_deref(), form, params()?).await;

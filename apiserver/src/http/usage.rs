@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -27,6 +28,7 @@ use weft_api::time::rfc3339;
 use weft_kinds::lens::put;
 
 use super::AppState;
+use super::calls::{CallMeter, CallRates};
 use super::proxy::NodeClient;
 use crate::caller::Caller;
 use crate::listing::ListOptions;
@@ -37,12 +39,14 @@ use weft_kinds::{Kind, KindRef};
 
 const GROUP: &str = "metrics.k8s.io";
 const VERSION: &str = "v1beta1";
+/// Where a node has it.
+const SUMMARY: &str = "/stats/summary";
 /// A reading this young is used again.
-const FRESH: Duration = Duration::from_secs(5);
+pub(super) const FRESH: Duration = Duration::from_secs(5);
 /// Shortest time between two readings that a rate is told of: long against the time the readings themselves take.
-const WINDOW_MIN: Duration = Duration::from_secs(1);
+pub(super) const WINDOW_MIN: Duration = Duration::from_secs(1);
 /// Longest: a rate over more would not be about now.
-const WINDOW_MAX: Duration = Duration::from_secs(90);
+pub(super) const WINDOW_MAX: Duration = Duration::from_secs(90);
 /// How long one node may take to answer.
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nodes read at the same time.
@@ -177,6 +181,7 @@ pub struct UsageReader {
     objects: Objects,
     nodes: NodeClient,
     meter: Arc<Meter>,
+    calls: Arc<CallMeter>,
 }
 
 impl UsageReader {
@@ -185,7 +190,16 @@ impl UsageReader {
             objects: state.objects.clone(),
             nodes: state.nodes.clone(),
             meter: state.meter.clone(),
+            calls: state.calls.clone(),
         }
+    }
+
+    /// What the mesh counts of calls now. Takes as long as [`UsageReader::pods`].
+    ///
+    /// # Errors
+    /// When the nodes cannot be listed.
+    pub async fn calls(&self) -> Result<Arc<CallRates>, StatusError> {
+        self.calls.rates(&self.objects, &self.nodes).await
     }
 
     /// What pods use now; those that nothing is known of are left out. Takes as long as the slowest node, some seconds at
@@ -288,25 +302,16 @@ impl Meter {
         {
             return Ok(rates.clone());
         }
-        let reader = Caller::system("apiserver", None);
-        let every = ListOptions::default();
-        let reader = objects.client(&reader);
-        let page = reader.list(&weft_kinds::NODE, None, &every);
-        let nodes = page.await?.items;
-        let nodes: Vec<(String, Arc<Value>)> = nodes
-            .iter()
-            .map(|node| (node.name().to_owned(), Arc::new(node.value())))
-            .collect();
-
+        let nodes = nodes_of(objects).await?;
         let mut earlier = std::mem::take(&mut readings.latest);
         earlier.retain(|_, (at, _)| at.elapsed() < WINDOW_MAX);
         let mut unknown = nodes.clone();
         unknown.retain(|(name, _)| !earlier.contains_key(name));
         if !unknown.is_empty() {
-            earlier.extend(read_all(client, unknown).await);
+            earlier.extend(ask_all(client, unknown, SUMMARY, reading).await);
             tokio::time::sleep(WINDOW_MIN).await;
         }
-        let latest = read_all(client, nodes).await;
+        let latest = ask_all(client, nodes, SUMMARY, reading).await;
         let mut rates = Rates::default();
         for (name, (_, later)) in &latest {
             if let Some((_, earlier)) = earlier.get(name) {
@@ -320,44 +325,58 @@ impl Meter {
     }
 }
 
-async fn read_all(
+/// All nodes, by name.
+pub(super) async fn nodes_of(objects: &Objects) -> Result<Vec<(String, Arc<Value>)>, StatusError> {
+    let reader = Caller::system("apiserver", None);
+    let every = ListOptions::default();
+    let client = objects.client(&reader);
+    let page = client.list(&weft_kinds::NODE, None, &every);
+    let nodes = page.await?.items;
+    let nodes = nodes.iter();
+    Ok(nodes
+        .map(|node| (node.name().to_owned(), Arc::new(node.value())))
+        .collect())
+}
+
+/// Asks nodes for what they have at `path`, and when they answered by our clock. Who does not is left out.
+pub(super) async fn ask_all<T>(
     client: &NodeClient,
     nodes: Vec<(String, Arc<Value>)>,
-) -> Vec<(String, (Instant, Reading))> {
-    let reads = nodes
-        .into_iter()
-        .map(|(name, node)| read_one(client.clone(), name, node));
+    path: &'static str,
+    read: fn(&[u8]) -> serde_json::Result<T>,
+) -> Vec<(String, (Instant, T))> {
+    let reads = nodes.into_iter().map(|(name, node)| async move {
+        let asked = async {
+            let body = ask(client, &node, path).await?;
+            read(&body).map_err(|error| error.to_string())
+        };
+        let why = match tokio::time::timeout(NODE_TIMEOUT, asked).await {
+            Ok(Ok(reading)) => return Some((name, (Instant::now(), reading))),
+            Ok(Err(why)) => why,
+            Err(_) => format!("no answer in {} s", NODE_TIMEOUT.as_secs()),
+        };
+        tracing::debug!(node = name, path, why, "the node could not be read");
+        None
+    });
     let reads = futures::stream::iter(reads).buffer_unordered(NODES_AT_ONCE);
     let reads: Vec<_> = reads.collect().await;
     reads.into_iter().flatten().collect()
 }
 
-async fn read_one(
-    client: NodeClient,
-    name: String,
-    node: Arc<Value>,
-) -> Option<(String, (Instant, Reading))> {
-    let why = match tokio::time::timeout(NODE_TIMEOUT, read(&client, &node)).await {
-        Ok(Ok(reading)) => return Some((name, (Instant::now(), reading))),
-        Ok(Err(why)) => why,
-        Err(_) => format!("no answer in {} s", NODE_TIMEOUT.as_secs()),
-    };
-    tracing::debug!(node = name, why, "the node's usage could not be read");
-    None
-}
-
-async fn read(client: &NodeClient, node: &Value) -> Result<Reading, String> {
+async fn ask(client: &NodeClient, node: &Value, path: &'static str) -> Result<Bytes, String> {
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = Uri::from_static("/stats/summary");
+    *request.uri_mut() = Uri::from_static(path);
     let answer = client.send(node, request).await;
     let (head, body) = answer.map_err(|error| error.to_string())?.into_parts();
     if head.status != StatusCode::OK {
         return Err(format!("it answered {}", head.status));
     }
     let body = Limited::new(body, SUMMARY_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| error.to_string())?.to_bytes();
-    let summary: Summary = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    Ok(Reading::from(summary))
+    Ok(body.map_err(|error| error.to_string())?.to_bytes())
+}
+
+fn reading(summary: &[u8]) -> serde_json::Result<Reading> {
+    serde_json::from_slice::<Summary>(summary).map(Reading::from)
 }
 
 /// Answers a list of usage, or that of one object.
@@ -459,7 +478,7 @@ fn usage(rate: Rate) -> Value {
     })
 }
 
-fn json_response(value: &Value) -> Response {
+pub(super) fn json_response(value: &Value) -> Response {
     let json = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json)], value.to_string()).into_response()
 }

@@ -146,6 +146,19 @@ fn resource_of(registry: &Registry, segments: &[&str]) -> Option<Asked> {
                 kind: kind.clone(),
                 namespace,
                 name,
+                metric: None,
+            });
+        }
+        Served::Measured => {
+            let [name, metric] = rest else {
+                return None;
+            };
+            check_scope(kind.namespaced, namespace.is_some(), true)?;
+            return Some(Asked::Computed {
+                kind: kind.clone(),
+                namespace,
+                name: Some((*name).to_owned()),
+                metric: Some((*metric).to_owned()),
             });
         }
     }

@@ -3,11 +3,13 @@
 //! Each test is a short conversation; what it proves is written as the text of the answers.
 
 mod access;
+mod activations;
 mod admission;
 mod aggregation;
 mod apply;
 mod attacks;
 mod audit;
+mod call_metrics;
 mod callers;
 mod capabilities;
 mod certificates;

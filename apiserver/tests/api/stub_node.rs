@@ -164,6 +164,10 @@ fn answer(
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         return response;
     }
+    if path == "/stats/calls" {
+        let asked = chunks.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+        return Response::new(Full::from(calls(asked).to_string()));
+    }
     if path.starts_with("/containerLogs/") {
         return Response::new(Full::from("one\ntwo\n"));
     }
@@ -189,6 +193,16 @@ fn answer(
     headers.insert(header::CONNECTION, "Upgrade".parse().unwrap());
     headers.insert(header::UPGRADE, stream_frame::PROTOCOL.parse().unwrap());
     response
+}
+
+/// What it has counted when it is asked for the so many-th time: a hundred calls more than before, to the pod `p` and Service `web`.
+fn calls(asked: u64) -> serde_json::Value {
+    let counted = json!({"since": 1, "begun": asked * 100, "busyMicros": asked * 100_000, "answers": {"1024": asked * 100}});
+    json!({
+        "time": jiff::Timestamp::now().to_string(),
+        "pods": [{"namespace": "default", "name": "p", "uid": "u", "calls": counted}],
+        "services": [{"namespace": "default", "name": "web", "calls": counted}],
+    })
 }
 
 async fn say(writer: &mut (impl AsyncWrite + Unpin), frame: Frame) -> bool {

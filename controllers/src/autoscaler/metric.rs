@@ -1,7 +1,7 @@
 //! From a metric of an autoscaler to a size.
 //!
-//! Usage is all that is read here: metrics of the custom and external APIs, which no server of this cluster offers, are told to be missing as
-//! they are in a cluster without an adapter for them.
+//! Usage is read here, what is counted of calls in [`super::calls`]. Metrics of the external API, which no server of this cluster offers, are told
+//! to be missing as they are in a cluster without an adapter for them.
 
 use std::sync::Arc;
 
@@ -14,19 +14,25 @@ use k8s_openapi::apimachinery::pkg::api::resource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use weft_api::quantity::Quantity;
 
+use super::calls;
 use super::ratio::{Proposal, Tolerances, Wanted, propose, samples};
 use crate::indexer::Cached;
 use crate::pod::Pod;
-use crate::usage::Usage;
+use crate::usage::{Calls, Usage};
+use crate::view::View;
 
 /// What sizes are made from.
 pub struct Facts<'a> {
     pub namespace: &'a str,
     /// Wanted of the target.
     pub replicas: i64,
+    /// There, as the target's status has it.
+    pub observed: i64,
     /// Those that the target selects.
     pub pods: Vec<Arc<Cached<Pod>>>,
     pub usage: &'a Usage,
+    pub calls: Option<&'a Calls>,
+    pub view: &'a View,
     pub tolerances: Tolerances,
     pub now: Timestamp,
 }
@@ -106,8 +112,16 @@ pub fn read(metric: &MetricSpec, facts: &Facts<'_>) -> Result<Answer, Fault> {
                 },
             })
         }
+        "Pods" if let Some(source) = &metric.pods => calls::of_pods(source, facts),
+        "Object" if let Some(source) = &metric.object => calls::of_object(source, facts),
         _ => Err(elsewhere(metric, facts.namespace)),
     }
+}
+
+/// In thousandths.
+pub(super) fn milli(amount: &resource::Quantity) -> Option<i64> {
+    let quantity: Quantity = amount.0.parse().ok()?;
+    i64::try_from(quantity.milli()).ok()
 }
 
 fn of_usage(
@@ -116,10 +130,6 @@ fn of_usage(
     target: &MetricTarget,
     facts: &Facts<'_>,
 ) -> Result<(Proposal, MetricValueStatus), String> {
-    let milli = |amount: &resource::Quantity| -> Option<i64> {
-        let quantity: Quantity = amount.0.parse().ok()?;
-        i64::try_from(quantity.milli()).ok()
-    };
     let wanted = target.average_value.as_ref().and_then(milli);
     let percent = target.average_utilization.map(i64::from);
     let what = match (wanted, percent) {
@@ -183,31 +193,6 @@ fn shown(resource: &str, milli: i64) -> String {
 
 /// What is said of a metric of an API that is not there.
 fn elsewhere(metric: &MetricSpec, namespace: &str) -> Fault {
-    const CUSTOM: &str = "unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered";
-    if let ("Pods", Some(source)) = (&*metric.type_, &metric.pods) {
-        let message = format!("unable to get metric {}: {CUSTOM}", source.metric.name);
-        return Fault {
-            reason: "FailedGetPodsMetric",
-            told: format!("failed to get pods metric value: {message}"),
-            message,
-        };
-    }
-    if let ("Object", Some(source)) = (&*metric.type_, &metric.object) {
-        let (name, object) = (&source.metric.name, &source.described_object);
-        let message = format!(
-            "unable to get metric {name} on {} {namespace}/{}: {CUSTOM}",
-            object.kind, object.name
-        );
-        let told = match source.target.type_.as_str() {
-            "AverageValue" => format!("failed to get {name} object metric: {message}"),
-            _ => message.clone(),
-        };
-        return Fault {
-            reason: "FailedGetObjectMetric",
-            told: format!("failed to get object metric value: {told}"),
-            message,
-        };
-    }
     if let ("External", Some(source)) = (&*metric.type_, &metric.external) {
         let name = &source.metric.name;
         let selector = shown_selector(source.metric.selector.as_ref());
@@ -233,7 +218,7 @@ fn elsewhere(metric: &MetricSpec, namespace: &str) -> Fault {
 }
 
 /// As Go shows one in a sentence.
-fn shown_selector(selector: Option<&LabelSelector>) -> String {
+pub(super) fn shown_selector(selector: Option<&LabelSelector>) -> String {
     let Some(selector) = selector else {
         return "nil".to_owned();
     };

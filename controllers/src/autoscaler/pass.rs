@@ -99,6 +99,10 @@ impl<'a> Pass<'a> {
             i64::from(spec.max_replicas),
         );
         let was_emptied = self.holds(SCALED_TO_ZERO);
+        let is_woken = was_emptied && current > 0;
+        if is_woken {
+            self.wake(current);
+        }
         let decision = if current == 0 && (!was_emptied || (min == 0 && !self.has_outer_metrics()))
         {
             let message = "scaling is disabled since the replica count of the target is zero";
@@ -120,6 +124,11 @@ impl<'a> Pass<'a> {
                     return Some(self.finish(None));
                 }
                 Measured::Size(wanted, metric, metrics) => {
+                    let wanted = if is_woken {
+                        wanted.max(current)
+                    } else {
+                        wanted
+                    };
                     let reason = match wanted {
                         _ if wanted > current => format!("{metric} above target"),
                         _ if wanted < current => "All metrics below target".to_owned(),
@@ -147,6 +156,17 @@ impl<'a> Pass<'a> {
         let rescale = (decision.replicas != current).then(|| self.rescale(&target, &decision, min));
         self.tell_size(current, decision.replicas, decision.metrics);
         Some(self.finish(rescale))
+    }
+
+    /// Somebody who called it brought the target back. That is a size that was wanted, though no metric may tell of it yet.
+    fn wake(&mut self, current: i64) {
+        self.past.recommend(self.cx.now, current);
+        if self.row.body.spec.behavior.is_some() {
+            self.past.rescale(self.cx.now, 0, current);
+        }
+        self.status.last_scale_time = Some(stamp(self.cx.now));
+        let message = "the HPA controller did not scale the workload to zero";
+        self.set(SCALED_TO_ZERO, false, "NotScaledToZero", message);
     }
 
     fn decide(&self, replicas: i64, reason: &str) -> Decision {
@@ -178,11 +198,17 @@ impl<'a> Pass<'a> {
         let Some(usage) = self.cx.usage else {
             return Measured::NotYet;
         };
+        if self.cx.calls.is_none() && self.row.body.goes_by_calls() {
+            return Measured::NotYet;
+        }
         let facts = Facts {
             namespace: &self.row.key.namespace,
             replicas: target.scale.replicas,
+            observed: target.scale.observed,
             pods,
             usage,
+            calls: self.cx.calls,
+            view: self.view,
             tolerances: self.tolerances(),
             now: self.cx.now,
         };

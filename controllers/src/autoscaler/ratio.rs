@@ -55,7 +55,8 @@ pub struct Tolerances {
 }
 
 impl Tolerances {
-    fn allow(&self, ratio: f64) -> bool {
+    /// Whether a ratio is as good as one.
+    pub fn allow(&self, ratio: f64) -> bool {
         (1.0 - self.down..=1.0 + self.up).contains(&ratio)
     }
 }

@@ -82,6 +82,7 @@ impl World {
             kinds: &Registry::builtin(),
             last_failure: None,
             usage: None,
+            calls: None,
             past: &Past::default(),
         };
         let writes = (CONTROLLER.reconcile)(&self.0.view, key, &cx).writes;

@@ -1,9 +1,11 @@
 //! `autoscaling`: HorizontalPodAutoscalers. Stored as `v2`; `v1` is a spelling with one metric in its fields, and the rest in
 //! annotations.
 
+pub mod calls;
 mod columns;
 mod v1;
 mod validation;
+pub mod wake;
 
 use std::sync::{Arc, LazyLock};
 

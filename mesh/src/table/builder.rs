@@ -182,6 +182,10 @@ impl TableBuilder {
                 source_ranges: spec.source_ranges,
             }),
             routes,
+            wakes: spec.wakes,
+            activity: before
+                .as_ref()
+                .map_or_else(Arc::default, |before| Arc::clone(&before.activity)),
             budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
         };
         self.table.services.set(index.0, Arc::new(service));

@@ -33,6 +33,8 @@ pub struct ServiceSpec {
     pub affinity: Option<Duration>,
     /// Where the endpoints are that this node's callers prefer, if they do (`trafficDistribution`).
     pub preferred: BTreeSet<IpAddr>,
+    /// Where it has no endpoint, a call has one made: it is held meanwhile (`hold.rs`).
+    pub wakes: bool,
     /// What its slices say for names.
     pub names: Vec<Arc<SliceNames>>,
 }

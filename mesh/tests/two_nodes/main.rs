@@ -5,5 +5,6 @@ mod exposed;
 mod faults;
 mod gateway;
 mod gateway_streams;
+mod held;
 mod streams;
 mod world;

@@ -1,10 +1,13 @@
-//! `weft why`: what each node has against a pod.
+//! `weft why`: what each node has against a pod, and what an autoscaler has against another size.
 //!
 //! Asks the cluster for what placement knows (nodes, pods, namespaces, services), and runs placement's own rules on it here. So it
 //! tells of now, of pods that run as of those that wait, and costs the server four lists.
 
+mod autoscaler;
+
 use std::fmt::Write as _;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use kube::api::{Api, ListParams};
 use weft_scheduler::{NodeFacts, PodFacts, Snapshot};
@@ -17,7 +20,7 @@ const NODES_SHOWN_MAX: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Name of the pod, as web-1 or pod/web-1
+    /// Name of the pod, as web-1 or pod/web-1; or an autoscaler, as hpa/web
     #[arg(value_name = "POD")]
     pod: String,
     /// In this namespace [default: the one of the kubeconfig]
@@ -42,6 +45,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .namespace
         .as_deref()
         .unwrap_or(client.default_namespace());
+    let kinds = [
+        "hpa/",
+        "horizontalpodautoscaler/",
+        "horizontalpodautoscalers/",
+    ];
+    if let Some(name) = kinds.iter().find_map(|kind| name.strip_prefix(kind)) {
+        let all: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), namespace);
+        let failed =
+            |error: kube::Error| api_failure(format!("cannot read autoscaler {name}"), &error);
+        let found = all.get(name).await.map_err(failed)?;
+        stdout::text(&autoscaler::explain(&found))?;
+        return Ok(());
+    }
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let failed = |error: kube::Error| api_failure(format!("cannot read pod {name}"), &error);
     let pod = pods.get(name).await.map_err(failed)?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{BACKOFF_MAX, BACKOFF_MIN, REST, REST_MAX};
+use super::{BACKOFF_MAX, BACKOFF_MIN, REST, REST_FIRST, REST_MAX};
 
 #[derive(Debug)]
 pub struct Queue<K> {
@@ -155,7 +155,7 @@ impl<K: Ord + Clone> Queue<K> {
         let Some(running) = self.running.remove(&key) else {
             return;
         };
-        let pause = REST.saturating_mul(running.streak.saturating_add(1));
+        let pause = REST.saturating_mul(running.streak).max(REST_FIRST);
         let until = now + pause.min(REST_MAX);
         let rest = Rest {
             until,
@@ -264,8 +264,8 @@ mod tests {
                 looks.push(millis);
             }
         }
-        assert_eq!(looks[..5], [0, 20, 60, 120, 200]);
-        assert_eq!(looks.len(), 35, "{looks:?}");
+        assert_eq!(looks[..5], [0, 2, 22, 62, 122]);
+        assert_eq!(looks.len(), 36, "{looks:?}");
         let last = looks[looks.len() - 2..].to_vec();
         assert_eq!(last[1] - last[0], 400);
         // Once quiet, it is as quick as ever, and nothing is remembered of it.
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(queue.pop(now), Some("a"));
         queue.succeed("a", None, now);
         queue.add("a", now);
-        assert_eq!(queue.next_due(), Some(now + REST));
+        assert_eq!(queue.next_due(), Some(now + REST_FIRST));
     }
 
     #[test]

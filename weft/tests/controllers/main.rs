@@ -5,6 +5,7 @@
 mod autoscalers;
 mod behind_services;
 mod budgets;
+mod calls;
 mod cases;
 mod cronjobs;
 mod hostile;

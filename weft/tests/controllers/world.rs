@@ -26,7 +26,7 @@ use weft_apiserver::request::ObjectRef;
 use weft_apiserver::stored;
 use weft_controllers::write::Propagation;
 use weft_controllers::{
-    CONTROLLERS, Change, Cluster, Context, Key, Past, Touched, Usage, View, Write,
+    CONTROLLERS, Calls, Change, Cluster, Context, Key, Past, Touched, Usage, View, Write,
 };
 use weft_kinds::{Kind, KindRef, LEASE, NODE, POD, Registries, Subresource};
 use weft_store::{Mutation, Precondition, Store, Term};
@@ -87,6 +87,8 @@ pub struct World {
     pasts: BTreeMap<Work, Past>,
     /// What pods use.
     pub usage: Usage,
+    /// What is counted of calls.
+    pub calls: Calls,
     notes: mpsc::Receiver<Telling>,
     sender: mpsc::Sender<Telling>,
     /// Every write that was carried out, and every note.
@@ -150,6 +152,7 @@ impl World {
             failures: BTreeMap::new(),
             pasts: BTreeMap::new(),
             usage: Usage::new(),
+            calls: Calls::default(),
             notes,
             sender,
             story: Vec::new(),
@@ -486,6 +489,7 @@ impl World {
             kinds: &kinds,
             last_failure: self.failures.get(&work).map(String::as_str),
             usage: Some(&self.usage),
+            calls: Some(&self.calls),
             past: self.pasts.get(&work).unwrap_or(&nothing),
         };
         let controller = &CONTROLLERS[work.0];

@@ -389,30 +389,25 @@ pub fn strike(agents: &mut [Agent], cluster: &mut Cluster, chance: &mut Chance, 
     let down = agents.iter().filter(|one| !one.is_up || one.is_cut).count();
     let agent = &mut agents[at];
     let is_well = agent.is_up && !agent.is_cut;
+    let may_be = match fault {
+        Fault::NodeLost | Fault::NodeCut => is_well && down < 2,
+        Fault::NodeSlow | Fault::PodFails => true,
+        _ => false,
+    };
+    if !may_be || !cluster.faults.strikes(fault) {
+        return;
+    }
     match fault {
-        Fault::NodeLost if is_well && down < 2 => {
-            if cluster.faults.strikes(fault) {
-                cluster.tell(&format!("node {} is lost", agent.name));
-                agent.end();
-            }
+        Fault::NodeLost => {
+            cluster.tell(&format!("node {} is lost", agent.name));
+            agent.end();
         }
-        Fault::NodeCut if is_well && down < 2 => {
-            if cluster.faults.strikes(fault) {
-                cluster.tell(&format!("node {} is cut off", agent.name));
-                agent.is_cut = true;
-            }
+        Fault::NodeCut => {
+            cluster.tell(&format!("node {} is cut off", agent.name));
+            agent.is_cut = true;
         }
-        Fault::NodeSlow => {
-            if cluster.faults.strikes(fault) {
-                agent.slow_until = cluster.millis() + patience;
-            }
-        }
-        Fault::PodFails => {
-            if cluster.faults.strikes(fault) {
-                agent.fail_one(cluster, chance);
-            }
-        }
-        _ => {}
+        Fault::NodeSlow => agent.slow_until = cluster.millis() + patience,
+        _ => agent.fail_one(cluster, chance),
     }
 }
 

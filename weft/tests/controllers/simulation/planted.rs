@@ -156,23 +156,23 @@ pub fn plant(
                 *writes = all;
             }
         }
-        (Bug::NamespaceEndsEarly, "namespace-controller") => {
+        (Bug::NamespaceEndsEarly, "namespace-controller")
             if writes
                 .iter()
-                .any(|write| matches!(write, Write::Delete { .. }))
-            {
-                let early = Write::Patch {
-                    kind: Arc::clone(&NAMESPACE),
-                    key: key.clone(),
-                    subresource: Some(Subresource::Finalize),
-                    patch_kind: PatchKind::Merge,
-                    patch: json!({"spec": {"finalizers": []}}),
-                    uid: None,
-                    resource_version: None,
-                    note: None,
-                };
-                writes.insert(0, early);
-            }
+                .any(|write| matches!(write, Write::Delete { .. })) =>
+        {
+            let early = Write::Patch {
+                kind: Arc::clone(&NAMESPACE),
+                key: key.clone(),
+                subresource: Some(Subresource::Finalize),
+                patch_kind: PatchKind::Merge,
+                patch: json!({"spec": {"finalizers": []}}),
+                uid: None,
+                resource_version: None,
+                note: None,
+            };
+            writes.insert(0, early);
+        }
         }
         (Bug::OneOwnerGone, "garbage-collector") => {
             for write in writes {
