@@ -173,7 +173,6 @@ pub fn plant(
             };
             writes.insert(0, early);
         }
-        }
         (Bug::OneOwnerGone, "garbage-collector") => {
             for write in writes {
                 let Write::Patch {
