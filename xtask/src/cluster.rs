@@ -204,6 +204,12 @@ impl Cluster {
         progress::read(self.weft(["push"]).arg(component).arg(image)).map(drop)
     }
 
+    /// The same with files besides it, which pods can mount.
+    pub fn push_with_files(&self, component: &Path, files: &Path, image: &str) -> Result<()> {
+        let mut push = self.weft(["push", "--files"]);
+        progress::read(push.arg(files).arg(component).arg(image)).map(drop)
+    }
+
     pub fn apply_file(&self, path: &Path) -> Result<()> {
         progress::read(self.weft(["apply", "-f"]).arg(path)).map(drop)
     }

@@ -30,6 +30,7 @@ mod namespaces;
 mod pods;
 mod protobuf;
 mod reads;
+mod resize;
 mod roles;
 mod servers;
 mod services;
