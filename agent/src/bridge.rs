@@ -146,9 +146,11 @@ pub(crate) fn outbound(
         // What is nobody's of the pod there may be a port of the node.
         let port = localhost_port(&request);
         let is_own = |port: &u16| siblings.serves(*port) || !is_of_node(&mesh, &request, *port);
-        let address = match port.filter(is_own) {
-            Some(port) => Some(siblings.ports.by_port.load().get(&port).copied()),
-            None => asked_address(&request).and_then(&behind).map(Some),
+        let own = port.filter(is_own);
+        let own = own.map(|port| siblings.ports.by_port.load().get(&port).copied());
+        let address = match own {
+            Some(Some(_)) => own,
+            _ => asked_address(&request).and_then(&behind).map(Some).or(own),
         };
         let Some(address) = address else {
             let (call, failures) = (mesh.call(request), failures.clone());
@@ -164,14 +166,19 @@ pub(crate) fn outbound(
     })
 }
 
-/// The pods that are behind ports of the node.
+/// The pods that are behind ports of the node, as a pod sees them that is on its network or not: a loopback address is the node's or the pod's.
 pub(crate) fn host_ports(
     node: &Arc<Node>,
+    on_host: bool,
 ) -> impl Fn(SocketAddr) -> Option<PodAddress> + Send + Sync + 'static + use<> {
     // The node has the workloads whose way out this is.
     let node = Arc::downgrade(node);
     move |at| {
-        let pod = node.upgrade()?.host_ports.behind(Protocol::Tcp, at)?;
+        let node = node.upgrade()?;
+        if at.ip().is_loopback() && !on_host && at.ip() != node.facts.host_ip {
+            return None;
+        }
+        let pod = node.host_ports.behind(Protocol::Tcp, at)?;
         Some(PodAddress {
             ip: pod.ip(),
             port: pod.port(),

@@ -262,7 +262,7 @@ impl Preparing {
             self.siblings.clone(),
             HostAliases::of(pod),
             failures.clone(),
-            bridge::host_ports(&self.node),
+            bridge::host_ports(&self.node, host_ports::is_on_host(pod)),
         );
         let setup = Setup {
             config: WorkloadConfig {
