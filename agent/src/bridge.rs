@@ -15,6 +15,7 @@
 use crate::failures::{Asked, Failures};
 use crate::guest::Guest;
 use crate::host_aliases::HostAliases;
+use crate::node::Node;
 use crate::sockets::heard;
 use crate::translate::REQUEST_TIMEOUT_DEFAULT;
 use arc_swap::ArcSwap;
@@ -22,7 +23,7 @@ use futures::TryFutureExt;
 use futures::future::Either;
 use http::{Request, Response};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use weft_call::{CallContext, Failure, FailureKind};
@@ -138,25 +139,59 @@ pub(crate) fn outbound(
     siblings: Siblings,
     aliases: HostAliases,
     failures: Arc<Failures>,
+    behind: impl Fn(SocketAddr) -> Option<PodAddress> + Send + Sync + 'static,
 ) -> Outbound {
     Outbound::from_fn(move |mut request: Request<Body>| {
         aliases.direct(&mut request);
         // What is nobody's of the pod there may be a port of the node.
         let port = localhost_port(&request);
         let is_own = |port: &u16| siblings.serves(*port) || !is_of_node(&mesh, &request, *port);
-        let Some(port) = port.filter(is_own) else {
+        let own = port.filter(is_own);
+        let own = own.map(|port| siblings.ports.by_port.load().get(&port).copied());
+        let address = match own {
+            Some(Some(_)) => own,
+            _ => asked_address(&request).and_then(&behind).map(Some).or(own),
+        };
+        let Some(address) = address else {
             let (call, failures) = (mesh.call(request), failures.clone());
             return Either::Left(
                 call.inspect_err(move |failure| failures.record_failed_call(failure)),
             );
         };
-        let address = siblings.ports.by_port.load().get(&port).copied();
         let mesh = mesh.clone();
         Either::Right(async move {
             let address = address.ok_or_else(|| Failure::from(FailureKind::Unreachable))?;
             mesh.call_attached(address, request).await
         })
     })
+}
+
+/// The pods that are behind ports of the node, as a pod sees them that is on its network or not: a loopback address is the node's or the pod's.
+pub(crate) fn host_ports(
+    node: &Arc<Node>,
+    on_host: bool,
+) -> impl Fn(SocketAddr) -> Option<PodAddress> + Send + Sync + 'static + use<> {
+    // The node has the workloads whose way out this is.
+    let node = Arc::downgrade(node);
+    move |at| {
+        let node = node.upgrade()?;
+        if at.ip().is_loopback() && !on_host && at.ip() != node.facts.host_ip {
+            return None;
+        }
+        let pod = node.host_ports.behind(Protocol::Tcp, at)?;
+        Some(PodAddress {
+            ip: pod.ip(),
+            port: pod.port(),
+        })
+    }
+}
+
+/// The address that a request is for, where it names one.
+fn asked_address<B>(request: &Request<B>) -> Option<SocketAddr> {
+    let authority = request.uri().authority()?;
+    let port = authority.port_u16().unwrap_or(80);
+    let host = authority.host().trim_matches(['[', ']']);
+    Some(SocketAddr::new(host.parse().ok()?, port))
 }
 
 /// Makes of what the mesh knows of a call what a guest is told. Returns when the caller stops waiting.

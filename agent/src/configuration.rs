@@ -4,7 +4,7 @@
 //! Invariants: what was asked for and is absent does not exist; whether that is an error, readers decide. Values of Secrets
 //! never reach a message.
 
-use crate::volumes::{self, CertificateWish, Claimed, Credential, TokenWish};
+use crate::volumes::{self, CertificateWish, Claim, Credential, TokenWish};
 use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, ListParams};
@@ -18,7 +18,7 @@ pub struct Configuration {
     pub tokens: BTreeMap<TokenWish, String>,
     pub certificates: BTreeMap<CertificateWish, Credential>,
     /// By the name of the PersistentVolumeClaim.
-    pub claims: BTreeMap<String, Claimed>,
+    pub claims: BTreeMap<String, Claim>,
     /// All of the cluster's, where somebody names one.
     pub trust_bundles: Vec<ClusterTrustBundle>,
 }

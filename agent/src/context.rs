@@ -5,6 +5,7 @@
 //!
 //! Left to others: streams of clients (`session`), hooks and probes, which component a command is (`toolbox`).
 
+use crate::cgroup::{self, Held};
 use crate::console::Console;
 use crate::downward::Downward;
 use crate::guest::Guest;
@@ -18,6 +19,7 @@ use crate::toolbox::{self, NotFound, Toolbox, Whose};
 use crate::volumes::Mount;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +62,8 @@ pub(crate) struct LateRoot {
     pub(crate) mounts: Vec<(Mount, Volume)>,
     /// Files of volumes that are mounted by themselves.
     pub(crate) placed: Vec<Placed>,
+    /// What the container is held to now.
+    pub(crate) held: Mutex<Held>,
     pub(crate) made: OnceCell<Root>,
 }
 
@@ -87,7 +91,8 @@ impl LateRoot {
         let (container, _) = container.ok_or("the container is gone")?;
         let mounts: Vec<Mount> = self.mounts.iter().map(|(mount, _)| mount.clone()).collect();
         let placed = self.placed.clone();
-        let contents = root_files::contents(at, &container, &mounts, placed, node.names());
+        let (names, held) = (node.names(), *self.held.lock());
+        let contents = root_files::contents(at, &container, &mounts, placed, names, held);
         let contents = contents.map_err(|error| error.to_string())?;
         let (uid, name) = (pod.uid(), self.container.as_str());
         let made = node.roots.make(uid, name, self.restart, contents).await;
@@ -150,6 +155,25 @@ impl Context {
             network: Sockets::network_for(node, &self.uid),
         };
         self.exec_by(&node.toolbox, allowed, session, stdio).await
+    }
+
+    /// Has the container use what it is held to from now on, and tells it so in the files of `root`, if it has one.
+    ///
+    /// # Errors
+    /// A sentence when it keeps what it has.
+    pub(crate) async fn resize(&self, held: Held, root: Option<Root>) -> Result<(), String> {
+        let resized = self.guest.resize(held.to).await;
+        resized.map_err(|error| error.to_string())?;
+        if let Some(late) = &self.late {
+            *late.held.lock() = held;
+        }
+        if let Some(root) = root
+            && let Err(error) = root.tell(cgroup::PATH, cgroup::files(held)).await
+        {
+            // It has what it was given, and cannot read so.
+            tracing::warn!(uid = self.uid, %error, "files of a container's limits stay as they are");
+        }
+        Ok(())
     }
 
     async fn exec_by(

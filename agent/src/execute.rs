@@ -15,25 +15,30 @@
 //! the worker ended nothing of its pod is left: no attachment, address, identity, task or log.
 
 use crate::bridge::Siblings;
+use crate::cgroup::Held;
 use crate::deletion::delete_after_status;
+use crate::events::Severity;
 use crate::hooks::{self, Hook};
+use crate::host_ports::{self, Taken};
 use crate::mailbox::{Mailbox, Message, Started};
 use crate::node::Node;
 use crate::plan::{self, Action, Event, ProbeKind};
 use crate::pod_events::{HookKind, PodEvents};
 use crate::pod_report::{self, PodReport};
-use crate::pod_state::{Phase, PodState, Stage, StartFailure, StopReason};
+use crate::pod_state::{Phase, PodState, Stage, StartFailure, StopReason, later};
 use crate::pod_view::PodView;
 use crate::prepare::{Prepared, Preparing};
 use crate::probes;
+use crate::resize::{self, Change, Decided, Request, Resize};
 use crate::run::{self, Home, Launched, PreStop, Slot, Which};
 use crate::sockets::Lodging;
-use crate::status;
+use crate::status::{self, Ips};
+use crate::sysctl;
 use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +63,15 @@ pub(crate) enum Wish {
 /// One pod of this node. See the module's promise.
 pub(crate) struct Worker {
     home: Home,
+    /// With the amounts that it was given.
     pod: Arc<Pod>,
+    /// As it is in the API.
+    asked: Arc<Pod>,
+    resize: Resize,
+    /// Containers that are being given other amounts.
+    resizing: BTreeSet<usize>,
+    /// When there may be room for what is waited for, or what failed may not fail.
+    resize_at: Option<Timestamp>,
     wanted: Wanted,
     state: PodState,
     ip: Option<IpAddr>,
@@ -81,10 +94,20 @@ impl Worker {
         sender: mpsc::Sender<(Arc<str>, Message)>,
     ) -> Self {
         let wanted = Wanted::from_pod(&pod);
-        let state = PodState::adopt(&wanted, &pod, Timestamp::now());
+        let mut state = PodState::adopt(&wanted, &pod, Timestamp::now());
         let slots = wanted.containers.iter().map(|_| Slot::default()).collect();
         let told = PodReport::adopt(&pod);
-        let pod = lean(pod);
+        let resize = Resize::adopt(&pod);
+        if state.stage == Stage::Active && !state.is_over() {
+            match admit(&node, &uid, &pod) {
+                Ok(()) => node
+                    .shares
+                    .set(&uid, Request::of(&resize.given(pod.clone()))),
+                Err((reason, message)) => state.refuse(reason, message),
+            }
+        }
+        let asked = lean(pod);
+        let pod = resize.given(asked.clone());
         let (siblings, tasks) = (Siblings::default(), TaskTracker::new());
         if let Some(ip) = ip {
             let lodging = Lodging {
@@ -104,6 +127,10 @@ impl Worker {
                 tasks,
             },
             pod,
+            asked,
+            resize,
+            resizing: BTreeSet::new(),
+            resize_at: None,
             wanted,
             state,
             ip,
@@ -124,10 +151,14 @@ impl Worker {
 
     /// When [`Worker::tick`] is due though nothing happens.
     pub(crate) fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
-        self.state.next_wake(&self.wanted, now)
+        let wake = self.state.next_wake(&self.wanted, now);
+        wake.into_iter().chain(self.resize_at).min()
     }
 
     pub(crate) fn tick(&mut self) {
+        if self.resize_at.is_some_and(|at| at <= Timestamp::now()) {
+            self.reconsider();
+        }
         self.step(Event::Tick);
     }
 
@@ -136,7 +167,9 @@ impl Worker {
             Wish::Is(pod) => {
                 let is_written = self.home.node.publisher.has_sent(PodView(&pod).uid());
                 self.told.compare(&pod, is_written);
-                self.pod = lean(pod);
+                self.asked = lean(pod);
+                self.pod = self.resize.given(self.asked.clone());
+                self.reconsider();
                 let (node, uid) = (&self.home.node, PodView(&self.pod).uid());
                 node.sockets().renew(uid, &self.pod);
                 node.volumes.pod_changed(&self.pod);
@@ -191,6 +224,11 @@ impl Worker {
                 exit,
             } if self.is_current(container, run) => {
                 self.slots[container].ended(&self.home);
+                self.resizing.remove(&container);
+                let name = self.wanted.containers.get(container);
+                if let Some(wanted) = name {
+                    self.resize.ended(&wanted.name);
+                }
                 match self.unhooked.remove(&container) {
                     // It was stopped because its hook has failed: that is what is told.
                     Some(message) => {
@@ -217,7 +255,14 @@ impl Worker {
                 run,
                 report,
             } if self.is_current(container, run) => self.probed(container, report),
+            Message::Resized {
+                container,
+                run,
+                amounts,
+                result,
+            } if self.is_current(container, run) => self.resized(container, *amounts, result),
             Message::Prepared { .. }
+            | Message::Resized { .. }
             | Message::Exited { .. }
             | Message::Hooked { .. }
             | Message::Probed { .. } => {}
@@ -232,6 +277,27 @@ impl Worker {
     fn step(&mut self, event: Event) {
         let now = Timestamp::now();
         let was = self.state.clone();
+        let mut ends = self.act(event, now);
+        for container in self.due_restarts() {
+            ends |= self.act(Event::Resized { container }, now);
+        }
+        self.resize_in_place();
+        self.settle_resize();
+        self.events().backing_off(&was, &self.state);
+        if self.state.is_over() && self.state.is_idle() {
+            self.release();
+        }
+        self.report(now);
+        if ends {
+            let node = &self.home.node;
+            let (link, publisher) = (node.link.clone(), node.publisher.clone());
+            let deletion = delete_after_status(link, publisher, self.pod.clone());
+            self.home.tasks.spawn(deletion);
+        }
+    }
+
+    /// Takes one event; whether the pod's object is to go.
+    fn act(&mut self, event: Event, now: Timestamp) -> bool {
         let mut ends = false;
         for action in plan::step(&mut self.state, &self.wanted, event, now) {
             match action {
@@ -241,20 +307,150 @@ impl Worker {
                     grace,
                     reason,
                 } => self.stop(container, grace, reason),
-                // After the report below.
+                // After the report.
                 Action::Delete => ends = true,
             }
         }
-        self.events().backing_off(&was, &self.state);
-        if self.state.is_over() && self.state.is_idle() {
-            self.release_address();
+        ends
+    }
+
+    /// Gives the pod what it asks for, if there is room, and says what came of it.
+    fn reconsider(&mut self) {
+        self.resize_at = None;
+        if self.state.stage != Stage::Active || self.state.is_over() {
+            return;
         }
-        self.report(now);
-        if ends {
-            let node = &self.home.node;
-            let (link, publisher) = (node.link.clone(), node.publisher.clone());
-            let deletion = delete_after_status(link, publisher, self.pod.clone());
-            self.home.tasks.spawn(deletion);
+        let (node, uid) = (&self.home.node, &self.home.mailbox.uid);
+        let capacity = Request {
+            cpu_millis: node.facts.allocatable_cpu_millis,
+            memory_bytes: node.facts.allocatable_memory_bytes,
+        };
+        let (room, now) = (node.shares.room(uid, capacity), Timestamp::now());
+        let decided = self.resize.decide(&self.asked, room, now);
+        let (severity, reason, words) = match decided {
+            Decided::Nothing => {
+                self.look_again(now);
+                return;
+            }
+            Decided::Allocated => {
+                node.shares.set(uid, Request::of(&self.asked));
+                self.pod = self.asked.clone();
+                (Severity::Normal, "ResizeStarted", "Pod resize started")
+            }
+            Decided::Deferred => (Severity::Warning, "ResizeDeferred", "Pod resize Deferred"),
+            Decided::Infeasible => (
+                Severity::Warning,
+                "ResizeInfeasible",
+                "Pod resize Infeasible",
+            ),
+        };
+        let error = match decided {
+            Decided::Allocated => "",
+            _ => self.resize.lacks().unwrap_or_default(),
+        };
+        let words = format!("{words}: {}", resize::summary(&self.asked, error));
+        self.events().resized(severity, reason, words);
+        self.look_again(now);
+    }
+
+    fn look_again(&mut self, now: Timestamp) {
+        if self.resize.waits() || self.resize.failure().is_some() {
+            self.resize_at = Some(later(now, resize::AGAIN_AFTER));
+        }
+    }
+
+    fn runs(&self, index: usize) -> bool {
+        let state = self.state.containers.get(index);
+        state.is_some_and(|state| matches!(state.phase, Phase::Running { .. }))
+    }
+
+    fn due(&self) -> Vec<(usize, Change)> {
+        if self.state.stage != Stage::Active {
+            return Vec::new();
+        }
+        let containers = PodView(&self.pod).containers().into_iter().enumerate();
+        let due = containers.filter(|(index, _)| self.runs(*index));
+        due.filter_map(|(index, (container, _))| Some((index, self.resize.due(&container)?)))
+            .collect()
+    }
+
+    fn due_restarts(&self) -> Vec<usize> {
+        let due = self.due().into_iter();
+        due.filter(|(_, change)| *change == Change::Restart)
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Has containers that run come to what they were given.
+    fn resize_in_place(&mut self) {
+        // What failed is tried again when its time has come.
+        if self.resize_at.is_some() && self.resize.failure().is_some() {
+            return;
+        }
+        for (index, change) in self.due() {
+            let Change::InPlace(amounts) = change else {
+                continue;
+            };
+            if self.resizing.contains(&index) {
+                continue;
+            }
+            let (Some(context), Some((container, _))) =
+                (self.slots[index].context(), self.container(index))
+            else {
+                continue;
+            };
+            let node = self.home.node.clone();
+            let held = Held::of(&node.facts, &container).map_err(|error| error.to_string());
+            let root = node.roots.of(PodView(&self.pod).uid(), &container.name);
+            let (mailbox, run) = (self.home.mailbox.clone(), self.slots[index].run());
+            self.resizing.insert(index);
+            self.home.tasks.spawn(async move {
+                let result = match held {
+                    Ok(held) => context.resize(held, root).await,
+                    Err(why) => Err(why),
+                };
+                mailbox
+                    .send(Message::Resized {
+                        container: index,
+                        run,
+                        amounts: Box::new(amounts),
+                        result,
+                    })
+                    .await;
+            });
+        }
+    }
+
+    fn resized(&mut self, index: usize, amounts: ResourceRequirements, result: Result<(), String>) {
+        self.resizing.remove(&index);
+        let Some(name) = self.wanted.containers.get(index) else {
+            return;
+        };
+        let name = name.name.clone();
+        let before = self.resize.failure().map(str::to_owned);
+        self.resize.applied(&name, amounts, result);
+        if let Some(error) = self.resize.failure()
+            && before.as_deref() != Some(error)
+        {
+            let words = resize::summary(&self.asked, error);
+            let words = format!("Pod resize error: {words}");
+            self.events()
+                .resized(Severity::Warning, "ResizeError", words);
+        }
+        self.look_again(Timestamp::now());
+        self.step(Event::Tick);
+    }
+
+    /// Says so when all that was given is there.
+    fn settle_resize(&mut self) {
+        let mut containers = self.state.containers.iter();
+        let is_between = containers
+            .any(|container| matches!(container.phase, Phase::Starting | Phase::Stopping { .. }));
+        if !is_between && self.resize.settle() {
+            let words = resize::summary(&self.pod, "");
+            let words = format!("Pod resize completed: {words}");
+            self.events()
+                .resized(Severity::Normal, "ResizeCompleted", words);
         }
     }
 
@@ -315,6 +511,7 @@ impl Worker {
     fn launch(&mut self, which: Which, prepared: Prepared) {
         let index = which.container;
         let Some(ip) = self.ip else { return };
+        let as_prepared = prepared.container.clone();
         let launched = run::launch(&self.home, PodView(&self.pod), ip, which, prepared);
         let Launched {
             running,
@@ -327,6 +524,7 @@ impl Worker {
             Err(why) => return self.not_started(index, StartFailure::Config, why),
         };
         self.slots[index].started(running);
+        self.resize.started(&as_prepared);
         let started = Started {
             serving,
             image_id,
@@ -473,10 +671,14 @@ impl Worker {
 
     /// Tells the API server and the node's readers how the pod is, if that is news.
     fn report(&mut self, now: Timestamp) {
+        let reported_ip = self.reported_ip();
         let (node, pod) = (&self.home.node, &self.pod);
-        let host_ip = node.facts.host_ip;
         let told = &mut self.told;
-        let status = told.status(pod, &self.wanted, &self.state, self.ip, host_ip, now);
+        let ips = Ips {
+            pod: reported_ip,
+            host: node.facts.host_ip,
+        };
+        let status = told.status(pod, &self.wanted, &self.state, &self.resize, ips, now);
         let record = pod_report::record(PodView(pod), &self.state, &self.slots, self.ip, &status);
         node.registry.set(PodView(pod), record);
         if !self.gone && told.is_news(&status) {
@@ -484,9 +686,21 @@ impl Worker {
         }
     }
 
-    fn release_address(&mut self) {
+    /// What others know the pod by: on the node's network it is where the node is.
+    fn reported_ip(&self) -> Option<IpAddr> {
+        let node = self.home.node.facts.host_ip;
+        let of_node = host_ports::address(PodView(&self.pod), node);
+        self.ip.map(|ip| of_node.unwrap_or(ip))
+    }
+
+    /// What it has of the node is for others from now on.
+    fn release(&mut self) {
+        let (node, uid) = (&self.home.node, &self.home.mailbox.uid);
+        node.shares.remove(uid);
+        node.host_ports.release(uid);
+        node.volumes.let_go(uid);
         if let Some(ip) = self.ip.take() {
-            self.home.node.addresses.lock().release(ip);
+            node.addresses.lock().release(ip);
         }
     }
 
@@ -498,7 +712,7 @@ impl Worker {
         // Before its address can be another's.
         let node = &self.home.node;
         node.sockets().remove(&node.mesh, PodView(&self.pod).uid());
-        self.release_address();
+        self.release();
         let (node, pod) = (&self.home.node, PodView(&self.pod));
         node.registry.remove(pod);
         if self.gone {
@@ -522,6 +736,22 @@ impl Worker {
         // The containers of a pod that is taken up again are started anew.
         node.roots.remove_pod(pod.uid()).await;
     }
+}
+
+/// Whether the node takes a pod that was bound to it, and if not, why: a reason, and words.
+fn admit(node: &Node, uid: &Arc<str>, pod: &Pod) -> Result<(), (&'static str, String)> {
+    let view = PodView(pod);
+    let refused = match sysctl::refused(view) {
+        Some(why) => (sysctl::FORBIDDEN, why),
+        None => match node.host_ports.claim(uid, view) {
+            Ok(()) => return Ok(()),
+            Err(Taken) => (host_ports::TAKEN, host_ports::TAKEN_WORDS.to_owned()),
+        },
+    };
+    let (reason, words) = &refused;
+    node.recorder
+        .pod(pod, None, Severity::Warning, reason, words.clone());
+    Err(refused)
 }
 
 /// A pod without its status, which would be the larger part of an idle one and is known here better.

@@ -15,6 +15,7 @@ pub(crate) fn served(reason: StopReason) -> Exit {
         StopReason::Startup => (137, "Error", Some("failed its startup probe")),
         StopReason::PostStart => (137, "Error", Some("its postStart hook failed")),
         StopReason::DeadlineExceeded => (143, "Error", None),
+        StopReason::Resize => (137, "Error", Some("it was given other amounts")),
     };
     Exit {
         code,
@@ -65,7 +66,12 @@ pub(crate) fn command(exit: &weft_runtime::Exit, why: Option<StopReason>) -> Exi
         (Ran::Stopped, Some(StopReason::MainsDone)) => 0,
         (
             Ran::Stopped,
-            Some(StopReason::Liveness | StopReason::Startup | StopReason::PostStart),
+            Some(
+                StopReason::Liveness
+                | StopReason::Startup
+                | StopReason::PostStart
+                | StopReason::Resize,
+            ),
         ) => 137,
         _ => exit.code(),
     };

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use weft_call::Failure;
 use weft_runtime::worker::RemoteWorkload;
-use weft_runtime::{Artifact, Body, Engine, Exit, Limits, Session, Stdio, Usage, Workload};
+use weft_runtime::{
+    Allotment, Artifact, Body, Engine, Exit, Limits, ResizeError, Session, Stdio, Usage, Workload,
+};
 
 use crate::identity::Chain;
 
@@ -62,6 +64,17 @@ impl Guest {
                 let ran = workload.session(engine, artifact, session, stdio).await;
                 ran.map_err(|error| Chain(&error).to_string())
             }
+        }
+    }
+
+    /// Gives it other amounts of memory and CPU from now on.
+    ///
+    /// # Errors
+    /// As [`Workload::resize`].
+    pub async fn resize(&self, to: Allotment) -> Result<(), ResizeError> {
+        match self {
+            Self::Here(workload) => workload.resize(to),
+            Self::Apart(workload) => workload.resize(to).await,
         }
     }
 

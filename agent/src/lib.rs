@@ -20,6 +20,7 @@
 
 pub mod addresses;
 pub mod bridge;
+mod cgroup;
 pub mod config_error;
 pub mod configuration;
 mod console;
@@ -36,6 +37,7 @@ pub mod guest;
 pub mod heartbeat;
 mod hooks;
 mod host_aliases;
+mod host_ports;
 pub mod http;
 pub mod identity;
 pub mod image;
@@ -60,6 +62,7 @@ pub mod probes;
 mod properties;
 pub mod publisher;
 pub mod registry;
+mod resize;
 mod root_files;
 pub mod roots;
 mod run;
@@ -69,6 +72,7 @@ pub mod sockets;
 pub mod status;
 mod streams;
 pub mod sync;
+mod sysctl;
 pub mod toolbox;
 pub mod topology;
 pub mod translate;
@@ -83,6 +87,7 @@ use crate::addresses::Addresses;
 use crate::events::Recorder;
 use crate::grants::Grants;
 use crate::heartbeat::{Facts, Heartbeat};
+use crate::host_ports::HostPorts;
 use crate::identity::{Chain, IdentityError, NodeIdentity, Server, Serving, Workloads};
 use crate::image::Images;
 use crate::logs::Logs;
@@ -90,6 +95,7 @@ use crate::node::Node;
 use crate::node_facts::NodeFacts;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
+use crate::resize::Shares;
 use crate::roots::Roots;
 use crate::session::Sessions;
 use crate::sockets::Sockets;
@@ -303,10 +309,13 @@ impl Agent {
             identities,
             grants,
             resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
             topology,
             registry: Registry::default(),
             sockets: Sockets::default(),
             addresses: Mutex::new(Addresses::new(&cidr)?),
+            shares: Shares::default(),
+            host_ports: HostPorts::default(),
             next_core: AtomicUsize::new(0),
         });
         rest.spawn({

@@ -3,6 +3,7 @@
 use crate::pod_state::Exit;
 use crate::prepare::{Prepared, Refusal};
 use crate::probes;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -23,6 +24,13 @@ pub(crate) enum Message {
         container: usize,
         run: u64,
         started: Box<Started>,
+        result: Result<(), String>,
+    },
+    /// It has other amounts now, or keeps those that it had, for a reason.
+    Resized {
+        container: usize,
+        run: u64,
+        amounts: Box<ResourceRequirements>,
         result: Result<(), String>,
     },
     Probed {

@@ -5,6 +5,7 @@
 use crate::addresses::Addresses;
 use crate::events::Recorder;
 use crate::grants::Grants;
+use crate::host_ports::HostPorts;
 use crate::identity::{Link, Workloads};
 use crate::image::Images;
 use crate::logs::Logs;
@@ -12,6 +13,7 @@ use crate::node_facts::NodeFacts;
 use crate::pod_names;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
+use crate::resize::Shares;
 use crate::roots::Roots;
 use crate::session::Sessions;
 use crate::sockets::Sockets;
@@ -48,24 +50,31 @@ pub struct Node {
     pub topology: Topology,
     /// What this machine's `resolv.conf` said when the node started.
     pub(crate) resolv_conf: String,
+    /// And its `hosts`.
+    pub(crate) hosts: String,
     pub registry: Registry,
     pub(crate) sockets: Sockets,
     pub addresses: Mutex<Addresses>,
+    /// What its pods were given of its CPU and memory.
+    pub(crate) shares: Shares,
+    /// Ports of its own that its pods have.
+    pub(crate) host_ports: HostPorts,
     /// Spreads commands and probes over the cores.
     pub next_core: AtomicUsize,
 }
 
 impl Node {
-    /// The networks of its pods' sockets.
     /// What the names of its pods depend on.
     pub(crate) fn names(&self) -> pod_names::Around<'_> {
         pod_names::Around {
             domain: &self.trust_domain,
             server: self.topology.dns(),
             of_node: &self.resolv_conf,
+            hosts_of_node: &self.hosts,
         }
     }
 
+    /// The networks of its pods' sockets.
     pub(crate) fn sockets(&self) -> &Sockets {
         &self.sockets
     }

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 pub const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
 /// Smallest memory limit that can be kept: one 64 KiB page of linear memory and the tables beside it.
 pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Smallest limit of CPU that is kept, in thousandths of a core: a millisecond in each tenth of a second, as with a kubelet.
+pub const CPU_MILLIS_MIN: u32 = 10;
 
 /// The facts of a node that containers are configured by.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -65,6 +65,10 @@ pub enum Event {
         probe: ProbeKind,
         healthy: bool,
     },
+    /// The container was given other amounts, which take a restart.
+    Resized {
+        container: usize,
+    },
     /// This node shuts down.
     NodeDrain,
 }
@@ -182,6 +186,15 @@ fn apply(
                 };
             }
         }
+        Event::Resized { container } => {
+            if state.stage == Stage::Active
+                && let Some(current) = state.containers.get_mut(container)
+                && let Phase::Running { .. } = current.phase
+            {
+                let (grace, reason) = (wanted.grace, StopReason::Resize);
+                stop(current, container, grace, reason, actions);
+            }
+        }
         Event::Ended { container, exit } => ended(state, wanted, container, exit, now),
         Event::Probed {
             container,
@@ -202,10 +215,10 @@ fn ended(state: &mut PodState, wanted: &Wanted, container: usize, exit: Exit, no
     ) else {
         return;
     };
-    let (since, for_good) = match &current.phase {
-        Phase::Running { since, .. } => (Some(*since), false),
-        Phase::Stopping { since, reason } => (*since, *reason == StopReason::MainsDone),
-        Phase::Starting => (None, false),
+    let (since, why) = match &current.phase {
+        Phase::Running { since, .. } => (Some(*since), None),
+        Phase::Stopping { since, reason } => (*since, Some(*reason)),
+        Phase::Starting => (None, None),
         Phase::Waiting | Phase::Retrying { .. } | Phase::BackingOff { .. } | Phase::Ended(_) => {
             return;
         }
@@ -216,11 +229,15 @@ fn ended(state: &mut PodState, wanted: &Wanted, container: usize, exit: Exit, no
         finished_at: now,
         container_id: current.container_id.clone(),
     };
-    if !lives_on || for_good || !restarts(wish.role, wanted.restart, &ended.exit) {
+    let for_good = why == Some(StopReason::MainsDone);
+    // However it ended, and whatever the pod says of its restarts.
+    let is_resized = why == Some(StopReason::Resize) && lives_on;
+    let restarts = is_resized || restarts(wish.role, wanted.restart, &ended.exit);
+    if !lives_on || for_good || !restarts {
         current.phase = Phase::Ended(ended);
         return;
     }
-    if node_drains {
+    if node_drains || is_resized {
         current.phase = Phase::BackingOff {
             until: now,
             pause: Duration::ZERO,

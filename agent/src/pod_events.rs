@@ -46,6 +46,7 @@ impl PodEvents<'_> {
                 format!("Container {name} failed startup probe, will be restarted")
             }
             StopReason::PostStart => "FailedPostStartHook".to_owned(),
+            StopReason::Resize => format!("Container {name} resize requires restart"),
             StopReason::PodDeleted
             | StopReason::DeadlineExceeded
             | StopReason::NodeDrain
@@ -89,6 +90,11 @@ impl PodEvents<'_> {
             StartFailure::Config | StartFailure::Create => ("Failed", format!("Error: {why}")),
         };
         self.tell(container, Severity::Warning, reason, words);
+    }
+
+    /// A resize of the pod came that far.
+    pub(crate) fn resized(&self, severity: Severity, reason: &'static str, words: String) {
+        self.recorder.pod(self.pod.0, None, severity, reason, words);
     }
 
     /// Of containers that wait for their next run since `before`.

@@ -4,11 +4,13 @@
 //! | `dnsPolicy` | servers | search |
 //! | --- | --- | --- |
 //! | `ClusterFirst`, `ClusterFirstWithHostNet` | the cluster's | the namespace's, the cluster's |
+//! | `ClusterFirst` with `hostNetwork` | the node's | the node's |
 //! | `Default` | the node's | the node's |
 //! | `None` | none | none |
 //!
 //! `dnsConfig` adds to each of them. The texts are the kubelet's, which programs and tests read, and so are the bounds.
 
+use crate::host_ports;
 use crate::pod_view::PodView;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -31,6 +33,8 @@ pub(crate) struct Around<'a> {
     pub(crate) server: Option<IpAddr>,
     /// The node's own `resolv.conf`.
     pub(crate) of_node: &'a str,
+    /// And its own `hosts`.
+    pub(crate) hosts_of_node: &'a str,
 }
 
 /// What a pod's `resolv.conf` says.
@@ -45,9 +49,15 @@ impl Resolver {
     pub(crate) fn of(pod: PodView<'_>, around: Around<'_>) -> Self {
         let spec = pod.spec();
         let policy = spec.and_then(|spec| spec.dns_policy.as_deref());
+        let follows_node = match policy {
+            Some("Default") => true,
+            Some("None" | "ClusterFirstWithHostNet") => false,
+            // On the node's network the cluster has to be asked for by name.
+            _ => host_ports::is_on_host(pod),
+        };
         let mut found = match policy {
             Some("None") => Self::default(),
-            Some("Default") => Self::read(around.of_node),
+            _ if follows_node => Self::read(around.of_node),
             _ => Self {
                 servers: around.server.iter().map(IpAddr::to_string).collect(),
                 search: Search::of_namespace(pod.namespace(), around.domain).domains,
@@ -134,8 +144,28 @@ fn add<'a>(to: &mut Vec<String>, more: impl Iterator<Item = &'a String>) {
     }
 }
 
-/// A pod's `/etc/hosts`. `hostname` is its own name.
-pub(crate) fn hosts(pod: PodView<'_>, ip: IpAddr, hostname: &str, domain: &str) -> String {
+/// A pod's `/etc/hosts`: its node's, for one on the node's network. `hostname` is its own name.
+pub(crate) fn hosts(pod: PodView<'_>, ip: IpAddr, hostname: &str, around: Around<'_>) -> String {
+    let mut text = match host_ports::is_on_host(pod) {
+        true => format!(
+            "# Kubernetes-managed hosts file (host network).\n{}",
+            around.hosts_of_node
+        ),
+        false => own_hosts(pod, ip, hostname, around.domain),
+    };
+    let aliases = pod.spec().and_then(|spec| spec.host_aliases.as_deref());
+    let aliases = aliases.unwrap_or_default();
+    if !aliases.is_empty() {
+        text += "\n# Entries added by HostAliases.\n";
+    }
+    for alias in aliases {
+        let names = alias.hostnames.as_deref().unwrap_or_default();
+        text += &format!("{}\t{}\n", alias.ip, names.join("\t"));
+    }
+    text
+}
+
+fn own_hosts(pod: PodView<'_>, ip: IpAddr, hostname: &str, domain: &str) -> String {
     let mut text = "# Kubernetes-managed hosts file.\n\
         127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -152,15 +182,6 @@ pub(crate) fn hosts(pod: PodView<'_>, ip: IpAddr, hostname: &str, domain: &str) 
             text += &format!("{ip}\t{hostname}.{subdomain}.{namespace}.svc.{domain}\t{hostname}\n");
         }
         None => text += &format!("{ip}\t{hostname}\n"),
-    }
-    let aliases = spec.and_then(|spec| spec.host_aliases.as_deref());
-    let aliases = aliases.unwrap_or_default();
-    if !aliases.is_empty() {
-        text += "\n# Entries added by HostAliases.\n";
-    }
-    for alias in aliases {
-        let names = alias.hostnames.as_deref().unwrap_or_default();
-        text += &format!("{}\t{}\n", alias.ip, names.join("\t"));
     }
     text
 }
@@ -195,6 +216,7 @@ mod tests {
         Around {
             domain: "cluster.local",
             server: "10.43.0.10".parse().ok(),
+            hosts_of_node: "192.0.2.7\tmachine\n",
             of_node: "# the node's\nnameserver 192.0.2.53\ndomain old.example\nsearch example.com example.org\noptions edns0\n",
         }
     }
@@ -249,6 +271,27 @@ mod tests {
     }
 
     #[test]
+    fn on_the_nodes_network_names_are_the_nodes() {
+        let aliases = json!([{"ip": "192.0.2.9", "hostnames": ["db"]}]);
+        let pod = pod(json!({"hostNetwork": true, "hostAliases": aliases}));
+        let ip = "192.0.2.7".parse().expect("an address");
+        assert_eq!(
+            hosts(PodView(&pod), ip, "machine", around()),
+            "# Kubernetes-managed hosts file (host network).\n192.0.2.7\tmachine\n\n# Entries added by HostAliases.\n192.0.2.9\tdb\n"
+        );
+        for (policy, server) in [
+            ("ClusterFirst", "192.0.2.53"),
+            ("ClusterFirstWithHostNet", "10.43.0.10"),
+        ] {
+            let resolver = text(json!({"hostNetwork": true, "dnsPolicy": policy}));
+            assert!(
+                resolver.contains(&format!("nameserver {server}\n")),
+                "{resolver}"
+            );
+        }
+    }
+
+    #[test]
     fn who_asks_the_host_is_answered_alike() {
         let pod = pod(json!({
             "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["db", "db.example.com"]}],
@@ -257,7 +300,7 @@ mod tests {
         let search = Resolver::of(PodView(&pod), around()).search();
         assert_eq!((search.dots, search.domains.len()), (2, 3));
         let ip = "10.42.0.7".parse().expect("an address");
-        let hosts = hosts(PodView(&pod), ip, "p", "cluster.local");
+        let hosts = hosts(PodView(&pod), ip, "p", around());
         assert!(hosts.ends_with(
             "10.42.0.7\tp\n\n# Entries added by HostAliases.\n192.0.2.7\tdb\tdb.example.com\n"
         ));

@@ -7,8 +7,9 @@
 use crate::pod_state::PodState;
 use crate::pod_view::PodView;
 use crate::registry::{ContainerRecord, PodRecord};
+use crate::resize::Resize;
 use crate::run::Slot;
-use crate::status;
+use crate::status::{self, Ips};
 use crate::wanted::Wanted;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
@@ -54,15 +55,18 @@ impl PodReport {
         pod: &Pod,
         wanted: &Wanted,
         state: &PodState,
-        ip: Option<IpAddr>,
-        host_ip: IpAddr,
+        resize: &Resize,
+        ips: Ips,
         now: Timestamp,
     ) -> PodStatus {
         let told = self.told.as_ref();
         let before = told.and_then(|status| status.conditions.as_deref());
-        let ip = ip.or_else(|| told?.pod_ip.as_deref()?.parse().ok());
+        let ips = Ips {
+            pod: ips.pod.or_else(|| told?.pod_ip.as_deref()?.parse().ok()),
+            ..ips
+        };
         let before = before.unwrap_or(&self.adopted);
-        status::pod_status(pod, wanted, state, before, ip, host_ip, now)
+        status::pod_status(pod, wanted, state, resize, before, ips, now)
     }
 
     /// Takes `status` for said; whether it was anything new.

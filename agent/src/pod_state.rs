@@ -5,6 +5,8 @@
 //!
 //! Left to others: every transition (`plan`), the words that others read (`status`).
 
+use crate::host_ports;
+use crate::sysctl;
 use crate::wanted::{RestartPolicy, Role, Wanted};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -12,6 +14,9 @@ use std::time::Duration;
 
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`.
 pub const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
+
+/// Why pods fail as a whole.
+const REASONS: [&str; 3] = ["DeadlineExceeded", host_ports::TAKEN, sysctl::FORBIDDEN];
 
 /// How a container ended, in Kubernetes' words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +109,8 @@ pub enum StopReason {
     PostStart,
     DeadlineExceeded,
     NodeDrain,
+    /// It was given other amounts, and comes to them by a restart.
+    Resize,
     /// A sidecar whose main containers are done.
     MainsDone,
 }
@@ -230,14 +237,13 @@ impl PodState {
         if let Some(start) = &status.start_time {
             state.started_at = start.0;
         }
+        let known = REASONS.into_iter();
+        let mut known = known.filter(|reason| status.reason.as_deref() == Some(reason));
         if status.phase.as_deref() == Some("Failed")
-            && status.reason.as_deref() == Some("DeadlineExceeded")
+            && let Some(reason) = known.next()
         {
             let message = status.message.clone().unwrap_or_default();
-            state.stage = Stage::Failed {
-                reason: "DeadlineExceeded",
-                message,
-            };
+            state.stage = Stage::Failed { reason, message };
         }
         let reported: Vec<&ContainerStatus> = status
             .init_container_statuses
@@ -261,6 +267,12 @@ impl PodState {
             }
         }
         state
+    }
+
+    /// The node does not take the pod.
+    pub(crate) fn refuse(&mut self, reason: &'static str, why: String) {
+        let message = format!("Pod was rejected: {why}");
+        self.stage = Stage::Failed { reason, message };
     }
 
     /// When, after `now`, [`step`] must next be called with [`Event::Tick`] though nothing happens.

@@ -6,6 +6,7 @@
 //! Left to others: starting it (`execute`), reading the Pod (`translate`, `unsupported`), fetching (`image`).
 
 use crate::bridge::{self, Siblings};
+use crate::cgroup::Held;
 use crate::configuration::Configuration;
 use crate::console::{self, Console};
 use crate::context::{self, Context, LateRoot};
@@ -17,8 +18,9 @@ use crate::grants::{self, granted};
 use crate::guest::Guest;
 use crate::hooks::{self, Hooks};
 use crate::host_aliases::HostAliases;
+use crate::host_ports::{self, HostPorts};
 use crate::identity::{Chain, Claim};
-use crate::image::{self, ImageError, Keyring, PullPolicy, Wish};
+use crate::image::{self, Image, ImageError, Keyring, PullPolicy, Wish};
 use crate::last_words::LastWords;
 use crate::logs::{self, RunId, Stream};
 use crate::node::Node;
@@ -31,11 +33,12 @@ use crate::sockets::Sockets;
 use crate::toolbox;
 use crate::translate::{self, WorkloadSpec, World};
 use crate::unsupported;
-use crate::volumes::{self, Mount, MountError};
+use crate::volumes::{self, Holds, Mount, MountError};
 use crate::wanted::Role;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use kube::api::Api;
+use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +66,8 @@ const NO_SOCKETS: &str = "weft: the worker process of an isolated namespace has 
 /// A container that is ready to be started.
 pub(crate) struct Prepared {
     pub(crate) spec: WorkloadSpec,
+    /// As it was when it got ready.
+    pub(crate) container: Container,
     pub(crate) workload: Guest,
     pub(crate) context: Arc<Context>,
     /// The streams that its own command is run with.
@@ -125,6 +130,10 @@ impl Preparing {
         let probes = probes::specs(&self.container).map_err(|error| config(&error))?;
         let hooks = hooks::hooks(&self.container).map_err(|error| config(&error))?;
         let pod = PodView(&self.pod);
+        HostPorts::open(&self.node, pod.uid(), self.ip).map_err(|why| {
+            self.event(Severity::Warning, "FailedCreatePodSandBox", why.clone());
+            create(&why)
+        })?;
         let identity = SpiffeId::new(
             &self.node.trust_domain,
             pod.namespace(),
@@ -136,7 +145,7 @@ impl Preparing {
         let grants = self.granted(&grant, &artifact).await?;
         let at = Downward {
             pod,
-            pod_ip: self.ip,
+            pod_ip: host_ports::address(pod, self.node.facts.host_ip).unwrap_or(self.ip),
             node: &self.node.facts,
         };
         let configuration = self.configuration(sees_files(&artifact)).await?;
@@ -213,9 +222,10 @@ impl Preparing {
                 pod: self.pod.clone(),
                 container: self.container.name.clone(),
                 restart: self.restart,
-                ip: self.ip,
+                ip: at.pod_ip,
                 mounts: mounts.clone(),
                 placed: placed.clone(),
+                held: Mutex::new(self.held()?),
                 made: OnceCell::new(),
             })),
             Place::Here(_) | Place::Apart(_) => None,
@@ -252,12 +262,13 @@ impl Preparing {
             self.siblings.clone(),
             HostAliases::of(pod),
             failures.clone(),
+            bridge::host_ports(&self.node, host_ports::is_on_host(pod)),
         );
         let setup = Setup {
             config: WorkloadConfig {
                 account: pod.namespace().to_owned(),
                 env: match has_sockets {
-                    true => with_host_name(&spec.config.env, pod),
+                    true => with_host_name(&spec.config.env, at),
                     false => spec.config.env.clone(),
                 },
                 ..spec.config.clone()
@@ -299,6 +310,7 @@ impl Preparing {
         );
         Ok(Prepared {
             spec,
+            container: self.container,
             workload,
             context,
             stdio,
@@ -390,18 +402,7 @@ impl Preparing {
 
     async fn artifact(&self) -> Result<(Artifact, String), Refusal> {
         let image = self.container.image.clone().unwrap_or_default();
-        let policy = match self.container.image_pull_policy.as_deref() {
-            Some("Always") => PullPolicy::Always,
-            Some("Never") => PullPolicy::Never,
-            Some("IfNotPresent") => PullPolicy::IfNotPresent,
-            _ if image
-                .parse::<weft_api::ImageReference>()
-                .is_ok_and(|reference| reference.is_latest()) =>
-            {
-                PullPolicy::Always
-            }
-            _ => PullPolicy::IfNotPresent,
-        };
+        let policy = pull_policy(&image, self.container.image_pull_policy.as_deref());
         let namespace = PodView(&self.pod).namespace();
         let toolbox = match image::is_toolbox(&image) {
             true => {
@@ -437,16 +438,7 @@ impl Preparing {
             return Ok((artifact, id));
         }
         let begun = std::time::Instant::now();
-        let found = self.node.images.get(wish).await.map_err(|error| {
-            let failure = match error {
-                ImageError::Name(_) => StartFailure::ImageName,
-                ImageError::Never { .. } | ImageError::NeverWithout { .. } => {
-                    StartFailure::ImageNever
-                }
-                _ => StartFailure::Image,
-            };
-            (failure, error.to_string())
-        })?;
+        let found = self.node.images.get(wish).await.map_err(image_refused)?;
         let words = if found.fetched {
             format!(
                 "Successfully pulled image \"{image}\" in {:.0?}. Image size: {} bytes.",
@@ -485,9 +477,23 @@ impl Preparing {
         let (mut mounts, mut placed) = (Vec::new(), Vec::new());
         let name = &self.container.name;
         for mount in &spec.mounts {
-            let (all, recorder) = (&self.node.volumes, &self.node.recorder);
-            let found = all.find(&self.pod, name, mount, at, configuration, recorder);
-            let found = found.await.map_err(|error| {
+            let all = &self.node.volumes;
+            let is_made = all.is_made(at.pod.uid(), &mount.volume);
+            let image = match mount.holds == Holds::Image && !is_made {
+                true => Some(self.image_volume(&mount.volume).await?),
+                false => None,
+            };
+            let given = volumes::Given {
+                configuration,
+                image: image.as_ref(),
+                recorder: &self.node.recorder,
+            };
+            let found = all.find(&self.pod, name, mount, at, given).await;
+            if let (Some(image), Err(MountError::Volume { .. })) = (&image, &found) {
+                // Whatever was wrong with it is not to be met again.
+                self.node.images.discard(image).await;
+            }
+            let found = found.map_err(|error| {
                 let failure = match error {
                     MountError::Config(_) => StartFailure::Config,
                     MountError::Volume { .. } => StartFailure::Create,
@@ -504,6 +510,29 @@ impl Preparing {
             }
         }
         Ok((mounts, placed))
+    }
+
+    /// The files of the image that a volume is.
+    async fn image_volume(&self, volume: &str) -> Result<Image, Refusal> {
+        let named = PodView(&self.pod).volume(volume);
+        let source = named.and_then(|volume| volume.image.as_ref());
+        let image = source.and_then(|source| source.reference.clone());
+        let image = image.unwrap_or_default();
+        let said = source.and_then(|source| source.pull_policy.as_deref());
+        let wish = Wish {
+            keyring: self.keyring(&image).await,
+            namespace: PodView(&self.pod).namespace().to_owned(),
+            policy: pull_policy(&image, said),
+            toolbox: false,
+            image: image.clone(),
+        };
+        let found = self.node.images.files(wish).await.map_err(image_refused)?;
+        let words = match found.fetched {
+            true => format!("Successfully pulled image \"{image}\" for volume {volume}"),
+            false => format!("Container image \"{image}\" already present on machine"),
+        };
+        self.event(Severity::Normal, "Pulled", words);
+        Ok(found)
     }
 
     /// The root of the container: a new one, or that of the container that it is to look into.
@@ -526,13 +555,20 @@ impl Preparing {
             }
         }
         let names = self.node.names();
-        let contents = root_files::contents(at, &self.container, &spec.mounts, placed, names)
+        let held = self.held()?;
+        let contents = root_files::contents(at, &self.container, &spec.mounts, placed, names, held)
             .map_err(|error| (StartFailure::Config, error.to_string()))?;
         let made = roots.make(uid, &self.container.name, self.restart, contents);
         made.await.map_err(|error| {
             let why = format!("making the container's root: {error}");
             (StartFailure::Create, why)
         })
+    }
+
+    /// What the container is held to.
+    fn held(&self) -> Result<Held, Refusal> {
+        let held = Held::of(&self.node.facts, &self.container);
+        held.map_err(|error| (StartFailure::Config, error.to_string()))
     }
 
     /// The ConfigMaps, Secrets and tokens that the container's environment and volumes name. An object that does not exist is left out:
@@ -551,6 +587,30 @@ impl Preparing {
             .await
             .map_err(|error| (StartFailure::Config, Chain(&error).to_string()))
     }
+}
+
+/// When a registry is asked for an image.
+fn pull_policy(image: &str, said: Option<&str>) -> PullPolicy {
+    let is_latest = || {
+        let reference = image.parse::<weft_api::ImageReference>();
+        reference.is_ok_and(|reference| reference.is_latest())
+    };
+    match said {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        Some("IfNotPresent") => PullPolicy::IfNotPresent,
+        _ if is_latest() => PullPolicy::Always,
+        _ => PullPolicy::IfNotPresent,
+    }
+}
+
+fn image_refused(error: ImageError) -> Refusal {
+    let failure = match error {
+        ImageError::Name(_) => StartFailure::ImageName,
+        ImageError::Never { .. } | ImageError::NeverWithout { .. } => StartFailure::ImageNever,
+        _ => StartFailure::Image,
+    };
+    (failure, error.to_string())
 }
 
 /// What comes of loading a component of `size` bytes; `tell` hears of it, with a reason and words, where that takes long.
@@ -628,15 +688,11 @@ fn opens_sockets(artifact: &Artifact) -> bool {
 }
 
 /// A program with sockets can ask for its host's name: what a container runtime tells it, unless the pod does.
-fn with_host_name(env: &[(String, String)], pod: PodView<'_>) -> Vec<(String, String)> {
+fn with_host_name(env: &[(String, String)], at: Downward<'_>) -> Vec<(String, String)> {
     const HOST_NAME: &str = "HOSTNAME";
     let mut env = env.to_vec();
     if !env.iter().any(|(name, _)| name == HOST_NAME) {
-        let spec = pod.0.spec.as_ref();
-        let named = spec.and_then(|spec| spec.hostname.clone());
-        let name = named.filter(|name| !name.is_empty());
-        let name = name.unwrap_or_else(|| pod.name().to_owned());
-        env.push((HOST_NAME.to_owned(), name));
+        env.push((HOST_NAME.to_owned(), root_files::hostname(at)));
     }
     env
 }
@@ -724,6 +780,7 @@ async fn build(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node_facts::NodeFacts;
     use serde_json::json;
 
     #[test]
@@ -757,7 +814,18 @@ mod tests {
             let pod: Pod = serde_json::from_value(pod).expect("a pod");
             let env = env.map(|value: &str| ("HOSTNAME".to_owned(), value.to_owned()));
             let env: Vec<_> = env.into_iter().collect();
-            let found = with_host_name(&env, PodView(&pod));
+            let node = NodeFacts {
+                name: "node-0".into(),
+                host_ip: "127.0.0.1".parse().expect("an address"),
+                allocatable_cpu_millis: 1000,
+                allocatable_memory_bytes: 1 << 30,
+            };
+            let at = Downward {
+                pod: PodView(&pod),
+                pod_ip: node.host_ip,
+                node: &node,
+            };
+            let found = with_host_name(&env, at);
             let expected = [("HOSTNAME".to_owned(), expected.to_owned())];
             assert_eq!(found, expected, "{hostname:?}");
         }

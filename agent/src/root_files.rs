@@ -1,12 +1,16 @@
-//! What the node writes into a container's root: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`, and the file for last words. Pure.
+//! What the node writes into a container's root: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`, the file for last words, and what it tells of
+//! itself in `/sys` and `/proc`. Pure.
 //!
 //! The texts are the kubelet's, which programs and tests read.
 
+use crate::cgroup::{self, Held};
 use crate::config_error::ConfigError;
 use crate::downward::Downward;
+use crate::host_ports;
 use crate::pod_names::{self, Around, Resolver};
 use crate::pod_view::{ContainerView, Resources};
-use crate::roots::{self, Contents, Placed};
+use crate::roots::{self, Contents, Placed, Shown};
+use crate::sysctl;
 use crate::volumes::{Mount, empty_dir};
 use k8s_openapi::api::core::v1::Container;
 use weft_runtime::VolumeLimits;
@@ -16,8 +20,11 @@ pub(crate) const TERMINATION_PATH_DEFAULT: &str = "/dev/termination-log";
 /// Linux' bound on a host name.
 const HOSTNAME_BYTES_MAX: usize = 63;
 
-/// The host name of a pod: its own wish, or its name as far as it fits.
+/// The host name of a pod: its own wish, or its name as far as it fits; on the node's network the node's.
 pub(crate) fn hostname(at: Downward<'_>) -> String {
+    if host_ports::is_on_host(at.pod) {
+        return at.node.name.clone();
+    }
     let spec = at.pod.spec();
     let wish = spec.and_then(|spec| spec.hostname.clone());
     let mut name = wish
@@ -45,6 +52,7 @@ pub(crate) fn contents(
     mounts: &[Mount],
     placed: Vec<Placed>,
     around: Around<'_>,
+    held: Held,
 ) -> Result<Contents, ConfigError> {
     let bytes = ContainerView(container).resource(Resources::Limits, "ephemeral-storage")?;
     let bytes = bytes.and_then(|limit| u64::try_from(limit.value()).ok());
@@ -62,7 +70,7 @@ pub(crate) fn contents(
         files: vec![
             (
                 "/etc/hosts".into(),
-                pod_names::hosts(at.pod, at.pod_ip, &hostname, around.domain).into(),
+                pod_names::hosts(at.pod, at.pod_ip, &hostname, around).into(),
             ),
             ("/etc/hostname".into(), format!("{hostname}\n").into()),
             (
@@ -78,7 +86,26 @@ pub(crate) fn contents(
         last_words: Some(termination_path(container).to_owned()),
         read_only,
         placed,
+        shown: shown(at, held),
     })
+}
+
+/// What the node tells of itself as a kernel would.
+fn shown(at: Downward<'_>, held: Held) -> Vec<Shown> {
+    let mut shown = vec![Shown {
+        path: cgroup::PATH,
+        file_system: cgroup::FILE_SYSTEM,
+        files: cgroup::files(held),
+    }];
+    let sysctls = sysctl::files(at.pod);
+    if !sysctls.is_empty() {
+        shown.push(Shown {
+            path: sysctl::PATH,
+            file_system: sysctl::FILE_SYSTEM,
+            files: sysctls,
+        });
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -99,8 +126,8 @@ mod tests {
         let node = NodeFacts {
             name: "n".into(),
             host_ip: "127.0.0.1".parse().expect("an address"),
-            allocatable_cpu_millis: 1,
-            allocatable_memory_bytes: 1,
+            allocatable_cpu_millis: 1000,
+            allocatable_memory_bytes: 1 << 30,
         };
         let at = Downward {
             pod: PodView(&pod),
@@ -111,8 +138,10 @@ mod tests {
             domain: "cluster.local",
             server: "10.43.0.10".parse().ok(),
             of_node: "",
+            hosts_of_node: "192.0.2.7\tmachine\n",
         };
-        contents(at, &container, &[], Vec::new(), around).expect("contents")
+        let held = Held::of(&node, &container).expect("amounts");
+        contents(at, &container, &[], Vec::new(), around, held).expect("contents")
     }
 
     #[test]

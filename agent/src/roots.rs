@@ -6,6 +6,7 @@
 //!                          ├─ dev           null, the file for last words; a folder of its own where the root is read-only
 //!                          ├─ tmp           anybody's
 //!                          └─ …             a folder for each mount, so that whoever lists a folder sees where volumes are
+//! DATA/roots/UID/CONTAINER-RESTART.N         what the node tells in files of a kernel's, lent to be read: cgroup2, proc
 //! ```
 //!
 //! Invariants: a root never holds more than its limits (`weft_runtime::Volume`); what the node writes into one it writes before a guest
@@ -22,7 +23,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use weft_runtime::ownership::{self, Attributes};
-use weft_runtime::{Access, Volume, VolumeLimits, volume};
+use weft_runtime::{Access, Told, Volume, VolumeLimits, volume};
 
 /// What a root may hold when the container has no limit of `ephemeral-storage`; as a volume without one.
 pub(crate) const BYTES_DEFAULT: u64 = crate::volumes::empty_dir::BYTES_DEFAULT;
@@ -42,6 +43,17 @@ pub(crate) struct Contents {
     pub(crate) read_only: bool,
     /// Files of volumes, in the place of those above where the path is the same.
     pub(crate) placed: Vec<Placed>,
+    /// Folders that only the node writes to.
+    pub(crate) shown: Vec<Shown>,
+}
+
+/// A folder of files in which the node tells something, as a kernel's file system of that kind does.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    pub(crate) path: &'static str,
+    pub(crate) file_system: &'static str,
+    /// By their paths below it.
+    pub(crate) files: Vec<(String, String)>,
 }
 
 /// A file of a volume that is mounted by itself: WASI lends folders only.
@@ -59,19 +71,36 @@ pub(crate) struct Root {
     volume: Volume,
     /// `/dev`, where the rest is read-only.
     dev: Option<Volume>,
+    /// What the node tells, and where.
+    shown: Vec<(Volume, &'static str)>,
 }
 
 impl Root {
     /// What of it is lent, and where.
     pub(crate) fn lent(&self) -> Vec<(Volume, String, Access)> {
         let root = |access| (self.volume.clone(), "/".to_owned(), access);
-        match &self.dev {
+        let mut lent = match &self.dev {
             None => vec![root(Access::ReadWrite)],
             Some(dev) => vec![
                 root(Access::ReadOnly),
                 (dev.clone(), "/dev".to_owned(), Access::ReadWrite),
             ],
-        }
+        };
+        let shown = self.shown.iter();
+        lent.extend(shown.map(|(volume, at)| (volume.clone(), (*at).to_owned(), Access::ReadOnly)));
+        lent
+    }
+
+    /// Tells other things in the files that are shown at `path`, one after the other: whoever reads one sees it as it was or as it is.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) async fn tell(&self, path: &str, files: Vec<(String, String)>) -> io::Result<()> {
+        let Some((volume, _)) = self.shown.iter().find(|(_, at)| *at == path) else {
+            return Ok(());
+        };
+        let dir = volume.dir().to_owned();
+        blocking(move || tell(&dir, &files)).await
     }
 
     /// The folder of all of it.
@@ -138,8 +167,11 @@ impl Roots {
         let dir = self.inner.dir.join(uid);
         let dir = dir.join(format!("{container}-{restart}-{mark:x}"));
         let (at, root) = blocking(move || {
-            if let Some((folder, _)) = before {
+            if let Some((folder, root)) = before {
                 remove(&folder);
+                for (volume, _) in &root.shown {
+                    remove(volume.dir());
+                }
             }
             let root = build(&dir, &contents)?;
             Ok::<_, io::Error>((dir, root))
@@ -240,10 +272,48 @@ fn build(dir: &Path, contents: &Contents) -> io::Result<Root> {
     let dev = contents
         .read_only
         .then(|| open(&dir.join("dev"), dev_limits));
+    let mut shown = Vec::new();
+    for (number, told) in contents.shown.iter().enumerate() {
+        let mut at = dir.as_os_str().to_owned();
+        at.push(format!(".{number}"));
+        let at = PathBuf::from(at);
+        folder(&at)?;
+        tell(&at, &told.files)?;
+        if let Some(path) = below(told.path) {
+            folder(&path)?;
+        }
+        let kind = Told {
+            file_system: Some(told.file_system),
+            ..Told::default()
+        };
+        let volume = Volume::open_as(at, VolumeLimits::default(), kind);
+        shown.push((volume.map_err(|error| error.source)?, told.path));
+    }
     Ok(Root {
         volume: open(dir, contents.limits)?,
         dev: dev.transpose()?,
+        shown,
     })
+}
+
+/// Blocks.
+fn tell(dir: &Path, files: &[(String, String)]) -> io::Result<()> {
+    const NEXT: &str = ".next";
+    for (name, text) in files {
+        let at = dir.join(name);
+        if let Some(parent) = at.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)?;
+        }
+        let next = dir.join(NEXT);
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o444);
+        options.open(&next)?.write_all(text.as_bytes())?;
+        fs::rename(&next, &at)?;
+    }
+    Ok(())
 }
 
 /// An absolute path as one below the root; none for the root itself, and for what would lead out of it.
@@ -287,6 +357,11 @@ mod tests {
             last_words: Some("/dev/termination-log".into()),
             read_only,
             placed: Vec::new(),
+            shown: vec![Shown {
+                path: "/sys/fs/cgroup",
+                file_system: "cgroup2",
+                files: vec![("cpu.max".into(), "max 100000\n".into())],
+            }],
         }
     }
 
@@ -307,9 +382,22 @@ mod tests {
         assert_eq!(host, b"web-1\n");
         assert!(first.dev.is_none() && roots.of("u", "web").is_some());
 
+        let (told, path, access) = first.lent().pop().expect("something is told");
+        assert_eq!(
+            (path.as_str(), access),
+            ("/sys/fs/cgroup", Access::ReadOnly)
+        );
+        let told_at = told.dir().to_owned();
+        assert!(!told_at.starts_with(&at), "nobody gets there by the root");
+        let read = || fs::read_to_string(told_at.join("cpu.max")).expect("a file");
+        assert_eq!(read(), "max 100000\n");
+        let other = vec![("cpu.max".to_owned(), "5 100000\n".to_owned())];
+        first.tell("/sys/fs/cgroup", other).await.expect("told");
+        assert_eq!(read(), "5 100000\n");
+
         let next = roots.make("u", "web", 1, contents(true)).await;
         assert!(next.expect("made").dev.is_some());
-        assert!(!at.exists(), "the run before is over");
+        assert!(!at.exists() && !told_at.exists(), "the run before is over");
         roots.remove_pod("u").await;
         assert!(!dir.join("u").exists() && roots.of("u", "web").is_none());
 

@@ -17,6 +17,7 @@ use crate::exit;
 use crate::grants;
 use crate::guest::Guest;
 use crate::hooks::{self, Hook};
+use crate::host_ports;
 use crate::identity::Claim;
 use crate::last_words::LastWords;
 use crate::logs;
@@ -308,9 +309,15 @@ fn attach(home: &Home, pod: PodView<'_>, ip: IpAddr, prepared: &Prepared) -> Vec
     let limits = prepared.workload.limits();
     let in_flight_max = limits.in_flight_max + limits.queued_max;
     let ports = prepared.spec.ports.iter();
-    let addresses: Vec<PodAddress> = ports.map(|port| PodAddress { ip, port: *port }).collect();
+    let mut addresses: Vec<PodAddress> = ports.map(|port| PodAddress { ip, port: *port }).collect();
     for address in &addresses {
         home.siblings.insert(*address);
+    }
+    // Others know it by where the node is.
+    if let Some(ip) = host_ports::address(pod, home.node.facts.host_ip) {
+        let declared = prepared.container.ports.iter().flatten();
+        let declared = declared.filter_map(|port| u16::try_from(port.host_port?).ok());
+        addresses.extend(declared.map(|port| PodAddress { ip, port }));
     }
     home.node.mesh.attach_at(
         &addresses,

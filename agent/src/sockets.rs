@@ -21,6 +21,7 @@ mod spoken;
 use self::datagrams::Flows;
 use crate::bridge::{Ports, Siblings};
 use crate::downward::Downward;
+use crate::host_ports::{self, HostPorts};
 use crate::node::Node;
 use crate::pod_names::{self, Resolver};
 use crate::pod_view::PodView;
@@ -252,6 +253,7 @@ impl Lodging {
             flows: self.flows.clone(),
             siblings: self.siblings.ports(),
             tasks: self.tasks.clone(),
+            on_host: host_ports::is_on_host(pod).then(|| self.pod.clone()),
         };
         Network::new(self.ip, around)
     }
@@ -269,6 +271,8 @@ struct Around {
     flows: Flows,
     siblings: Ports,
     tasks: TaskTracker,
+    /// The pod, if it is on the node's network.
+    on_host: Option<Arc<v1::Pod>>,
 }
 
 impl Beyond for Around {
@@ -277,8 +281,15 @@ impl Beyond for Around {
             return;
         };
         let address = PodAddress { ip: self.ip, port };
-        node.mesh.attach(
-            address,
+        let mut addresses = vec![address];
+        if let Some(pod) = &self.on_host {
+            // Others know it by where the node is.
+            let of_node = host_ports::address(PodView(pod), node.facts.host_ip);
+            addresses.extend(of_node.map(|ip| PodAddress { ip, port }));
+            HostPorts::follow(&node, PodView(pod), address.into());
+        }
+        node.mesh.attach_at(
+            &addresses,
             LocalWorkload {
                 identity: self.identity.clone(),
                 workload: self.workload.clone(),
@@ -294,6 +305,11 @@ impl Beyond for Around {
         if let Some(node) = self.node.upgrade() {
             // Connections that were made go on.
             drop(node.mesh.detach(PodAddress { ip: self.ip, port }));
+            if let Some(pod) = &self.on_host
+                && let Some(ip) = host_ports::address(PodView(pod), node.facts.host_ip)
+            {
+                drop(node.mesh.detach(PodAddress { ip, port }));
+            }
         }
     }
 
@@ -319,6 +335,7 @@ impl Beyond for Around {
                 Ok(here)
             });
         }
+        let to = node.host_ports.behind(Protocol::Tcp, to).unwrap_or(to);
         let attached = attached(&node, to);
         Box::pin(async move {
             carried::connect(&outbound, from, &to.to_string(), attached, there, &tasks).await?;
@@ -335,6 +352,10 @@ impl Beyond for Around {
             return;
         }
         if self.flows.answer((from.port(), to), &datagram) {
+            return;
+        }
+        if let Some(pod) = node.host_ports.behind(Protocol::Udp, to) {
+            node.sockets.send(from, pod, Some(to), datagram);
             return;
         }
         let endpoints = node.mesh.endpoints(to);
@@ -354,8 +375,13 @@ impl Beyond for Around {
             true => Protocol::Udp,
             false => Protocol::Tcp,
         };
-        let node = self.node.upgrade();
-        node.is_some_and(|node| node.mesh.is_published(protocol, to))
+        let Some(node) = self.node.upgrade() else {
+            return false;
+        };
+        // Other addresses of the machine are those of the node's own network.
+        let sees = self.on_host.is_some() || to.ip() == node.facts.host_ip;
+        node.mesh.is_published(protocol, to)
+            || (sees && node.host_ports.behind(protocol, to).is_some())
     }
 
     fn resolve(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
@@ -428,7 +454,7 @@ impl Names {
             node: &node.facts,
         };
         Self {
-            hosts: pod_names::hosts(pod, ip, &root_files::hostname(at), around.domain),
+            hosts: pod_names::hosts(pod, ip, &root_files::hostname(at), around),
             search: Resolver::of(pod, around).search(),
         }
     }
@@ -449,6 +475,30 @@ pub(crate) async fn dial(
     let tasks = node.sockets().tasks();
     carried::connect(outbound, NODE, authority, attached, there, tasks).await?;
     Ok(here)
+}
+
+/// Passes a connection of this machine's on to the guest or component of this node that is at `to`. One that nobody takes is reset, as where
+/// nothing listens.
+///
+/// # Errors
+/// As [`Beyond::connect`].
+pub(crate) async fn pass_on(
+    node: Arc<Node>,
+    outbound: &Outbound,
+    to: SocketAddr,
+    stream: tokio::net::TcpStream,
+) -> io::Result<()> {
+    // What cannot be set is no reason to go without.
+    let _ = stream.set_nodelay(true);
+    let linger = |time| {
+        let _ = socket2::SockRef::from(&stream).set_linger(time);
+    };
+    linger(Some(Duration::ZERO));
+    let guest = dial(&node, outbound, &to.to_string()).await?;
+    linger(None);
+    drop(node);
+    carried::spliced(guest, stream).await;
+    Ok(())
 }
 
 /// What of this node is at an address.

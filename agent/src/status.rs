@@ -8,6 +8,7 @@
 
 use crate::pod_state::{Ended, PULL_ERROR_SHOWN, Phase, PodState, Stage, StartFailure, later};
 use crate::pod_view::PodView;
+use crate::resize::{self, Resize};
 use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -20,12 +21,14 @@ use std::time::Duration;
 use weft_api::Quantity;
 
 /// Conditions this node writes; all others on a pod are somebody else's.
-const OWN_CONDITIONS: [&str; 5] = [
+const OWN_CONDITIONS: [&str; 7] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodScheduled",
+    resize::PENDING,
+    resize::IN_PROGRESS,
 ];
 
 /// What of a pod's status this node keeps: the conditions that others wrote. What it reports itself it remembers.
@@ -38,16 +41,24 @@ pub fn of_others(mut status: PodStatus) -> Option<PodStatus> {
     })
 }
 
+/// Where a pod is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ips {
+    /// None before it has one.
+    pub(crate) pod: Option<IpAddr>,
+    pub(crate) host: IpAddr,
+}
+
 /// The status of `pod` at `now`.
 ///
 /// `conditions` are those last reported, the source of transition times.
-pub fn pod_status(
+pub(crate) fn pod_status(
     pod: &Pod,
     wanted: &Wanted,
     state: &PodState,
+    resize: &Resize,
     conditions: &[PodCondition],
-    ip: Option<IpAddr>,
-    host_ip: IpAddr,
+    ips: Ips,
     now: Timestamp,
 ) -> PodStatus {
     let containers = PodView(pod).containers();
@@ -61,6 +72,7 @@ pub fn pod_status(
             break;
         };
         let mut status = container_status(pod, container, *role, current, initialized, now);
+        resize.tell(&container.name, &mut status);
         if *role == Role::Main && phase == "Failed" && initialized {
             never_ran(&mut status);
         }
@@ -143,7 +155,7 @@ pub fn pod_status(
     let verdicts = [
         (
             "PodReadyToStartContainers",
-            (ip.is_some() && !over, None, None),
+            (ips.pod.is_some() && !over, None, None),
         ),
         ("Initialized", initialized),
         ("Ready", ready),
@@ -176,8 +188,9 @@ pub fn pod_status(
             }
         })
         .collect();
+    next.extend(resize.conditions());
     next.extend(carried);
-    let ip = ip.map(|ip| ip.to_string());
+    let (ip, host_ip) = (ips.pod.map(|ip| ip.to_string()), ips.host);
     PodStatus {
         phase: Some(phase.into()),
         reason,
@@ -519,9 +532,12 @@ mod tests {
             pod,
             &wanted,
             state,
+            &Resize::adopt(pod),
             &[],
-            ip,
-            "127.0.0.1".parse().expect("an address"),
+            Ips {
+                pod: ip,
+                host: "127.0.0.1".parse().expect("an address"),
+            },
             at(now),
         );
         let containers: Vec<String> = status
@@ -793,9 +809,12 @@ mod tests {
                 &pod,
                 &wanted,
                 state,
+                &Resize::adopt(&pod),
                 before,
-                None,
-                "127.0.0.1".parse().expect("an address"),
+                Ips {
+                    pod: None,
+                    host: "127.0.0.1".parse().expect("an address"),
+                },
                 at(now),
             )
             .conditions

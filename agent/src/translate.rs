@@ -11,14 +11,14 @@ use crate::config_error::ConfigError;
 use crate::configuration::Configuration;
 use crate::downward::Downward;
 use crate::environment::Context;
-use crate::node_facts::MEMORY_BYTES_MIN;
+use crate::node_facts::{CPU_MILLIS_MIN, MEMORY_BYTES_MIN, NodeFacts};
 use crate::pod_view::{ContainerView, PodView, Resources};
 use crate::user;
 use crate::volumes::{self, Mount};
 use k8s_openapi::api::core::v1::{Container, Service};
 use std::time::Duration;
 use weft_api::{Quantity, annotation};
-use weft_runtime::{InstancePolicy, Limits, Stdin, WorkloadConfig};
+use weft_runtime::{Allotment, InstancePolicy, Limits, Stdin, WorkloadConfig};
 
 /// Wall-clock limit of one request when neither the pod nor a route or a caller sets one.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -98,19 +98,11 @@ pub(crate) fn container(
     args.extend(env.arguments(container.args.as_ref())?);
 
     let (pod, view) = (at.pod, ContainerView(container));
-    let memory = view.resource(Resources::Limits, "memory")?;
-    let memory = memory.map(|quantity| u64::try_from(quantity.value()).unwrap_or(0));
-    let memory_bytes = memory.unwrap_or(at.node.memory_bytes_default());
-    if memory_bytes < MEMORY_BYTES_MIN {
-        return Err(ConfigError::MemoryTooSmall {
-            bytes: memory_bytes,
-            least: MEMORY_BYTES_MIN,
-        });
-    }
-    let millis = |quantity: Quantity| u32::try_from(quantity.milli()).unwrap_or(u32::MAX);
-    let cpu_millis = view.resource(Resources::Limits, "cpu")?;
-    let cpu_millis = cpu_millis.map(|quantity| millis(quantity).max(1));
-    let cpu_reserved_millis = view.resource(Resources::Requests, "cpu")?;
+    let Allotment {
+        memory_bytes,
+        cpu_millis,
+        cpu_reserved_millis,
+    } = allotment(at.node, container)?;
     let request_timeout = request_timeout(pod)?;
     let mounts = volumes::mounts(at, &env, container)?;
     let config = WorkloadConfig {
@@ -119,8 +111,7 @@ pub(crate) fn container(
         limits: Limits {
             memory_bytes,
             cpu_millis,
-            // Its limit if it requests nothing.
-            cpu_reserved_millis: cpu_reserved_millis.map(millis).or(cpu_millis).unwrap_or(0),
+            cpu_reserved_millis,
             request_timeout: request_timeout.unwrap_or(REQUEST_TIMEOUT_MAX),
             body_bytes: body_bytes(pod)?,
             ..Limits::default()
@@ -141,6 +132,33 @@ pub(crate) fn container(
         mounts,
         world: world(pod)?,
         ports: view.ports()?,
+    })
+}
+
+/// What a container may have of memory and CPU.
+///
+/// # Errors
+/// [`ConfigError`] for an amount that is none, or of which nothing can run.
+pub(crate) fn allotment(node: &NodeFacts, container: &Container) -> Result<Allotment, ConfigError> {
+    let view = ContainerView(container);
+    let memory = view.resource(Resources::Limits, "memory")?;
+    let memory = memory.map(|quantity| u64::try_from(quantity.value()).unwrap_or(0));
+    let memory_bytes = memory.unwrap_or(node.memory_bytes_default());
+    if memory_bytes < MEMORY_BYTES_MIN {
+        return Err(ConfigError::MemoryTooSmall {
+            bytes: memory_bytes,
+            least: MEMORY_BYTES_MIN,
+        });
+    }
+    let millis = |quantity: Quantity| u32::try_from(quantity.milli()).unwrap_or(u32::MAX);
+    let cpu_millis = view.resource(Resources::Limits, "cpu")?;
+    let cpu_millis = cpu_millis.map(|quantity| millis(quantity).max(CPU_MILLIS_MIN));
+    let cpu_reserved_millis = view.resource(Resources::Requests, "cpu")?;
+    Ok(Allotment {
+        memory_bytes,
+        cpu_millis,
+        // Its limit if it requests nothing.
+        cpu_reserved_millis: cpu_reserved_millis.map(millis).or(cpu_millis).unwrap_or(0),
     })
 }
 

@@ -19,7 +19,7 @@ pub enum Unsupported {
         why: &'static str,
     },
     #[error(
-        "volume \"{volume}\" is mounted at {path}, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components"
+        "volume \"{volume}\" is mounted at {path}, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI, projected and image volumes into components"
     )]
     Volume { volume: String, path: String },
     #[error(
@@ -57,15 +57,10 @@ fn refused(asked: impl IntoIterator<Item = Asked>) -> impl Iterator<Item = Unsup
 
 type Asked = (bool, &'static str, &'static str);
 
-fn pod_fields(spec: &PodSpec) -> [Asked; 4] {
+fn pod_fields(spec: &PodSpec) -> [Asked; 3] {
     let on = |field: Option<bool>| field == Some(true);
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
     [
-        (
-            on(spec.host_network),
-            "hostNetwork",
-            "a component has no socket of the node; it is reached through Services and the gateway",
-        ),
         (on(spec.host_pid), "hostPID", NO_HOST),
         (on(spec.host_ipc), "hostIPC", NO_HOST),
         (
@@ -76,25 +71,10 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 4] {
     ]
 }
 
-fn container_fields(container: &Container) -> [Asked; 2] {
-    let ports = container.ports.as_deref().unwrap_or_default();
-    [
-        (
-            ports
-                .iter()
-                .any(|port| port.host_port.is_some_and(|port| port != 0)),
-            "ports.hostPort",
-            "a component has no socket of the node; it is reached through Services and the gateway",
-        ),
-        (
-            container
-                .volume_devices
-                .as_ref()
-                .is_some_and(|all| !all.is_empty()),
-            "volumeDevices",
-            NO_HOST,
-        ),
-    ]
+fn container_fields(container: &Container) -> [Asked; 1] {
+    let devices = container.volume_devices.as_ref();
+    let has_any = devices.is_some_and(|all| !all.is_empty());
+    [(has_any, "volumeDevices", NO_HOST)]
 }
 
 fn volumes(pod: &Pod, container: &Container) -> Vec<Unsupported> {
@@ -122,7 +102,8 @@ fn volumes(pod: &Pod, container: &Container) -> Vec<Unsupported> {
                 | Source::DownwardApi(_)
                 | Source::Projected(_)
                 | Source::Claim(_)
-                | Source::HostPath(_),
+                | Source::HostPath(_)
+                | Source::Image,
             ) => {}
         }
         found.extend(refused(mount_fields(mount)));
@@ -161,11 +142,7 @@ mod tests {
 
     #[test]
     fn what_a_component_cannot_have_is_refused_by_name() {
-        let pods = [
-            json!({"hostNetwork": true}),
-            json!({"hostPID": true}),
-            json!({"os": {"name": "windows"}}),
-        ];
+        let pods = [json!({"hostPID": true}), json!({"os": {"name": "windows"}})];
         let volumes = [
             (json!({"nfs": {"server": "s", "path": "/"}}), json!({})),
             (json!({"emptyDir": {"medium": "HugePages"}}), json!({})),
@@ -175,7 +152,6 @@ mod tests {
             ),
         ];
         let containers = [
-            json!({"ports": [{"containerPort": 80, "hostPort": 80}]}),
             json!({"volumeDevices": [{"name": "disk", "devicePath": "/dev/sda"}]}),
             json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
         ];
@@ -197,13 +173,11 @@ mod tests {
             .map(|verdict| verdict.expect_err("refused").to_string())
             .collect();
         insta::assert_snapshot!(text.join("\n"), @r#"
-        hostNetwork is not supported: a component has no socket of the node; it is reached through Services and the gateway
         hostPID is not supported: a component is no process of the node and never reaches it; leave the field out
         os.name: windows is not supported: a component runs on any node; leave the field out
-        ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
-        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
-        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
+        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI, projected and image volumes into components
+        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI, projected and image volumes into components
         volume "data": emptyDir.medium "HugePages" is not supported: a component's memory has no pages of another size; use Memory, or leave the field out
         volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
         "#);
@@ -212,14 +186,14 @@ mod tests {
     #[test]
     fn all_that_a_chart_asks_for_in_vain_is_told_at_once() {
         let container = json!({
-            "ports": [{"containerPort": 80, "hostPort": 80}],
+            "volumeDevices": [{"name": "disk", "devicePath": "/dev/sda"}],
             "volumeMounts": [{"name": "tls", "mountPath": "/tls"}, {"name": "data", "mountPath": "/data", "mountPropagation": "Bidirectional"}],
         });
         let pod = json!({"volumes": [{"name": "tls", "nfs": {"server": "s", "path": "/tls"}}, {"name": "data", "emptyDir": {}}]});
         let told = verdict(pod, container).expect_err("refused").to_string();
         insta::assert_snapshot!(told.replace(". ", "\n"), @r#"
-        ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
-        volume "tls" is mounted at /tls, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
+        volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
+        volume "tls" is mounted at /tls, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI, projected and image volumes into components
         volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
         "#);
     }
@@ -227,7 +201,7 @@ mod tests {
     #[test]
     fn what_every_component_keeps_anyway_passes() {
         let pod = json!({
-            "hostNetwork": false,
+            "hostNetwork": true,
             "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["db"]}],
             "dnsPolicy": "None",
             "dnsConfig": {"nameservers": ["1.2.3.4"]},
@@ -242,20 +216,20 @@ mod tests {
             "os": {"name": "linux"},
         });
         let container = json!({
-            "securityContext": {"runAsUser": 1000, "privileged": true, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
-            "lifecycle": {
-                "preStop": {"exec": {"command": ["sleep", "5"]}},
-                "postStart": {"httpGet": {"port": 80}},
-            },
-            "workingDir": "/srv",
-            "tty": true,
-            "ports": [{"containerPort": 8080, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
-            "volumeMounts": [
-                {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
-                {"name": "data", "mountPath": "/data", "readOnly": true, "subPath": "a", "mountPropagation": "None"},
-                {"name": "settings", "mountPath": "/settings"},
-            ],
-        });
+                   "securityContext": {"runAsUser": 1000, "privileged": true, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+                   "lifecycle": {
+                       "preStop": {"exec": {"command": ["sleep", "5"]}},
+                       "postStart": {"httpGet": {"port": 80}},
+                   },
+                   "workingDir": "/srv",
+                   "tty": true,
+        "ports": [{"containerPort": 8080, "hostPort": 8080, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
+                   "volumeMounts": [
+                       {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
+                       {"name": "data", "mountPath": "/data", "readOnly": true, "subPath": "a", "mountPropagation": "None"},
+                       {"name": "settings", "mountPath": "/settings"},
+                   ],
+               });
         assert_eq!(verdict(pod, container), Ok(()));
     }
 }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! What a kind of volume is, stands in a file of its own: [`empty_dir`] is the pod's to write, within limits; `host_path` is the node's, and
-//! not made here; `config_map`, `secret`, `downward_api` and `projected` show files that the pod only reads, made anew as a whole (`atomic_dir`) where their
+//! not made here; an image's are unpacked once for each pod, to be read; `config_map`, `secret`, `downward_api` and `projected` show files that the pod only reads, made anew as a whole (`atomic_dir`) where their
 //! sources have changed, and tokens when they get old ([`credentials`]). A volume is made when the first container that mounts it gets ready, is shared by all containers of
 //! the pod, and outlives their restarts and the node's. It goes with its pod; what a node left behind that was not there to
 //! see the pod go is swept once the list of pods is known.
@@ -29,9 +29,9 @@ mod secret;
 mod trust_bundle;
 
 pub use self::certificates::{CertificateWish, Credential};
-pub use self::claim::Claimed;
 use self::claim::Persistent;
 pub(crate) use self::claim::look_up;
+pub use self::claim::{Claim, Claimed};
 use self::credentials::Credentials;
 pub use self::credentials::TokenWish;
 use self::files::{Files, Modes, config_map_named, secret_named};
@@ -41,6 +41,7 @@ use crate::downward::Downward;
 use crate::environment::Environment;
 use crate::events::Recorder;
 use crate::identity::{Chain, Link};
+use crate::image::{self, Image};
 use crate::node_facts::NodeFacts;
 use crate::pod_view::PodView;
 use crate::user;
@@ -95,6 +96,8 @@ pub enum Holds {
     Host,
     /// What a claim is bound to.
     Claim,
+    /// The files of an image, which it only reads.
+    Image,
 }
 
 impl Holds {
@@ -102,7 +105,7 @@ impl Holds {
     fn limits(self) -> Option<VolumeLimits> {
         match self {
             Self::Own(limits) | Self::Memory(limits) => Some(limits),
-            Self::Files | Self::Host | Self::Claim => None,
+            Self::Files | Self::Host | Self::Claim | Self::Image => None,
         }
     }
 }
@@ -118,6 +121,7 @@ pub(crate) enum Source<'a> {
     Secret(&'a SecretVolumeSource),
     DownwardApi(&'a DownwardAPIVolumeSource),
     HostPath(&'a HostPathVolumeSource),
+    Image,
     /// Of that name, or of the pod and the volume.
     Claim(Option<&'a PersistentVolumeClaimVolumeSource>),
     Projected(&'a ProjectedVolumeSource),
@@ -131,6 +135,7 @@ pub(crate) fn source(volume: &Named) -> Option<Source<'_>> {
     let downward = || volume.downward_api.as_ref().map(Source::DownwardApi);
     let projected = || volume.projected.as_ref().map(Source::Projected);
     let host_path = || volume.host_path.as_ref().map(Source::HostPath);
+    let image = || volume.image.as_ref().map(|_| Source::Image);
     let found = empty_dir.or_else(config_map).or_else(secret);
     let claim = || {
         let named = volume.persistent_volume_claim.as_ref();
@@ -140,7 +145,7 @@ pub(crate) fn source(volume: &Named) -> Option<Source<'_>> {
             .or_else(brought)
     };
     let found = found.or_else(downward).or_else(projected);
-    found.or_else(host_path).or_else(claim)
+    found.or_else(host_path).or_else(claim).or_else(image)
 }
 
 /// Whether a mount is the one that admission adds to every container: where a component has no files, it is left out, and anything else that
@@ -186,6 +191,7 @@ pub(crate) fn mounts(
             }
             Source::HostPath(_) => Holds::Host,
             Source::Claim(_) => Holds::Claim,
+            Source::Image => Holds::Image,
             Source::ConfigMap(_)
             | Source::Secret(_)
             | Source::DownwardApi(_)
@@ -193,8 +199,9 @@ pub(crate) fn mounts(
         };
         let claim_is_read_only =
             matches!(source, Source::Claim(Some(claim)) if claim.read_only == Some(true));
-        let read_only =
-            mount.read_only == Some(true) || holds == Holds::Files || claim_is_read_only;
+        let read_only = mount.read_only == Some(true)
+            || matches!(holds, Holds::Files | Holds::Image)
+            || claim_is_read_only;
         Ok(Mount {
             volume: mount.name.clone(),
             path,
@@ -243,7 +250,9 @@ pub fn references(pod: PodView<'_>, container: &Container, automatic: bool) -> R
 
 fn named_by(pod: PodView<'_>, volume: &str, source: Source<'_>) -> References {
     match source {
-        Source::EmptyDir(_) | Source::HostPath(_) | Source::DownwardApi(_) => References::default(),
+        Source::EmptyDir(_) | Source::HostPath(_) | Source::DownwardApi(_) | Source::Image => {
+            References::default()
+        }
         Source::Claim(claim) => References {
             claims: [claim_name(pod, volume, claim)].into(),
             ..References::default()
@@ -279,7 +288,10 @@ fn shown(
     let source = at.pod.volume(name).and_then(source);
     let all = &mut files;
     let done = match source {
-        None | Some(Source::EmptyDir(_) | Source::HostPath(_) | Source::Claim(_)) => Ok(()),
+        None
+        | Some(Source::EmptyDir(_) | Source::HostPath(_) | Source::Claim(_) | Source::Image) => {
+            Ok(())
+        }
         Some(Source::ConfigMap(map)) => {
             let (items, modes) = (map.items.as_deref(), Modes::new(map.default_mode));
             config_map::show(&map.name, items, map.optional, modes, configuration, all)
@@ -303,6 +315,15 @@ fn shown(
         files.give_to(group);
     }
     Ok(files)
+}
+
+/// What volumes are made from.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) configuration: &'a Configuration,
+    /// Of a volume of an image that is not made yet.
+    pub(crate) image: Option<&'a Image>,
+    pub(crate) recorder: &'a Recorder,
 }
 
 /// Why a volume cannot be mounted.
@@ -334,6 +355,8 @@ struct Inner {
     /// Folders of the node that `hostPath` may name, with what is below them.
     host_paths: Vec<PathBuf>,
     persistent: Persistent,
+    /// Whose the claims are that only one pod may use, by namespace and name.
+    alone: Mutex<BTreeMap<(String, String), String>>,
     credentials: Credentials,
     /// Folders of pods that are gone, for [`Volumes::tend`] to remove.
     swept: Mutex<Vec<PathBuf>>,
@@ -345,6 +368,8 @@ struct Made {
     volume: Volume,
     /// Of a volume of files, what it shows.
     shows: Option<Shows>,
+    /// Whether the pod writes to it.
+    is_own: bool,
 }
 
 struct Shows {
@@ -368,6 +393,7 @@ impl Volumes {
                 made: Mutex::default(),
                 host_paths,
                 persistent: Persistent::open(root.with_file_name("persistent"))?,
+                alone: Mutex::default(),
                 credentials: Credentials::default(),
                 swept: Mutex::default(),
                 sweeping: Notify::new(),
@@ -391,7 +417,15 @@ impl Volumes {
             .await
     }
 
-    /// What `mount` names of its volume, which is made if this is the first time; one of files shows what `configuration` says now.
+    /// Whether a volume of a pod is there already.
+    pub(crate) fn is_made(&self, uid: &str, name: &str) -> bool {
+        let key = (uid.to_owned(), name.to_owned());
+        let made = self.inner.made.lock();
+        made.get(&key).is_some_and(|cell| cell.initialized())
+    }
+
+    /// What `mount` names of its volume, which is made if this is the first time, of `image` where it is one; one of files shows what
+    /// `configuration` says now.
     ///
     /// # Errors
     /// When what it shows is missing, or its folder cannot be made or read.
@@ -401,14 +435,18 @@ impl Volumes {
         container: &str,
         mount: &Mount,
         at: Downward<'_>,
-        configuration: &Configuration,
-        recorder: &Recorder,
+        given: Given<'_>,
     ) -> Result<Below, MountError> {
+        let configuration = given.configuration;
         let found = match at.pod.volume(&mount.volume).and_then(source) {
             Some(Source::HostPath(source)) => self.of_node(mount, source.clone()).await?,
             Some(Source::Claim(claim)) => {
                 let name = claim_name(at.pod, &mount.volume, claim);
-                match configuration.claims.get(&name) {
+                let found = configuration.claims.get(&name);
+                if found.is_some_and(|claim| claim.is_for_one) {
+                    self.take_alone(at.pod, &mount.volume, &name)?;
+                }
+                match found.map(|claim| &claim.bound) {
                     Some(Claimed::Folder { name, bytes }) => {
                         let group = user::fs_group(at.pod);
                         let folder = self.inner.persistent.folder(name, *bytes, group).await;
@@ -434,7 +472,7 @@ impl Volumes {
                 }
             }
             _ => {
-                let volume = self.volume(pod, mount, at, configuration, recorder);
+                let volume = self.volume(pod, mount, at, given);
                 Below::Folder(volume.await?)
             }
         };
@@ -445,7 +483,7 @@ impl Volumes {
         if mount.sub_path.is_empty() {
             return Ok(Below::Folder(whole));
         }
-        let makes = mount.holds != Holds::Files;
+        let makes = !matches!(mount.holds, Holds::Files | Holds::Image);
         let path = mount.sub_path.clone();
         let found = blocking(move || whole.below(&path, makes)).await;
         found.map_err(|error| {
@@ -460,6 +498,27 @@ impl Volumes {
             tracing::debug!(pod = at.pod.name(), %error, "{why}");
             MountError::Config(ConfigError::SubPath(why))
         })
+    }
+
+    /// Keeps a claim that is for one pod alone from the others of this node.
+    fn take_alone(&self, pod: PodView<'_>, volume: &str, claim: &str) -> Result<(), MountError> {
+        let mut alone = self.inner.alone.lock();
+        let key = (pod.namespace().to_owned(), claim.to_owned());
+        let holder = alone.entry(key).or_insert_with(|| pod.uid().to_owned());
+        if holder == pod.uid() {
+            return Ok(());
+        }
+        Err(MountError::Config(ConfigError::Volume {
+            volume: volume.to_owned(),
+            why:
+                "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+                    .to_owned(),
+        }))
+    }
+
+    /// Nothing of the pod runs any more: claims that it had for itself may be others'.
+    pub(crate) fn let_go(&self, uid: &str) {
+        self.inner.alone.lock().retain(|_, holder| holder != uid);
     }
 
     /// What the node has at `source`, if it lends that.
@@ -486,13 +545,13 @@ impl Volumes {
         pod: &Arc<Pod>,
         mount: &Mount,
         at: Downward<'_>,
-        configuration: &Configuration,
-        recorder: &Recorder,
+        given: Given<'_>,
     ) -> Result<Volume, MountError> {
         let files = match mount.holds {
-            Holds::Own(_) | Holds::Memory(_) | Holds::Host | Holds::Claim => None,
-            Holds::Files => Some(shown(at, &mount.volume, configuration)?),
+            Holds::Own(_) | Holds::Memory(_) | Holds::Host | Holds::Claim | Holds::Image => None,
+            Holds::Files => Some(shown(at, &mount.volume, given.configuration)?),
         };
+        let image = given.image.filter(|_| mount.holds == Holds::Image).cloned();
         let failed = |source| MountError::Volume {
             volume: mount.volume.clone(),
             source,
@@ -508,7 +567,11 @@ impl Volumes {
         let group = user::fs_group(at.pod);
         let make = async {
             let made = blocking(move || {
-                make_volume(&dir, group).map_err(|source| VolumeError {
+                let made = match &image {
+                    Some(image) => make_of_image(&dir, image),
+                    None => make_volume(&dir, group),
+                };
+                made.map_err(|source| VolumeError {
                     dir: dir.clone(),
                     source,
                 })?;
@@ -516,14 +579,18 @@ impl Volumes {
             });
             let volume = made.await?;
             if limits.is_some() {
-                empty_dir::tell_when_full(&volume, at.pod, &mount.volume, recorder);
+                empty_dir::tell_when_full(&volume, at.pod, &mount.volume, given.recorder);
             }
             let shows = files.is_some().then(|| Shows {
                 pod: Mutex::new(pod.clone()),
                 pod_ip: at.pod_ip,
                 digest: tokio::sync::Mutex::default(),
             });
-            Ok::<_, VolumeError>(Made { volume, shows })
+            Ok::<_, VolumeError>(Made {
+                volume,
+                shows,
+                is_own: limits.is_some(),
+            })
         };
         let made = cell.get_or_try_init(|| make).await.map_err(failed)?;
         if let (Some(files), Some(shows)) = (files, &made.shows) {
@@ -536,7 +603,7 @@ impl Volumes {
     pub fn of_pod(&self, uid: &str) -> Vec<(String, Volume)> {
         let made = self.cells(uid).into_iter();
         made.filter_map(|(name, cell)| {
-            let made = cell.get().filter(|made| made.shows.is_none())?;
+            let made = cell.get().filter(|made| made.is_own)?;
             Some((name, made.volume.clone()))
         })
         .collect()
@@ -607,7 +674,7 @@ impl Volumes {
                 _ = ticks.tick() => {}
             }
             for cell in self.all() {
-                let Some(made) = cell.get().filter(|made| made.shows.is_none()) else {
+                let Some(made) = cell.get().filter(|made| made.is_own) else {
                     continue;
                 };
                 if let Err(error) = made.volume.count().await {
@@ -719,6 +786,19 @@ impl Shows {
         *shown = Some(digest);
         Ok(())
     }
+}
+
+/// Makes the folder of a volume of an image's files, unless it is there as a whole.
+fn make_of_image(dir: &Path, image: &Image) -> std::io::Result<()> {
+    if dir.exists() {
+        return Ok(());
+    }
+    let parent = dir.parent().unwrap_or(dir);
+    make_dir(parent)?;
+    // Beside it, so that what a node that died had begun is never taken for it; swept with its pod.
+    let beside = parent.join(format!("..{:016x}", rand::random::<u64>()));
+    image::unpack(image.layers.iter(), &beside).map_err(std::io::Error::other)?;
+    std::fs::rename(beside, dir)
 }
 
 /// Makes the folder of a volume, unless it is there: everybody's, and of the group if there is one.

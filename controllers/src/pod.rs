@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
+use weft_api::hash::fnv1a_64_seeded;
 use weft_api::object::{Object, ObjectError};
 use weft_api::view::Toleration;
 use weft_kinds::Kind;
+use weft_kinds::lens::{items, object};
 
 use crate::autoscaler::Requests;
 use crate::claim::controller_or_namespace;
@@ -39,6 +42,8 @@ pub struct Pod {
     pub end: Option<Box<End>>,
     /// Since when it is to be disrupted, by somebody else than its node.
     pub disrupted_since: Option<Timestamp>,
+    /// Tells apart what its node gives its containers and what they ask for, while that is not the same; else 0.
+    pub given: u64,
     /// The one node that its affinity leaves it, by name; `""`: it may go to others.
     pub pinned_to: Box<str>,
     pub template: Arc<Template>,
@@ -157,6 +162,7 @@ impl Lens for Pod {
             all_restarts: mains.chain(inits).fold(0, i32::saturating_add),
             end: End::of(object.as_value()).map(Box::new),
             disrupted_since,
+            given: given(object.as_value()),
             pinned_to: spec.affinity.only_node().unwrap_or_default(),
             template: Arc::new(template),
         })
@@ -166,6 +172,40 @@ impl Lens for Pod {
         if self.template == like.template {
             self.template = Arc::clone(&like.template);
         }
+    }
+}
+
+/// A mark of the amounts that containers were given or have, where those are not what the pod asks for: as long as it is being resized.
+fn given(pod: &Value) -> u64 {
+    let mut mark = 0;
+    for (containers, statuses) in [
+        ("/spec/containers", "/status/containerStatuses"),
+        ("/spec/initContainers", "/status/initContainerStatuses"),
+    ] {
+        for status in items(pod, statuses) {
+            let Some(has) = object(status, "/resources") else {
+                continue;
+            };
+            let mut all = items(pod, containers).iter();
+            let container = all.find(|container| container["name"] == status["name"]);
+            let asked = container.and_then(|container| object(container, "/resources/requests"));
+            let has = has.get("requests").and_then(Value::as_object);
+            let allocated = object(status, "/allocatedResources");
+            let nothing = serde_json::Map::new();
+            let [asked, has, allocated] =
+                [asked, has, allocated].map(|amounts| amounts.unwrap_or(&nothing));
+            if has != asked || allocated != asked {
+                let text = format!("{} {has:?} {allocated:?} ", status["name"]);
+                mark = fnv1a_64_seeded(mark, text.bytes());
+            }
+        }
+    }
+    let mut conditions = items(pod, "/status/conditions").iter();
+    let is_infeasible =
+        conditions.any(|one| one["type"] == "PodResizePending" && one["reason"] == "Infeasible");
+    match is_infeasible {
+        true => fnv1a_64_seeded(mark, *b"infeasible"),
+        false => mark,
     }
 }
 

@@ -423,6 +423,8 @@ pub enum Subresource {
     PortForward,
     /// Containers that are added to a pod that runs, to look around.
     EphemeralContainers,
+    /// What the containers of a pod that runs may use.
+    Resize,
 }
 
 impl Subresource {
@@ -442,14 +444,17 @@ impl Subresource {
             Self::Attach => "attach",
             Self::PortForward => "portforward",
             Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Resize => "resize",
         }
     }
 
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale | Self::Approval | Self::EphemeralContainers => {
-                &["get", "patch", "update"]
-            }
+            Self::Status
+            | Self::Scale
+            | Self::Approval
+            | Self::EphemeralContainers
+            | Self::Resize => &["get", "patch", "update"],
             Self::Binding | Self::Eviction | Self::Token | Self::Data => &["create"],
             Self::Log => &["get"],
             Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
@@ -479,6 +484,7 @@ impl Subresource {
             | Self::Proxy
             | Self::Approval
             | Self::EphemeralContainers
+            | Self::Resize
             | Self::Data => None,
         }
     }

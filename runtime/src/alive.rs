@@ -56,7 +56,7 @@ impl Alive {
                 may_start.then_some(()).ok_or(())
             };
             let found = workload.room().wait(look).await;
-            found.map_err(|()| overloaded(failure::no_memory_left(workload.limits())))?;
+            found.map_err(|()| overloaded(failure::no_memory_left(workload.memory_limit())))?;
         }
         let refusal = match Alive::new(workload) {
             Ok(alive) => return Ok(alive),

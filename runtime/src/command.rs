@@ -235,7 +235,7 @@ fn exit(workload: &Inner, result: wasmtime::Result<Result<(), ()>>, refused_memo
     if refused_memory {
         workload.counters().out_of_memory.fetch_add(1, Relaxed);
         return Exit::OutOfMemory {
-            limit_bytes: workload.limits().memory_bytes,
+            limit_bytes: workload.memory_limit(),
         };
     }
     let (message, backtrace) = trapped(workload, &error);

@@ -39,8 +39,7 @@ pub(crate) fn no_instance(reason: impl Display) -> Failure {
 }
 
 /// Other instances have all the memory that the workload may have. Nothing was started.
-pub(crate) fn no_memory_left(limits: &Limits) -> Failure {
-    let limit = limits.memory_bytes;
+pub(crate) fn no_memory_left(limit: u64) -> Failure {
     no_instance(format_args!(
         "those at work have the {limit} bytes of memory that all may have together"
     ))
@@ -92,8 +91,7 @@ pub(crate) fn trap(message: &str, backtrace: String) -> Failure {
     }
 }
 
-pub(crate) fn out_of_memory(limits: &Limits) -> Failure {
-    let limit = limits.memory_bytes;
+pub(crate) fn out_of_memory(limit: u64) -> Failure {
     Failure::new(
         FailureKind::OutOfMemory,
         format!("the guest ran out of memory: its limit is {limit} bytes"),

@@ -483,7 +483,7 @@ async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), Failure> {
         tries += 1;
         if tries == STARTS_MAX {
             workload.counters().overloaded.fetch_add(1, Relaxed);
-            return Err(failure::no_memory_left(workload.limits()));
+            return Err(failure::no_memory_left(workload.memory_limit()));
         }
     };
     match guest {
@@ -580,7 +580,7 @@ pub(crate) fn fault(
     }
     if refused_memory {
         counters.out_of_memory.fetch_add(1, Relaxed);
-        return failure::out_of_memory(workload.limits());
+        return failure::out_of_memory(workload.memory_limit());
     }
     let (message, backtrace) = trapped(workload, error);
     failure::trap(&message, backtrace)

@@ -101,7 +101,7 @@ pub use host::HostState;
 pub use host::config::{Config, ConfigSender, ConfigTooLarge};
 pub use host::http::Outbound;
 pub use host::keyvalue::{KeyValueError, KeyValueStore, MemoryStore};
-pub use limits::{HostBytes, Limits, Usage};
+pub use limits::{Allotment, HostBytes, Limits, ResizeError, Usage};
 pub use logs::LogSink;
 pub use network::Network;
 pub use ownership::{Identity, Ownership};

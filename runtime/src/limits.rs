@@ -11,12 +11,12 @@
 //! The arithmetic ([`Bucket`]) takes the time as an argument and is a pure function of it.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
 use weft_turns::Tenant;
@@ -99,6 +99,39 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What of them may be another while the workload runs.
+    pub fn allotment(&self) -> Allotment {
+        Allotment {
+            memory_bytes: self.memory_bytes,
+            cpu_millis: self.cpu_millis,
+            cpu_reserved_millis: self.cpu_reserved_millis,
+        }
+    }
+}
+
+/// Memory and CPU of a workload, as in [`Limits`]: what can be changed while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allotment {
+    pub memory_bytes: u64,
+    pub cpu_millis: Option<u32>,
+    pub cpu_reserved_millis: u32,
+}
+
+/// Why a workload keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum ResizeError {
+    /// It may be less once the guest uses less.
+    #[error("the memory limit cannot be {asked_bytes} bytes while {used_bytes} are in use")]
+    InUse { asked_bytes: u64, used_bytes: u64 },
+    #[error(
+        "the component starts with {needed_bytes} bytes of memory, and the limit would be {asked_bytes}"
+    )]
+    TooSmall { needed_bytes: u64, asked_bytes: u64 },
+    #[error("the process that the component runs in {reason}")]
+    Lost { reason: String },
+}
+
 /// What a workload has used since it was built. Counters only grow; gauges say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -128,7 +161,7 @@ pub struct Usage {
 
 /// Memory of one workload, over all of its instances.
 pub(crate) struct MemoryAccount {
-    limit: u64,
+    limit: AtomicU64,
     used: AtomicU64,
     peak: AtomicU64,
     /// Whose idle instances can be ended.
@@ -138,7 +171,7 @@ pub(crate) struct MemoryAccount {
 impl MemoryAccount {
     pub(crate) fn new(limit: u64) -> MemoryAccount {
         MemoryAccount {
-            limit,
+            limit: AtomicU64::new(limit),
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             workload: OnceLock::new(),
@@ -166,12 +199,13 @@ impl MemoryAccount {
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         let used = self.used.load(Relaxed);
         used.checked_add(bytes)
-            .is_some_and(|total| total <= self.limit)
+            .is_some_and(|total| total <= self.limit())
     }
 
     fn try_take(&self, bytes: u64) -> bool {
+        let limit = self.limit();
         let taken = self.used.fetch_update(Relaxed, Relaxed, |used| {
-            used.checked_add(bytes).filter(|total| *total <= self.limit)
+            used.checked_add(bytes).filter(|total| *total <= limit)
         });
         match taken {
             Ok(before) => {
@@ -195,7 +229,24 @@ impl MemoryAccount {
     }
 
     pub(crate) fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Relaxed)
+    }
+
+    /// Another limit from now on. Where more than that is in use, idle instances end; if that is not enough it stays as it was, with how much
+    /// is in use.
+    pub(crate) fn set_limit(&self, limit: u64) -> Result<(), u64> {
+        let before = self.limit.swap(limit, Relaxed);
+        if self.used() > limit
+            && let Some(workload) = self.workload.get().and_then(Weak::upgrade)
+        {
+            workload.end_idle();
+        }
+        let used = self.used();
+        if used <= limit {
+            return Ok(());
+        }
+        self.limit.store(before, Relaxed);
+        Err(used)
     }
 }
 
@@ -489,9 +540,38 @@ impl Bucket {
 pub(crate) struct CpuAccount {
     tenant: Tenant,
     used_nanos: AtomicU64,
-    quota: Option<Mutex<Bucket>>,
+    quota: Rate,
     /// Charged on the threads for long computations only: nothing else waits for it.
-    reserve: Option<Mutex<Bucket>>,
+    reserve: Rate,
+}
+
+/// A bucket that there may be or not, which changes while it is in use. Whoever has none pays no lock.
+#[derive(Debug)]
+struct Rate {
+    /// Zero: none.
+    millis: AtomicU32,
+    bucket: Mutex<Bucket>,
+}
+
+impl Rate {
+    fn new(millis: u32) -> Rate {
+        Rate {
+            millis: AtomicU32::new(millis),
+            bucket: Mutex::new(Bucket::new(millis, Instant::now())),
+        }
+    }
+
+    /// Debts of before are let go with the bucket that they were made in.
+    fn set(&self, millis: u32) {
+        if self.millis.load(Relaxed) != millis {
+            *self.bucket.lock() = Bucket::new(millis, Instant::now());
+            self.millis.store(millis, Relaxed);
+        }
+    }
+
+    fn bucket(&self) -> Option<MutexGuard<'_, Bucket>> {
+        (self.millis.load(Relaxed) > 0).then(|| self.bucket.lock())
+    }
 }
 
 impl CpuAccount {
@@ -500,15 +580,18 @@ impl CpuAccount {
         quota_millis: Option<u32>,
         reserved_millis: u32,
     ) -> CpuAccount {
-        let bucket = |millis| Mutex::new(Bucket::new(millis, Instant::now()));
         CpuAccount {
             tenant,
             used_nanos: AtomicU64::new(0),
-            quota: quota_millis.map(bucket),
-            reserve: Some(reserved_millis)
-                .filter(|millis| *millis > 0)
-                .map(bucket),
+            quota: Rate::new(quota(quota_millis)),
+            reserve: Rate::new(reserved_millis),
         }
+    }
+
+    /// Another quota and another reserve from now on.
+    pub(crate) fn set(&self, quota_millis: Option<u32>, reserved_millis: u32) {
+        self.quota.set(quota(quota_millis));
+        self.reserve.set(reserved_millis);
     }
 
     pub(crate) fn used_nanos(&self) -> u64 {
@@ -524,26 +607,31 @@ impl CpuAccount {
         weft_turns::charge(self.tenant, used);
         let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
         self.used_nanos.fetch_add(nanos, Relaxed);
-        if let Some(quota) = &self.quota {
-            quota.lock().charge(nanos, Instant::now());
+        if let Some(mut quota) = self.quota.bucket() {
+            quota.charge(nanos, Instant::now());
         }
-        if let Some(reserve) = &self.reserve
-            && COUNTS_CPU.get()
+        if COUNTS_CPU.get()
+            && let Some(mut reserve) = self.reserve.bucket()
         {
-            reserve.lock().charge(nanos, Instant::now());
+            reserve.charge(nanos, Instant::now());
         }
     }
 
     /// Whether something is left of what the workload reserved for long computations.
     pub(crate) fn has_reserve(&self) -> bool {
-        let reserve = self.reserve.as_ref();
-        reserve.is_some_and(|reserve| reserve.lock().debt(Instant::now()).is_none())
+        let reserve = self.reserve.bucket();
+        reserve.is_some_and(|mut reserve| reserve.debt(Instant::now()).is_none())
     }
 
     /// How long the workload has to wait before it may run again.
     pub(crate) fn debt(&self) -> Option<Duration> {
-        self.quota.as_ref()?.lock().debt(Instant::now())
+        self.quota.bucket()?.debt(Instant::now())
     }
+}
+
+/// A quota of nothing is the least that there is.
+fn quota(millis: Option<u32>) -> u32 {
+    millis.map_or(0, |millis| millis.max(1))
 }
 
 thread_local! {
@@ -682,6 +770,38 @@ mod tests {
         assert_eq!(account.used(), 300);
         drop(rest);
         assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn a_limit_may_change_and_not_below_what_is_in_use() {
+        let account = Arc::new(MemoryAccount::new(1000));
+        let refused = Arc::new(AtomicBool::new(false));
+        let mut share = MemoryShare::new(account.clone(), 10, refused, None);
+        assert!(share.memory_growing(0, 600, None).unwrap());
+        assert_eq!(account.set_limit(599), Err(600));
+        assert_eq!(account.limit(), 1000, "it is as it was");
+        account.set_limit(600).unwrap();
+        assert!(!share.memory_growing(600, 601, None).unwrap());
+        account.set_limit(2000).unwrap();
+        assert!(share.memory_growing(600, 2000, None).unwrap());
+    }
+
+    #[test]
+    fn quota_and_reserve_come_and_go_while_a_workload_runs() {
+        let account = CpuAccount::new(Tenant::named("shop"), None, 0);
+        let second = Duration::from_secs(1);
+        account.charge(second);
+        assert_eq!(account.debt(), None);
+        account.set(Some(100), 100);
+        assert!(account.has_reserve());
+        account.charge(second);
+        assert!(account.debt() > Some(second * 9), "ten times as long");
+        account.set(Some(200), 0);
+        assert_eq!(account.debt(), None, "of the quota of before");
+        assert!(!account.has_reserve());
+        account.set(None, 0);
+        account.charge(second);
+        assert_eq!(account.debt(), None);
     }
 
     #[test]

@@ -38,7 +38,9 @@ use crate::host::config::Config;
 use crate::host::http::{CHUNK_BYTES, Outbound};
 use crate::host::keyvalue::KeyValueStore;
 use crate::instance::{self, CallSlot, Job, Phase, Shard};
-use crate::limits::{Charge, CpuAccount, HostBytes, Limits, MemoryAccount, Usage};
+use crate::limits::{
+    Allotment, Charge, CpuAccount, HostBytes, Limits, MemoryAccount, ResizeError, Usage,
+};
 use crate::logs::LogSink;
 use crate::network::Network;
 use crate::ownership::Identity;
@@ -339,7 +341,10 @@ impl WorkloadBuilder {
         let (config, limits) = (&setup.config, &setup.config.limits);
         let granted = engine.granted(&setup.grants, &artifact)?;
         let needed_bytes = artifact.initial_memory_bytes();
-        let limit_bytes = limits.memory_bytes;
+        let limit_bytes = match &outer {
+            Some(outer) => outer.memory.limit(),
+            None => limits.memory_bytes,
+        };
         if needed_bytes > limit_bytes {
             return Err(WorkloadError::MemoryLimitTooSmall {
                 needed_bytes,
@@ -504,6 +509,10 @@ impl Inner {
     pub(crate) fn limits(&self) -> &Limits {
         &self.setup.config.limits
     }
+    /// What it may have of memory now.
+    pub(crate) fn memory_limit(&self) -> u64 {
+        self.memory.limit()
+    }
     pub(crate) fn policy(&self) -> InstancePolicy {
         self.policy
     }
@@ -639,8 +648,33 @@ impl Workload {
         &self.inner.artifact
     }
 
+    /// As it was built. What was changed since is in [`Workload::usage`].
     pub fn limits(&self) -> &Limits {
         self.inner.limits()
+    }
+
+    /// Gives it other amounts of memory and CPU from now on, and what runs in its context with it. Idle instances end where that is what
+    /// it takes. All of them change or none.
+    ///
+    /// # Errors
+    /// [`ResizeError`] when more memory is in use than it would have, or needed for a start.
+    pub fn resize(&self, to: Allotment) -> Result<(), ResizeError> {
+        let inner = &self.inner;
+        let asked_bytes = to.memory_bytes;
+        let needed_bytes = inner.artifact.initial_memory_bytes();
+        if needed_bytes > asked_bytes {
+            return Err(ResizeError::TooSmall {
+                needed_bytes,
+                asked_bytes,
+            });
+        }
+        let in_use = |used_bytes| ResizeError::InUse {
+            asked_bytes,
+            used_bytes,
+        };
+        inner.memory.set_limit(asked_bytes).map_err(in_use)?;
+        inner.cpu.set(to.cpu_millis, to.cpu_reserved_millis);
+        Ok(())
     }
 
     pub fn instance_policy(&self) -> InstancePolicy {
@@ -776,7 +810,7 @@ impl Workload {
             Err(_) => {
                 inner.counters.out_of_memory.fetch_add(1, Relaxed);
                 caller.phase = Phase::Expired;
-                Err(failure::out_of_memory(inner.limits()))
+                Err(failure::out_of_memory(inner.memory_limit()))
             }
         }
     }

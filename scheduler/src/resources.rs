@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use weft_api::quantity::Quantity;
-use weft_api::view::{Container, PodSpec};
+use weft_api::view::{Container, PodSpec, PodStatus};
 
 /// What Kubernetes' scoring assumes for a container that requests nothing, so that such pods spread too.
 const ASSUMED_CPU_MILLI: i128 = 100;
@@ -140,24 +140,44 @@ fn requested(resources: Option<&ResourceRequirements>, onto: &mut Resources) {
 /// What a pod requests: its containers together, or its neediest init container where that is more. Sidecars (init containers
 /// that stay) count with the containers, and with every init container after them. What the pod requests as a whole stands for
 /// the sum. Plus overhead.
-pub(crate) fn requests_of(spec: &PodSpec) -> Resources {
-    total(spec, &Resources::default())
+///
+/// A container that is being resized counts by the most of what it asks for, what its node has given it and what it has; one whose node never has
+/// so much, by the two latter.
+pub(crate) fn requests_of(spec: &PodSpec, status: Option<&PodStatus>) -> Resources {
+    total(spec, status, &Resources::default())
 }
 
 /// The same with assumed amounts where a container is silent; for scores only.
-pub(crate) fn weight_of(spec: &PodSpec) -> Resources {
+pub(crate) fn weight_of(spec: &PodSpec, status: Option<&PodStatus>) -> Resources {
     let assumed = Resources {
         cpu: ASSUMED_CPU_MILLI,
         memory: ASSUMED_MEMORY_BYTES,
         ..Resources::default()
     };
-    total(spec, &assumed)
+    total(spec, status, &assumed)
 }
 
-fn total(spec: &PodSpec, assumed: &Resources) -> Resources {
+fn total(spec: &PodSpec, status: Option<&PodStatus>, assumed: &Resources) -> Resources {
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let is_in_vain = conditions.into_iter().flatten().any(|condition| {
+        condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible")
+    });
+    let init = status.and_then(|status| status.init_container_statuses.as_ref());
+    let main = status.and_then(|status| status.container_statuses.as_ref());
+    let told = || init.into_iter().chain(main).flatten();
     let request = |container: &Container| {
         let mut request = assumed.clone();
-        requested(container.resources.as_ref(), &mut request);
+        let told = told().find(|told| told.name == container.name);
+        let has = told.and_then(|told| told.resources.as_ref());
+        if has.is_none() || !is_in_vain {
+            requested(container.resources.as_ref(), &mut request);
+        }
+        if let Some(has) = has {
+            let allocated = told.and_then(|told| told.allocated_resources.as_ref());
+            for amounts in [has.requests.as_ref(), allocated] {
+                request.raise(&Resources::read(amounts));
+            }
+        }
         request
     };
     let mut sidecars = Resources::default();
@@ -185,4 +205,39 @@ fn total(spec: &PodSpec, assumed: &Resources) -> Resources {
     }
     sum.add(&Resources::read(spec.overhead.as_ref()));
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use weft_api::view::Pod;
+
+    use super::*;
+
+    /// What a pod counts as that asks for 2 cores, has 1.5, and was given 1, and whose other container is told of by nobody.
+    fn counted(conditions: Value) -> i128 {
+        let pod: Pod = serde_json::from_value(json!({
+            "spec": {"containers": [
+                {"name": "a", "resources": {"requests": {"cpu": "2"}}},
+                {"name": "b", "resources": {"requests": {"cpu": "10"}}},
+            ]},
+            "status": {"conditions": conditions, "containerStatuses": [{
+                "name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "1500m"}},
+            }]},
+        }))
+        .unwrap();
+        let spec = pod.spec.as_ref().unwrap();
+        assert_eq!(requests_of(spec, None).cpu, 12_000);
+        requests_of(spec, pod.status.as_ref()).cpu
+    }
+
+    #[test]
+    fn a_pod_that_is_being_resized_counts_by_the_most_that_it_may_take() {
+        let condition = |reason: &str| json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+        assert_eq!(counted(json!([])), 12_000);
+        assert_eq!(counted(condition("Deferred")), 12_000);
+        // It will not get what it asks for.
+        assert_eq!(counted(condition("Infeasible")), 11_500);
+    }
 }

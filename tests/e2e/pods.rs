@@ -229,7 +229,7 @@ fn what_a_pod_waits_for_is_said_and_ends_the_wait() {
     let manifest = [
         pod("configured", &one(&env)),
         pod("absent", "  containers:\n  - {name: main, image: 'nowhere/absent:1'}\n"),
-        pod("outside", "  containers:\n  - {name: main, image: 'probe:1', ports: [{containerPort: 8080, hostPort: 8080}]}\n"),
+        pod("outside", "  hostPID: true\n  containers:\n  - {name: main, image: 'probe:1', ports: [{containerPort: 8080}]}\n"),
         pod("unready", &one("    readinessProbe: {httpGet: {path: '/status?code=503', port: 8080}, periodSeconds: 1}\n")),
         pod("unhealthy", &one("    livenessProbe: {httpGet: {path: '/status?code=500', port: 8080}, periodSeconds: 1, failureThreshold: 1}\n")),
         pod("twice", twice),
@@ -286,10 +286,7 @@ fn what_a_pod_waits_for_is_said_and_ends_the_wait() {
         "Pending [main waiting CreateContainerConfigError after nothing] Initialized",
     );
     let why = message(&cluster, "outside");
-    assert!(
-        why.starts_with("ports.hostPort is not supported: "),
-        "{why}"
-    );
+    assert!(why.starts_with("hostPID is not supported: "), "{why}");
     becomes(
         &cluster,
         "unready",
@@ -358,4 +355,104 @@ fn every_port_of_a_container_leads_to_its_component() {
         })
         .unwrap();
     }
+}
+
+#[test]
+fn a_port_of_the_node_leads_to_the_one_pod_that_has_it() {
+    let cluster = Cluster::start(1).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    cluster.push("probe", "probe:1").unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .unwrap()
+        .port();
+    let spec = format!(
+        "  containers:\n  - {{name: main, image: 'probe:1', ports: [{{containerPort: 8080, hostPort: {port}}}]}}\n"
+    );
+    apply(&cluster, &pod("first", &spec)).unwrap();
+    let answers = || {
+        let at = format!("127.0.0.1:{port}");
+        let answer = runtime.block_on(load::get(&at, "any.example", "/env"));
+        answer.is_ok_and(|(status, _)| status == 200)
+    };
+    eventually("the port answers", || Ok(answers().then_some(()))).unwrap();
+
+    apply(&cluster, &pod("second", &spec)).unwrap();
+    eventually("who is in the way is told", || {
+        let pod = get(&cluster, "second")?;
+        let conditions = pod["status"]["conditions"].as_array().cloned();
+        let told = conditions.into_iter().flatten().any(|condition| {
+            let why = condition["message"].as_str().unwrap_or_default();
+            why.contains("1 node(s) didn't have free ports for the requested pod ports")
+        });
+        Ok(told.then_some(()))
+    })
+    .unwrap();
+    success(cluster.weft(&["delete", "pod", "first"]).unwrap()).unwrap();
+    becomes(
+        &cluster,
+        "second",
+        "Running [main running after nothing ready] Initialized Ready ContainersReady",
+    );
+    eventually("the port answers for the second", || {
+        Ok(answers().then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_container_is_resized_while_it_runs_and_reads_its_limits() {
+    let cluster = Cluster::start(1).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let amounts = |cpu: &str, memory: &str| serde_json::json!({"cpu": cpu, "memory": memory});
+    let spec = "  containers:\n  - {name: main, image: toolbox, command: [sleep, '1000'], resources: {limits: {cpu: 100m, memory: 64Mi}}}\n";
+    apply(&cluster, &pod("sized", spec)).unwrap();
+    let reads = |expected: &str| {
+        let command = [
+            "exec",
+            "sized",
+            "--",
+            "cat",
+            "/sys/fs/cgroup/cpu.max",
+            "/sys/fs/cgroup/memory.max",
+        ];
+        eventually(&format!("it reads {expected:?}"), || {
+            let shown = success(cluster.weft(&command)?)?;
+            Ok((shown == expected).then_some(()))
+        })
+        .unwrap();
+    };
+    becomes(
+        &cluster,
+        "sized",
+        "Running [main running after nothing ready] Initialized Ready ContainersReady",
+    );
+    reads("10000 100000\n67108864\n");
+
+    let resize = |cpu: &str, memory: &str| {
+        let both = amounts(cpu, memory);
+        let body = serde_json::json!({"spec": {"containers": [{"name": "main", "resources": {"limits": both, "requests": both}}]}});
+        runtime.block_on(async {
+            let client = crate::client::client(&cluster).await;
+            let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
+                kube::Api::default_namespaced(client);
+            let patch = kube::api::Patch::Strategic(&body);
+            let asked = kube::api::PatchParams::default();
+            pods.patch_subresource("resize", "sized", &asked, &patch)
+                .await
+        })
+    };
+    resize("200m", "128Mi").unwrap();
+    reads("20000 100000\n134217728\n");
+    eventually("its status says so", || {
+        let pod = get(&cluster, "sized")?;
+        let container = &pod["status"]["containerStatuses"][0];
+        let is_told = container["resources"]["limits"] == amounts("200m", "128Mi")
+            && container["allocatedResources"] == amounts("200m", "128Mi");
+        assert_eq!(container["restartCount"], 0);
+        Ok(is_told.then_some(()))
+    })
+    .unwrap();
+    let refused = resize("100000", "128Mi").unwrap_err();
+    assert!(refused.to_string().contains("not enough"), "{refused}");
 }

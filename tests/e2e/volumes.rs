@@ -208,7 +208,7 @@ fn volumes_that_cannot_be_mounted_are_refused_with_a_sentence() {
         refused,
         [
             "disk: volume \"data\" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, \
-             ephemeral, configMap, secret, downwardAPI and projected volumes into components",
+             ephemeral, configMap, secret, downwardAPI, projected and image volumes into components",
             "memory: volume \"data\": emptyDir.medium \"HugePages\" is not supported: a component's memory has no pages of \
              another size; use Memory, or leave the field out",
             "size: annotation weft.dev/max-volume-inodes: \"none\" is not a number from 1 to 1000000",

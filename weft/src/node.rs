@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub gateway_port: u16,
     /// Other nodes on this machine listen on the same gateway port: `weft up` looked before that nobody else does.
     pub gateway_port_shared: bool,
+    /// Where the gateway is besides the node's own address, with the other nodes of this machine.
+    pub gateway_address: Option<IpAddr>,
     pub open_services: OpenServices,
     /// Ranges of addresses, apart by commas, that lead to this node: Services and Gateways have addresses of their own there.
     pub service_addresses: Option<String>,
@@ -200,6 +202,11 @@ pub async fn run(
         count,
         sharing,
     )?;
+    let port_of_gateway = port(&gateways[0]);
+    let shared = config
+        .gateway_address
+        .map(|address| listen_each("gateway", address, port_of_gateway, count, Sharing::Nodes));
+    let shared = shared.transpose()?.unwrap_or_default();
     let inbound = listen_each(
         "mesh",
         config.address,
@@ -213,7 +220,7 @@ pub async fn run(
         Some(address) => Some(listen_dns(address)?),
     };
     let ports = NodePorts {
-        gateway: port(&gateways[0]),
+        gateway: port_of_gateway,
         mesh: port(&inbound[0]),
         node: port(&node_listener),
     };
@@ -263,6 +270,15 @@ pub async fn run(
         ));
     }
 
+    for (core, gateway) in shared.into_iter().enumerate() {
+        let (on_gateway, stop) = (mesh.clone(), traffic.clone());
+        serving.spawn(watched(
+            "gateway",
+            cores.spawn_on(core, async move {
+                on_gateway.serve_gateway(gateway, stop).await
+            }),
+        ));
+    }
     serving.spawn(places::follow(
         mesh.clone(),
         cores.clone(),

@@ -98,7 +98,8 @@ impl Cluster {
         Self::start_at(&program(), name, nodes, (api_port, 0), arguments)
     }
 
-    fn start_at(
+    /// The same of a given build, with the API and the gateway at given ports, or, where one is 0, at any, and further arguments.
+    pub fn start_at(
         program: &Path,
         name: &str,
         nodes: u16,
@@ -202,6 +203,12 @@ impl Cluster {
     /// Puts a component into the registry.
     pub fn push(&self, component: &Path, image: &str) -> Result<()> {
         progress::read(self.weft(["push"]).arg(component).arg(image)).map(drop)
+    }
+
+    /// The same with files besides it, which pods can mount.
+    pub fn push_with_files(&self, component: &Path, files: &Path, image: &str) -> Result<()> {
+        let mut push = self.weft(["push", "--files"]);
+        progress::read(push.arg(files).arg(component).arg(image)).map(drop)
     }
 
     pub fn apply_file(&self, path: &Path) -> Result<()> {

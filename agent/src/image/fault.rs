@@ -55,6 +55,8 @@ pub enum ImageError {
     Failed { reason: String, others: Others },
     #[error("image \"{image}\" holds no WebAssembly component: {reason}")]
     NotWasm { image: String, reason: String },
+    #[error("image \"{image}\" has no files that could be mounted: {reason}")]
+    NoFiles { image: String, reason: String },
     #[error(
         "image \"{image}\" has {bytes} bytes, more than the {COMPONENT_BYTES_MAX} a node accepts"
     )]
@@ -116,6 +118,8 @@ pub(super) enum Fault {
     TooLarge { bytes: u64 },
     #[error("it holds no WebAssembly component: {reason}")]
     NotWasm { reason: String },
+    #[error("it has no files that could be mounted: {reason}")]
+    NoFiles { reason: String },
     #[error("{0}")]
     Failed(String),
     /// Of this node, whoever is asked.
@@ -128,7 +132,7 @@ impl Fault {
     pub(super) fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::TooLarge { .. } | Self::NotWasm { .. } | Self::Here(_)
+            Self::TooLarge { .. } | Self::NotWasm { .. } | Self::NoFiles { .. } | Self::Here(_)
         )
     }
 
@@ -162,6 +166,7 @@ impl Fault {
             },
             Self::TooLarge { bytes } => ImageError::TooLarge { image, bytes },
             Self::NotWasm { reason } => ImageError::NotWasm { image, reason },
+            Self::NoFiles { reason } => ImageError::NoFiles { image, reason },
             Self::Refused(refused) => ImageError::Failed {
                 reason: refused.to_string(),
                 others,

@@ -12,6 +12,7 @@
 //! ask its registry.
 
 use super::digest;
+use super::files::Layer;
 use super::keyring::Credential;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -29,7 +30,7 @@ const REFERENCES_MAX: usize = 4096;
 /// Credentials of which each may use an image that was had with it.
 const HOLDERS_MAX: usize = 64;
 /// Largest file of a reference, in bytes.
-const REFERENCE_BYTES_MAX: u64 = 16 << 10;
+const REFERENCE_BYTES_MAX: u64 = 64 << 10;
 /// What is gathered before it is written.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -40,6 +41,9 @@ pub(super) struct Resolved {
     pub(super) manifest: String,
     /// Digest of the layer that is the component.
     pub(super) layer: String,
+    /// Of an image whose files are mounted: where those are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) files: Vec<Layer>,
     /// Fingerprints of the credentials that it was had with; nothing where none were needed.
     holders: Option<BTreeSet<String>>,
 }
@@ -50,6 +54,7 @@ impl Resolved {
         Self {
             manifest,
             layer,
+            files: Vec::new(),
             holders,
         }
     }
@@ -64,7 +69,8 @@ impl Resolved {
 
     /// Adds who could use the same before.
     fn merge(&mut self, before: &Self) {
-        if before.manifest != self.manifest || before.layer != self.layer {
+        let is_same = before.manifest == self.manifest && before.layer == self.layer;
+        if !is_same || before.files != self.files {
             return;
         }
         match (&mut self.holders, &before.holders) {
@@ -272,6 +278,29 @@ impl Kept {
         self.shelf.lock().forget(wanted);
         let _ = tokio::fs::remove_file(&path).await;
         None
+    }
+
+    /// The content of a digest to be read piece by piece, if it is on disk. Whether it is sound, whoever reads it finds out.
+    pub(super) async fn open_content(&self, wanted: &str, size: u64) -> Option<std::fs::File> {
+        if !weft_api::image::is_digest(wanted) {
+            return None;
+        }
+        let opened = tokio::fs::File::open(self.path(wanted)).await;
+        let file = opened.ok()?.into_std().await;
+        let is_whole = file.metadata().is_ok_and(|about| about.len() == size);
+        let mut shelf = self.shelf.lock();
+        if !is_whole {
+            shelf.forget(wanted);
+            return None;
+        }
+        shelf.used(wanted, size);
+        Some(file)
+    }
+
+    /// Takes away what was found to be damaged.
+    pub(super) async fn discard(&self, digest: &str) {
+        self.shelf.lock().forget(digest);
+        let _ = tokio::fs::remove_file(self.path(digest)).await;
     }
 
     /// Begins to write content.

@@ -19,7 +19,7 @@ pub(super) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, app
 /// The configuration of a container image, as Docker calls it.
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// The name of the file that a layer was.
-const TITLE: &str = "org.opencontainers.image.title";
+pub(super) const TITLE: &str = "org.opencontainers.image.title";
 /// What buildx adds to an index for its attestations.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// Names that a message has, and bytes of each: a manifest may have thousands.
@@ -157,8 +157,7 @@ pub(super) fn component(manifest: &ImageManifest) -> Result<Content, String> {
         .iter()
         .filter(|layer| is_component(layer.media_type()))
         .collect();
-    let is_container = matches!(manifest.config().media_type(), MediaType::ImageConfig)
-        || base(manifest.config().media_type().as_ref()) == DOCKER_CONFIG;
+    let is_container = is_container(manifest);
     // `oras push NAME app.wasm` calls every file a tar archive, and keeps its name.
     let titled: Vec<&Descriptor> = layers
         .iter()
@@ -197,6 +196,12 @@ pub(super) fn component(manifest: &ImageManifest) -> Result<Content, String> {
     }
 }
 
+/// Whether it is of a container image.
+pub(super) fn is_container(manifest: &ImageManifest) -> bool {
+    let config = manifest.config().media_type();
+    matches!(config, MediaType::ImageConfig) || base(config.as_ref()) == DOCKER_CONFIG
+}
+
 /// Whether a media type says that this is a WebAssembly binary.
 fn is_component(kind: &MediaType) -> bool {
     let kind = base(kind.as_ref());
@@ -204,7 +209,7 @@ fn is_component(kind: &MediaType) -> bool {
 }
 
 /// A media type without its parameters.
-fn base(kind: &str) -> String {
+pub(super) fn base(kind: &str) -> String {
     let base = kind.split(';').next().unwrap_or_default();
     base.trim().to_ascii_lowercase()
 }
@@ -214,7 +219,7 @@ fn title(layer: &Descriptor) -> Option<&str> {
     annotations.get(TITLE).map(String::as_str)
 }
 
-fn content(descriptor: &Descriptor) -> Result<Content, String> {
+pub(super) fn content(descriptor: &Descriptor) -> Result<Content, String> {
     let digest = descriptor.digest();
     match digest.algorithm() {
         DigestAlgorithm::Sha256 => Ok(Content {
@@ -228,7 +233,7 @@ fn content(descriptor: &Descriptor) -> Result<Content, String> {
     }
 }
 
-fn listed(names: impl Iterator<Item = String>) -> String {
+pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
     let mut names: Vec<String> = names.take(TOLD_MAX + 1).collect();
     let more = if names.len() > TOLD_MAX { ", …" } else { "" };
     names.truncate(TOLD_MAX);

@@ -19,6 +19,7 @@
 
 mod egress;
 mod fault;
+mod files;
 mod kept;
 mod keyring;
 mod manifest;
@@ -35,6 +36,7 @@ pub use self::keyring::{Credential, Keyring};
 pub use self::registries::{Registries, RegistriesError};
 
 use self::fault::Fault;
+pub(crate) use self::files::{Held, unpack};
 use self::kept::{Kept, Resolved};
 use self::manifest::{Content, Document};
 use self::own::Own;
@@ -47,6 +49,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -120,9 +123,29 @@ pub struct Wish {
 pub struct Image {
     /// As `imageID` shows it: `repository@sha256:…` of the manifest, or of the content for a file.
     pub id: String,
+    /// Empty where its files are wished for.
     pub bytes: Bytes,
+    /// Where its files are, if those are wished for, the lowest layer first.
+    pub(crate) layers: Arc<[Held]>,
     /// Whether it had to be fetched.
     pub fetched: bool,
+}
+
+/// What is wished for of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Want {
+    Component,
+    Files,
+}
+
+impl Want {
+    /// Under which name is remembered where an image led to. No reference has a space.
+    fn remembered(self, image: &str) -> Cow<'_, str> {
+        match self {
+            Self::Component => Cow::Borrowed(image),
+            Self::Files => Cow::Owned(format!("{image} files")),
+        }
+    }
 }
 
 /// The images of a node. Clones share them.
@@ -135,6 +158,7 @@ pub struct Images {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     image: String,
+    want: Want,
     policy: PullPolicy,
     namespace: String,
     credentials: Vec<String>,
@@ -193,6 +217,7 @@ struct Pulled {
     manifest: String,
     layer: String,
     bytes: Bytes,
+    layers: Vec<Held>,
     fetched: bool,
 }
 
@@ -201,6 +226,7 @@ impl Pulled {
         Image {
             id: image_id(reference, &self.manifest),
             bytes: self.bytes,
+            layers: self.layers.into(),
             fetched: self.fetched,
         }
     }
@@ -269,8 +295,27 @@ impl Images {
     /// # Panics
     /// Outside of a runtime.
     pub async fn get(&self, wish: Wish) -> Result<Image, ImageError> {
+        self.pulled(wish, Want::Component).await
+    }
+
+    /// The same of the files of an image: [`unpack`] writes them.
+    ///
+    /// # Errors
+    /// As [`Images::get`], and [`ImageError::NoFiles`].
+    pub(crate) async fn files(&self, wish: Wish) -> Result<Image, ImageError> {
+        self.pulled(wish, Want::Files).await
+    }
+
+    /// Takes away what was found to be damaged of an image's files, so that it is fetched again.
+    pub(crate) async fn discard(&self, image: &Image) {
+        for held in image.layers.iter() {
+            self.inner.kept.discard(&held.layer.digest).await;
+        }
+    }
+
+    async fn pulled(&self, wish: Wish, want: Want) -> Result<Image, ImageError> {
         let reference = wish.image.parse::<ImageReference>()?;
-        let pull = Inner::pull(&self.inner, wish, reference);
+        let pull = Inner::pull(&self.inner, wish, reference, want);
         pull.result.clone().await
     }
 }
@@ -295,13 +340,14 @@ fn credentials(wish: &Wish, reference: &RegistryReference) -> Vec<Credential> {
 
 impl Inner {
     /// Joins the pull of an image, or begins it.
-    fn pull(inner: &Arc<Self>, wish: Wish, reference: ImageReference) -> Arc<Pull> {
+    fn pull(inner: &Arc<Self>, wish: Wish, reference: ImageReference, want: Want) -> Arc<Pull> {
         let credentials = match &reference {
             ImageReference::Registry(reference) => credentials(&wish, reference),
             ImageReference::File(_) => Vec::new(),
         };
         let key = Key {
             image: wish.image.clone(),
+            want,
             policy: wish.policy,
             namespace: wish.namespace.clone(),
             credentials: credentials.iter().map(Credential::fingerprint).collect(),
@@ -320,7 +366,8 @@ impl Inner {
         let (told, result) = oneshot::channel();
         // Its own task: nobody has to poll it, so that whoever goes leaves no place taken and no queue waiting.
         let task = tokio::spawn(async move {
-            let result = listed.inner.get(&wish, reference, &credentials).await;
+            let result = listed.inner.get(&wish, reference, &credentials, want);
+            let result = result.await;
             // From here on, the same wish is a new pull.
             drop(listed);
             // Nobody may be left to be told.
@@ -344,26 +391,32 @@ impl Inner {
         wish: &Wish,
         reference: ImageReference,
         credentials: &[Credential],
+        want: Want,
     ) -> Result<Image, ImageError> {
         let (image, policy) = (wish.image.as_str(), wish.policy);
         let reference = match reference {
+            ImageReference::File(_) if want == Want::Files => {
+                return Err(ImageError::NoFiles {
+                    image: image.to_owned(),
+                    reason: "it is one file, a component".to_owned(),
+                });
+            }
             ImageReference::File(path) => return self.file(image, PathBuf::from(path)).await,
             ImageReference::Registry(reference) => reference,
         };
-        let known = self.kept.resolved(image);
+        let known = self.kept.resolved(&want.remembered(image));
+        let is_known = known.is_some();
         let open = known.filter(|known| known.is_open_to(credentials));
-        let is_closed = open.is_none() && self.kept.resolved(image).is_some();
+        let is_closed = open.is_none() && is_known;
         if policy != PullPolicy::Always
             && let Some(known) = open
-            && let Some(bytes) = self.kept.content(&known.layer).await
+            && let Some(here) = self.here(known, want).await
         {
-            return Ok(Image {
-                id: image_id(&reference, &known.manifest),
-                bytes,
-                fetched: false,
-            });
+            return Ok(here.of(&reference));
         }
-        let mut toolbox = self.toolbox(wish, &reference);
+        let mut toolbox = self
+            .toolbox(wish, &reference)
+            .filter(|_| want == Want::Component);
         if policy != PullPolicy::Always
             && let Some(toolbox) = toolbox.take()
         {
@@ -385,13 +438,34 @@ impl Inner {
             })?
             .map_err(|Crowded { waiting }| ImageError::Crowded { waiting })?;
         let pulled = match &reference.host {
-            None => self.pull_own(image, &reference, toolbox).await?,
+            None => self.pull_own(image, &reference, toolbox, want).await?,
             Some(host) => {
-                self.pull_remote(image, host, &reference, credentials)
+                self.pull_remote(image, host, &reference, credentials, want)
                     .await?
             }
         };
         Ok(pulled.of(&reference))
+    }
+
+    /// What an image led to before, if it is on this node's disk.
+    async fn here(&self, known: Resolved, want: Want) -> Option<Pulled> {
+        let (mut bytes, mut layers) = (Bytes::new(), Vec::new());
+        match want {
+            Want::Component => bytes = self.kept.content(&known.layer).await?,
+            Want::Files => {
+                for layer in known.files {
+                    let file = self.kept.open_content(&layer.digest, layer.size).await?;
+                    layers.push(Held { layer, file });
+                }
+            }
+        }
+        Some(Pulled {
+            manifest: known.manifest,
+            layer: known.layer,
+            bytes,
+            layers,
+            fetched: false,
+        })
     }
 
     /// The node's own toolbox, where it is what is wished for and the wish may have it.
@@ -402,6 +476,7 @@ impl Inner {
             manifest: digest.clone(),
             layer: digest.clone(),
             bytes: bytes.clone(),
+            layers: Vec::new(),
             fetched: false,
         })
     }
@@ -412,14 +487,15 @@ impl Inner {
         image: &str,
         reference: &RegistryReference,
         instead: Option<Pulled>,
+        want: Want,
     ) -> Result<Pulled, ImageError> {
         let source = Source::Own(&self.own, reference);
         match self
-            .pull_within(self.limits.pull, image, reference, &source)
+            .pull_within(self.limits.pull, image, reference, &source, want)
             .await
         {
             Ok(pulled) => {
-                self.remember(image, &pulled, None).await;
+                self.remember(image, &pulled, None, want).await;
                 Ok(pulled)
             }
             Err(Fault::NotFound) => match instead {
@@ -441,6 +517,7 @@ impl Inner {
         host: &str,
         reference: &RegistryReference,
         credentials: &[Credential],
+        want: Want,
     ) -> Result<Pulled, ImageError> {
         let endpoints = self
             .remote
@@ -462,11 +539,12 @@ impl Inner {
             for (credential, of_pod) in shown(endpoint, credentials) {
                 let left = ends.saturating_duration_since(Instant::now());
                 let source = Source::Remote(&self.remote, endpoint, credential);
-                match self.pull_within(left, image, reference, &source).await {
+                let pulling = self.pull_within(left, image, reference, &source, want);
+                match pulling.await {
                     Ok(pulled) => {
                         // What the node's owner pays for is for all pods, as with a kubelet.
                         let by = credential.filter(|_| of_pod);
-                        self.remember(image, &pulled, by).await;
+                        self.remember(image, &pulled, by, want).await;
                         return Ok(pulled);
                     }
                     Err(fault) if fault.is_final() => return Err(fault.of(image, &place, asked)),
@@ -486,9 +564,11 @@ impl Inner {
         }
     }
 
-    async fn remember(&self, image: &str, pulled: &Pulled, by: Option<&Credential>) {
-        let resolved = Resolved::new(pulled.manifest.clone(), pulled.layer.clone(), by);
-        self.kept.remember(image, resolved).await;
+    async fn remember(&self, image: &str, pulled: &Pulled, by: Option<&Credential>, want: Want) {
+        let mut resolved = Resolved::new(pulled.manifest.clone(), pulled.layer.clone(), by);
+        let files = pulled.layers.iter().map(|held| held.layer.clone());
+        resolved.files.extend(files);
+        self.kept.remember(&want.remembered(image), resolved).await;
     }
 
     async fn pull_within(
@@ -497,8 +577,10 @@ impl Inner {
         image: &str,
         reference: &RegistryReference,
         source: &Source<'_>,
+        want: Want,
     ) -> Result<Pulled, Fault> {
-        let pulled = tokio::time::timeout(most, self.pull_from(image, reference, source));
+        let pulled = self.pull_from(image, reference, source, want);
+        let pulled = tokio::time::timeout(most, pulled);
         pulled
             .await
             .unwrap_or_else(|_| Err(remote::late("the image", most)))
@@ -510,6 +592,7 @@ impl Inner {
         image: &str,
         reference: &RegistryReference,
         source: &Source<'_>,
+        want: Want,
     ) -> Result<Pulled, Fault> {
         let not_wasm = |reason| Fault::NotWasm { reason };
         let asked = Asked::of(reference);
@@ -530,6 +613,12 @@ impl Inner {
                 }
             }
         };
+        if want == Want::Files {
+            let layers = files::layers(&manifest);
+            let layers = layers.map_err(|reason| Fault::NoFiles { reason })?;
+            drop(manifest);
+            return self.files_from(image, source, digest, layers).await;
+        }
         let layer = manifest::component(&manifest).map_err(not_wasm)?;
         drop(manifest);
         if layer.size > COMPONENT_BYTES_MAX {
@@ -543,15 +632,45 @@ impl Inner {
                 bytes.map(|bytes| (bytes, true))
             }
         };
-        let (bytes, fetched) = fetched.ok_or_else(|| {
-            Fault::Here(format!(
-                "image \"{image}\" was on this node's disk, and is gone again"
-            ))
-        })?;
+        let (bytes, fetched) = fetched.ok_or_else(|| gone(image))?;
         Ok(Pulled {
             manifest: digest,
             layer: layer.digest,
             bytes,
+            layers: Vec::new(),
+            fetched,
+        })
+    }
+
+    /// Brings the layers of a manifest that have files onto this node's disk, one after the other.
+    async fn files_from(
+        &self,
+        image: &str,
+        source: &Source<'_>,
+        manifest: String,
+        layers: Vec<files::Layer>,
+    ) -> Result<Pulled, Fault> {
+        let (mut held, mut fetched) = (Vec::new(), false);
+        for layer in layers {
+            let open = || self.kept.open_content(&layer.digest, layer.size);
+            let mut file = open().await;
+            if file.is_none() {
+                let content = Content {
+                    digest: layer.digest.clone(),
+                    size: layer.size,
+                };
+                self.fetch(source, &content).await?;
+                fetched = true;
+                file = open().await;
+            }
+            let file = file.ok_or_else(|| gone(image))?;
+            held.push(Held { layer, file });
+        }
+        Ok(Pulled {
+            layer: manifest.clone(),
+            manifest,
+            bytes: Bytes::new(),
+            layers: held,
             fetched,
         })
     }
@@ -648,9 +767,16 @@ impl Inner {
         Ok(Image {
             id: format!("file@{digest}"),
             bytes,
+            layers: Arc::new([]),
             fetched: true,
         })
     }
+}
+
+fn gone(image: &str) -> Fault {
+    Fault::Here(format!(
+        "image \"{image}\" was on this node's disk, and is gone again"
+    ))
 }
 
 /// What a manifest is asked for by.

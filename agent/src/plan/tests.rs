@@ -537,3 +537,43 @@ fn an_ephemeral_container_comes_late_runs_once_and_decides_nothing() {
     step(&mut state, &both, completed(0), at(4));
     assert!(state.is_over() && state.next_wake(&both, at(4)).is_none());
 }
+
+#[test]
+fn other_amounts_restart_a_container_at_once_whatever_its_policy() {
+    for (policy, end) in [
+        (RestartPolicy::OnFailure, completed(0)),
+        (RestartPolicy::Always, crashed(0)),
+    ] {
+        let mut wanted = wanted(policy, vec![main("web")]);
+        let transcript = play(
+            &mut wanted,
+            vec![
+                (0, Event::Tick),
+                (1, started(0, false)),
+                (2, Event::Resized { container: 0 }),
+                (3, end),
+                (4, started(0, false)),
+                // It waits for its next run: that has them anyway.
+                (5, crashed(0)),
+                (6, started(0, false)),
+                (7, crashed(0)),
+                (8, Event::Resized { container: 0 }),
+            ],
+        );
+        let lines: Vec<&str> = transcript.lines().map(str::trim).collect();
+        assert_eq!(
+            lines,
+            [
+                "0 Tick: start web #0",
+                "1 Started:",
+                "2 Resized: stop web 30s Resize",
+                "3 Ended: start web #1",
+                "4 Started:",
+                "5 Ended: start web #2",
+                "6 Started:",
+                "7 Ended:  (wake 17000ms)",
+                "8 Resized:  (wake 17000ms)",
+            ]
+        );
+    }
+}

@@ -35,7 +35,15 @@ pub enum Claimed {
     Nothing(String),
 }
 
-/// What the claim of that name is bound to; none if there is no such claim.
+/// A claim as a pod finds it.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub bound: Claimed,
+    /// Only one pod at a time may use it (`ReadWriteOncePod`).
+    pub is_for_one: bool,
+}
+
+/// The claim of that name; none if there is none.
 ///
 /// # Errors
 /// [`FetchError`] when it cannot be read.
@@ -43,7 +51,7 @@ pub(crate) async fn look_up(
     client: &kube::Client,
     namespace: &str,
     name: &str,
-) -> Result<Option<Claimed>, FetchError> {
+) -> Result<Option<Claim>, FetchError> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let failed = |error| FetchError::of_claim(name, error);
     let Some(claim) = claims.get_opt(name).await.map_err(failed)? else {
@@ -53,18 +61,25 @@ pub(crate) async fn look_up(
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
+    let modes = claim.spec.as_ref();
+    let modes = modes.and_then(|spec| spec.access_modes.as_deref());
+    let is_for_one = modes.is_some_and(|modes| modes.iter().any(|mode| mode == FOR_ONE));
+    let as_bound = |bound| Ok(Some(Claim { bound, is_for_one }));
     let volume = claim.spec.and_then(|spec| spec.volume_name);
     let Some(volume) = volume.filter(|_| phase == Some("Bound")) else {
         let why = format!("persistentvolumeclaim \"{name}\" is not bound");
-        return Ok(Some(Claimed::Nothing(why)));
+        return as_bound(Claimed::Nothing(why));
     };
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let found = volumes.get_opt(&volume).await.map_err(failed)?;
-    Ok(Some(match found {
+    as_bound(match found {
         Some(found) => claimed(&volume, &found),
         None => Claimed::Nothing(format!("persistentvolume \"{volume}\" not found")),
-    }))
+    })
 }
+
+/// Of a claim that only one pod at a time may use.
+const FOR_ONE: &str = "ReadWriteOncePod";
 
 /// Pure.
 fn claimed(name: &str, volume: &PersistentVolume) -> Claimed {

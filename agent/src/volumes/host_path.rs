@@ -1,4 +1,4 @@
-//! `hostPath` volumes: folders and files of the node, below what its owner allows (`--allow-host-path`).
+//! `hostPath` volumes: folders and files of the node that its owner lends, or below those (`--allow-host-path`).
 //!
 //! A path is walked from the allowed folder on, over links that stay in it, so that neither a pod nor who writes into the folder
 //! leads a mount elsewhere. What is there keeps the modes and owners that it has on the node. Blocks.
@@ -25,6 +25,13 @@ pub(super) fn open(source: &HostPathVolumeSource, allowed: &[PathBuf]) -> Result
             "hostPath \"{}\" is not below a folder that this node lends; its owner says which with --allow-host-path",
             source.path
         ));
+    };
+    // A file that is lent by itself is one of its folder.
+    let (prefix, rest) = match (prefix.parent(), prefix.file_name()) {
+        (Some(folder), Some(name)) if rest.is_empty() && prefix.is_file() => {
+            (folder, name.to_str().unwrap_or_default())
+        }
+        _ => (prefix.as_path(), rest),
     };
     let wanted = source.type_.as_deref().unwrap_or_default();
     let told = Told {
@@ -116,6 +123,15 @@ mod tests {
             let told = named(path, "Directory");
             assert!(told.contains("not permitted"), "{path}: {told}");
         }
+        let alone = HostPathVolumeSource {
+            path: root.join("file").display().to_string(),
+            type_: Some("FileOrCreate".to_owned()),
+        };
+        let lent = open(&alone, &[root.join("file")]);
+        assert!(
+            matches!(lent, Ok(Below::File(_))),
+            "a file by itself: {lent:?}"
+        );
         let source = HostPathVolumeSource {
             path: dir.path().join("secret").display().to_string(),
             type_: None,

@@ -123,7 +123,12 @@ async fn mount(
         pod_ip: "10.42.0.7".parse().expect("an address"),
         node: &node(),
     };
-    let found = volumes.find(pod, "c", mount, at, configuration, &recorder);
+    let given = Given {
+        configuration,
+        image: None,
+        recorder: &recorder,
+    };
+    let found = volumes.find(pod, "c", mount, at, given);
     found.await.map(|found| match found {
         Below::Folder(volume) => volume,
         Below::File(file) => panic!("a file: {file:?}"),
@@ -438,7 +443,12 @@ async fn a_part_of_a_volume_is_mounted_and_nothing_leads_out_of_it() {
             pod_ip: "10.42.0.7".parse().expect("an address"),
             node: &node,
         };
-        let found = volumes.find(pod, "c", &asked[0], at, configuration, &recorder);
+        let given = Given {
+            configuration,
+            image: None,
+            recorder: &recorder,
+        };
+        let found = volumes.find(pod, "c", &asked[0], at, given);
         match found.await {
             Ok(Below::Folder(_)) => "a folder".to_owned(),
             Ok(Below::File(_)) => "a file".to_owned(),
@@ -503,4 +513,45 @@ fn a_sub_path_is_relative_and_its_variables_are_there() {
     ] {
         assert_eq!(of(mount.clone()), expected, "{mount}");
     }
+}
+
+#[tokio::test]
+async fn a_claim_for_one_pod_is_one_pods_until_nothing_of_it_runs() {
+    let root = tempfile::tempdir().expect("a folder");
+    let root = root.path().join("volumes");
+    let volumes = Volumes::open(&root, Vec::new()).expect("volumes");
+    let claim = |is_for_one| {
+        let bound = Claimed::Folder {
+            name: "pv".to_owned(),
+            bytes: 1 << 20,
+        };
+        Configuration {
+            claims: [("data".to_owned(), Claim { bound, is_for_one })].into(),
+            ..Configuration::default()
+        }
+    };
+    let of = |uid: &str| {
+        let pod = with(json!({"persistentVolumeClaim": {"claimName": "data"}}));
+        let mut pod = Arc::unwrap_or_clone(pod);
+        pod.metadata.uid = Some(uid.to_owned());
+        Arc::new(pod)
+    };
+    let (first, second) = (of("first"), of("second"));
+    let take = async |pod: &Arc<Pod>, claim: &Configuration| {
+        let asked = asked(pod).expect("mounts");
+        let found = mount(&volumes, pod, &asked[0], claim).await;
+        found.map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(take(&first, &claim(true)).await, Ok(()));
+    assert_eq!(take(&first, &claim(true)).await, Ok(()), "its own");
+    let refused = take(&second, &claim(true)).await.expect_err("refused");
+    assert!(
+        refused.ends_with(
+            "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+        ),
+        "{refused}"
+    );
+    assert_eq!(take(&second, &claim(false)).await, Ok(()), "of any other");
+    volumes.let_go("first");
+    assert_eq!(take(&second, &claim(true)).await, Ok(()));
 }

@@ -457,7 +457,8 @@ fn add_kind(kind: &Kind, told: &mut Told, schema: fn(&Kind, &Custom) -> Value) {
             Subresource::Status
             | Subresource::Approval
             | Subresource::Finalize
-            | Subresource::EphemeralContainers => own.clone(),
+            | Subresource::EphemeralContainers
+            | Subresource::Resize => own.clone(),
             Subresource::Scale
             | Subresource::Binding
             | Subresource::Eviction

@@ -626,7 +626,10 @@ async fn on_subresource(
             render_scale(scale.as_value(), form, params)
         }
         (
-            Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers,
+            Subresource::Status
+            | Subresource::Approval
+            | Subresource::EphemeralContainers
+            | Subresource::Resize,
             Method::GET,
         ) => {
             let params = asked.request().params()?;
@@ -639,14 +642,16 @@ async fn on_subresource(
             | Subresource::Approval
             | Subresource::Finalize
             | Subresource::Scale
-            | Subresource::EphemeralContainers,
+            | Subresource::EphemeralContainers
+            | Subresource::Resize,
             Method::PUT,
         ) => update(state, asked, kind, Some(subresource), request).await,
         (
             Subresource::Status
             | Subresource::Scale
             | Subresource::Approval
-            | Subresource::EphemeralContainers,
+            | Subresource::EphemeralContainers
+            | Subresource::Resize,
             Method::PATCH,
         ) => patch(state, asked, object, Some(subresource), request).await,
         _ => Err(StatusError::method_not_allowed()),

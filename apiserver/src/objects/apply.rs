@@ -34,7 +34,10 @@ impl Objects {
         match part {
             None
             | Some(
-                Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers,
+                Subresource::Status
+                | Subresource::Approval
+                | Subresource::EphemeralContainers
+                | Subresource::Resize,
             ) => {}
             Some(Subresource::Scale) => {
                 let scale = self

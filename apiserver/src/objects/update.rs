@@ -54,7 +54,8 @@ impl Objects {
                 Subresource::Status
                 | Subresource::Approval
                 | Subresource::Finalize
-                | Subresource::EphemeralContainers,
+                | Subresource::EphemeralContainers
+                | Subresource::Resize,
             ) => {}
             Some(Subresource::Scale) => {
                 let scale = self.update_scale(asked, object, body, options).await?;
@@ -109,7 +110,10 @@ impl Objects {
         match part {
             None
             | Some(
-                Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers,
+                Subresource::Status
+                | Subresource::Approval
+                | Subresource::EphemeralContainers
+                | Subresource::Resize,
             ) => {}
             Some(Subresource::Scale) => {
                 return self.patch_scale(asked, object, patch, options).await;

@@ -32,6 +32,7 @@ mod namespaces;
 mod pods;
 mod protobuf;
 mod reads;
+mod resize;
 mod roles;
 mod servers;
 mod services;

@@ -826,6 +826,10 @@ async fn discovery_tells_of_streams() {
         json!(["PodPortForwardOptions", ["create", "get"], "v1"])
     );
     assert_eq!(
+        found("pods/resize"),
+        json!(["Pod", ["get", "patch", "update"], null])
+    );
+    assert_eq!(
         found("pods/ephemeralcontainers"),
         json!(["Pod", ["get", "patch", "update"], null])
     );

@@ -32,7 +32,7 @@ use weft_kinds::{Kind, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, ST
 
 use crate::indexer::{Cached, Index, Lens};
 use crate::metadata::{Key, PartialObject};
-use crate::view::{Touched, View};
+use crate::view::{Reads, Touched, View};
 use crate::{Context, Controller, Outcome};
 
 /// Keeps a claim that pods use.
@@ -206,6 +206,17 @@ pub(crate) static WITH_CLAIMS: Index<PodVolumes> = Index {
     },
 };
 
+/// Whether only one pod at a time may use what a claim is bound to.
+pub fn is_for_one_pod(claim: &Cached<Claim>) -> bool {
+    let modes = items(&claim.body.spec, "/accessModes");
+    modes.iter().any(|mode| mode == "ReadWriteOncePod")
+}
+
+/// What [`users`] reads.
+pub fn read_users(reads: &mut Reads) {
+    reads.kind::<PodVolumes>().index(&WITH_CLAIMS);
+}
+
 /// Volumes by the claim that they are written to, as `NAMESPACE/NAME`; `""`: those of nobody.
 static CLAIMED: Index<Volume> = Index {
     name: "claimed",
@@ -281,8 +292,8 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     keys.into_iter().collect()
 }
 
-/// The pods that use a claim.
-fn users<'a>(
+/// The pods that use a claim. Needs [`read_users`].
+pub fn users<'a>(
     view: &'a View,
     claim: &'a Key,
 ) -> impl Iterator<Item = (&'a Cached<PodVolumes>, &'a Uses)> {

@@ -46,7 +46,7 @@ use crate::cores::Cores;
 use crate::engine::Engine;
 use crate::failure;
 use crate::instance;
-use crate::limits::{Limits, Usage};
+use crate::limits::{Allotment, Limits, ResizeError, Usage};
 use crate::scheduling::Computing;
 use crate::session::Session;
 use crate::setup::{Setup, WorkloadConfig};
@@ -389,6 +389,7 @@ impl Worker {
         let remote = Arc::new(Remote {
             id,
             name,
+            memory_limit: AtomicU64::new(limits.memory_bytes),
             limits,
             usage: Mutex::new(Usage::default()),
             seen,
@@ -643,6 +644,8 @@ struct Remote {
     id: u64,
     name: String,
     limits: Limits,
+    /// What it may have of memory now.
+    memory_limit: AtomicU64,
     usage: Mutex<Usage>,
     /// Bytes of output that arrived.
     seen: watch::Receiver<u64>,
@@ -835,10 +838,31 @@ impl RemoteWorkload {
         }
     }
 
+    /// See [`Workload::resize`](crate::Workload::resize).
+    ///
+    /// # Errors
+    /// The same, and [`ResizeError::Lost`] when the worker is gone.
+    pub async fn resize(&self, to: Allotment) -> Result<(), ResizeError> {
+        let remote = &self.inner;
+        let worker = &remote.worker.inner;
+        let lost = |error: &dyn std::fmt::Display| ResizeError::Lost {
+            reason: worker.why(error),
+        };
+        let text = serde_json::to_vec(&to).map_err(|error| lost(&error))?;
+        let asked = worker.task(remote.id, wire::RESIZE, Body::full(text), ANSWER_WITHIN);
+        let response = asked.await.map_err(|error| lost(&error))?;
+        if wire::has_failed(&response) {
+            let error = wire::read::<ResizeError>(response, wire::ERROR_BYTES_MAX).await;
+            return Err(error.map_or_else(|error| lost(&error), |error| error));
+        }
+        remote.memory_limit.store(to.memory_bytes, Relaxed);
+        Ok(())
+    }
+
     /// What it had used when it was last asked, at most a second or so ago.
     pub fn usage(&self) -> Usage {
         Usage {
-            memory_limit_bytes: self.inner.limits.memory_bytes,
+            memory_limit_bytes: self.inner.memory_limit.load(Relaxed),
             ..*self.inner.usage.lock()
         }
     }

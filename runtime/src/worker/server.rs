@@ -36,7 +36,7 @@ use crate::cores::Cores;
 use crate::engine::{Calls, Engine, EngineBuilder};
 use crate::failure;
 use crate::host::http::Outbound;
-use crate::limits::Usage;
+use crate::limits::{ResizeError, Usage};
 use crate::scheduling::Rank;
 use crate::setup::Setup;
 use crate::workload::{Workload, WorkloadError};
@@ -235,6 +235,19 @@ async fn answer(worker: &Arc<Hosted>, request: Request<Incoming>) -> Response<Ou
                     session::run(guest.workload, opening, loaded, frames)
                 }
                 _ => wire::failed(&()),
+            }
+        }
+        Some(wire::RESIZE) => {
+            let body = request.into_body().collect().await.ok();
+            let to = body.and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+            match (worker.guest(id), to) {
+                (Some(guest), Some(to)) => match guest.workload.resize(to) {
+                    Ok(()) => wire::said(&()),
+                    Err(error) => wire::failed(&error),
+                },
+                _ => wire::failed(&ResizeError::Lost {
+                    reason: "does not have it any more".to_owned(),
+                }),
             }
         }
         Some(wire::STOP) => {

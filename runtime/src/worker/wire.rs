@@ -100,6 +100,7 @@ pub(super) const BUILD: &str = "build";
 pub(super) const RUN: &str = "run";
 /// A run with streams.
 pub(super) const SESSION: &str = "session";
+pub(super) const RESIZE: &str = "resize";
 pub(super) const STOP: &str = "stop";
 pub(super) const USAGE: &str = "usage";
 

@@ -84,7 +84,7 @@ pub struct Args {
     /// Let pods name components in files of this machine, as file:/path
     #[arg(long)]
     allow_file_images: bool,
-    /// Lend pods that ask for it this folder of the machine, and what is below it (hostPath); may be given several times
+    /// Lend pods that ask for it this folder of the machine, and what is below it, or this file (hostPath); may be given several times
     #[arg(long, value_name = "FOLDER", value_parser = host_path)]
     allow_host_path: Vec<PathBuf>,
     /// Mirrors, credentials and certificates of image registries, as k3s' registries.yaml
@@ -112,6 +112,9 @@ pub struct Args {
     /// Other nodes on this machine share the gateway port
     #[arg(long, hide = true)]
     share_gateway_port: bool,
+    /// The gateway is at this address, too, which the nodes of this machine share
+    #[arg(long, hide = true)]
+    gateway_address: Option<IpAddr>,
     /// End when stdin ends
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -197,6 +200,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         address: args.address,
         gateway_port: args.gateway_port,
         gateway_port_shared: args.share_gateway_port,
+        gateway_address: args.gateway_address,
         open_services: open_services(args.open_services),
         service_addresses: args.service_addresses,
         mesh_port: args.mesh_port,

@@ -1,8 +1,10 @@
 //! `weft push`: put a component into the cluster's own registry.
 //!
 //! The artefact is the one the CNCF's Wasm OCI layout describes: a config of type
-//! `application/vnd.wasm.config.v0+json` and one layer of type `application/wasm`.
+//! `application/vnd.wasm.config.v0+json` and one layer of type `application/wasm`; after it, if there are files, a layer as container images have
+//! them.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +28,9 @@ pub struct Args {
     /// Name in the registry, as `vote/web:0.1`
     #[arg(value_name = "NAME[:TAG]")]
     name: String,
+    /// Files that the image has besides the component, for pods that mount it (volumes of type image): what is in this folder
+    #[arg(long, value_name = "FOLDER")]
+    files: Option<PathBuf>,
     /// Print the digest as one JSON document
     #[arg(short, long)]
     output: Option<Output>,
@@ -42,6 +47,9 @@ enum Output {
 const COMPONENT_BYTES_MAX: u64 = weft_agent::image::COMPONENT_BYTES_MAX;
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 const LAYER_TYPE: &str = "application/wasm";
+const FILES_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Most that files beside a component may have as an archive: as much as the registry takes at once.
+const FILES_BYTES_MAX: usize = 256 << 20;
 /// How often the spinner turns while an upload waits for the server.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
 
@@ -49,6 +57,7 @@ const SPINNER_TICK: Duration = Duration::from_millis(100);
 /// When the file is no component, the name is no repository, or the registry refuses.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let component = read_component(&args.file)?;
+    let files = args.files.as_deref().map(archive).transpose()?;
     let target = match args.name.parse() {
         Ok(ImageReference::Registry(target))
             if target.host.is_none() && target.digest.is_none() =>
@@ -80,17 +89,25 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         repository: target.repository.clone(),
     };
     let layer = described(LAYER_TYPE, &component)?;
+    let files = match files {
+        Some(bytes) => Some((described(FILES_TYPE, &bytes)?, bytes)),
+        None => None,
+    };
+    let layers = [layer.clone()].into_iter();
+    let layers = layers.chain(files.iter().map(|(layer, _)| layer.clone()));
+    let layers: Vec<Descriptor> = layers.collect();
+    let digests: Vec<&Digest> = layers.iter().map(Descriptor::digest).collect();
     let config = serde_json::to_vec(&json!({
         "architecture": "wasm",
         "os": "wasip2",
-        "layerDigests": [layer.digest()],
+        "layerDigests": digests,
     }))?;
     let about_config = described(CONFIG_TYPE, &config)?;
     let manifest = ImageManifestBuilder::default()
         .schema_version(SCHEMA_VERSION)
         .media_type(MediaType::ImageManifest)
         .config(about_config.clone())
-        .layers([layer.clone()])
+        .layers(layers)
         .build()?;
     let manifest = serde_json::to_vec(&manifest)?;
     let manifest_digest = digest(&manifest)?.to_string();
@@ -103,6 +120,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let pushed = async {
         let before = registry.digest_of(target.reference()).await?;
         registry.put_blob(layer.digest(), component).await?;
+        if let Some((layer, bytes)) = files {
+            registry.put_blob(layer.digest(), bytes).await?;
+        }
         registry.put_blob(about_config.digest(), config).await?;
         registry.put_manifest(target.reference(), manifest).await?;
         Ok::<_, Failure>(before)
@@ -169,6 +189,37 @@ fn read_component(path: &Path) -> Result<Vec<u8>, Failure> {
         .usage());
     }
     Ok(bytes)
+}
+
+/// What is in a folder, as a tar archive without owners and times.
+fn archive(folder: &Path) -> Result<Vec<u8>, Failure> {
+    let mut builder = tar::Builder::new(Bounded(Vec::new()));
+    builder.mode(tar::HeaderMode::Deterministic);
+    builder.follow_symlinks(false);
+    let archived = builder.append_dir_all("", folder);
+    let archived = archived.and_then(|()| builder.into_inner());
+    archived.map(|Bounded(bytes)| bytes).map_err(|error| {
+        let what = format!("cannot push the files in {}", folder.display());
+        Failure::new(what, error, "name a folder of readable files").usage()
+    })
+}
+
+/// Takes no more than [`FILES_BYTES_MAX`].
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > FILES_BYTES_MAX {
+            let why = format!("they have more than {FILES_BYTES_MAX} bytes");
+            return Err(io::Error::other(why));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn digest(bytes: &[u8]) -> anyhow::Result<Digest> {
@@ -288,6 +339,21 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_archived_as_they_lie_in_their_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/os-release"), "x").unwrap();
+        let bytes = archive(dir.path()).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let names = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            entry.path().unwrap().display().to_string()
+        });
+        assert_eq!(names.collect::<Vec<_>>(), ["etc", "etc/os-release"]);
+        assert!(super::archive(&dir.path().join("none")).is_err());
+    }
 
     #[test]
     fn only_components_are_pushed() {

@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
@@ -42,6 +43,10 @@ pub struct Args {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
     address: IpAddr,
+    /// Addresses of this machine for the nodes, one each, as 127.0.1.0/28, instead of the one above for all: host ports are then each
+    /// node's own
+    #[arg(long, value_name = "CIDR")]
+    node_addresses: Option<Ipv4Net>,
     /// Port of the API; 0 picks a free one
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     api_port: u16,
@@ -67,7 +72,7 @@ pub struct Args {
     /// [default: pki/encryption.key in the data folder]
     #[arg(long, value_name = "FILE")]
     encryption_key_file: Option<PathBuf>,
-    /// Lend pods that ask for it this folder of the machine, and what is below it (hostPath); may be given several times
+    /// Lend pods that ask for it this folder of the machine, and what is below it, or this file (hostPath); may be given several times
     #[arg(long, value_name = "FOLDER", value_parser = super::node::host_path)]
     allow_host_path: Vec<PathBuf>,
     /// Mirrors, credentials and certificates of image registries, as k3s' registries.yaml
@@ -147,6 +152,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             .usage()
         })?;
     }
+    if let Some(range) = args.node_addresses
+        && range.hosts().count() < usize::from(args.nodes)
+    {
+        return Err(Failure::new(
+            format!("cannot give {} nodes addresses of {range}", args.nodes),
+            format!("it has {}", range.hosts().count()),
+            "give a larger range with --node-addresses",
+        )
+        .usage()
+        .into());
+    }
     if tokio::time::timeout(ORPHANS_MAX, orphans_gone(&dir, &stop))
         .await
         .is_err()
@@ -166,6 +182,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let cluster = Cluster {
         dir,
         gateway,
+        node_addresses: args.node_addresses,
         nodes: args.nodes,
         cores: args.cores,
         service_addresses: args.service_addresses,
@@ -251,6 +268,8 @@ impl Nodes {
 struct Cluster {
     dir: PathBuf,
     gateway: SocketAddr,
+    /// Of which each node has one for itself.
+    node_addresses: Option<Ipv4Net>,
     nodes: u16,
     cores: Option<usize>,
     service_addresses: Option<String>,
@@ -310,13 +329,22 @@ impl Cluster {
         let share = |total: u64| (total / u64::from(self.nodes)).max(1);
         let machine = weft_agent::heartbeat::Machine::detect();
         let mut arguments = vec!["node".to_owned()];
+        let own = self
+            .node_addresses
+            .and_then(|range| range.hosts().nth(usize::from(number) - 1))
+            .map(IpAddr::from);
+        if own.is_some() {
+            let shared = self.gateway.ip().to_string();
+            arguments.extend(["--gateway-address".to_owned(), shared]);
+        }
+        let address = own.unwrap_or(self.gateway.ip());
         let options = [
             ("--name", name.clone()),
             ("--server", server.url.clone()),
             ("--ca-file", server.ca_file.display().to_string()),
             ("--token-file", server.join_token_file.display().to_string()),
             ("--data-dir", dir.display().to_string()),
-            ("--address", self.gateway.ip().to_string()),
+            ("--address", address.to_string()),
             ("--gateway-port", self.gateway.port().to_string()),
             ("--mesh-port", "0".into()),
             ("--node-port", "0".into()),

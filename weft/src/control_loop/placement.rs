@@ -335,13 +335,15 @@ impl Placement {
         mut writes: Vec<Write>,
     ) -> Batch {
         let mut batch = Vec::with_capacity(next.len());
+        let mut taken = volumes::Taken::new();
         for facts in next {
             let (key, uid) = (waiting::key_of(&facts), Arc::clone(&facts.uid));
-            match volumes::constrain(view, &key, facts) {
+            let has_node = |uid: &str| self.snapshot.node_of(uid).is_some();
+            match volumes::constrain(view, &key, facts, has_node, &mut taken) {
                 Ok(facts) => batch.push(facts),
-                Err(why) => {
-                    self.queue.refuse(&uid, Hints::VOLUMES, now);
-                    let message = format!("0/{} nodes are available: {why}.", self.snapshot.len());
+                Err(held) => {
+                    self.queue.refuse(&uid, held.ends_with(), now);
+                    let message = held.told(self.snapshot.len());
                     writes.extend(self.tell_waiting(&uid, message, None, now, view));
                 }
             }
@@ -563,6 +565,7 @@ fn takes_the_same(before: &Cached<Pod>, after: &Cached<Pod>) -> bool {
     before.meta.generation == after.meta.generation
         && before.meta.labels == after.meta.labels
         && before.meta.is_deleting() == after.meta.is_deleting()
+        && before.body.given == after.body.given
         && (before.body.node == after.body.node || before.body.node.is_empty())
 }
 

@@ -4,6 +4,8 @@
 //! marked `[Serial]` after them, alone. It is built here from Go modules into `target/conformance` unless `--e2e` names one. The cluster is `weft up
 //! --nodes 3`, or the one of `--kubeconfig`.
 //!
+//! The nodes have addresses of their own, and lend the suite's pods what of them it mounts ([`LENT`]).
+//!
 //! The suite's images are components of this repository ([`IMAGES`]), which are put into the cluster's own registry under the names and tags that the
 //! suite has for them; its list of registries names that one. Images that are not to be had (`invalid…`) stay so. With `--repositories` or
 //! `--kubeconfig` nothing is pushed.
@@ -63,6 +65,19 @@ const IMAGES: [(&str, &str); 11] = [
     ("nonewprivs:1.4", "nonewprivs"),
     ("perl:5.26", "toolbox"),
 ];
+/// The one that is mounted, and what the suite's own has of files that are read.
+const MOUNTED: &str = "kitten:1.8";
+const FILES: [(&str, &str); 2] = [
+    ("data.json", "{\"image\": \"kitten.jpg\"}\n"),
+    (
+        "etc/os-release",
+        "NAME=\"Alpine Linux\"\nID=alpine\nPRETTY_NAME=\"Alpine Linux, as the image that this one stands for\"\n",
+    ),
+];
+/// What of this machine the suite's pods mount: notes of jobs, and the names of hosts.
+const LENT: [&str; 2] = ["/tmp/job-e2e", "/etc/hosts"];
+/// Of this machine alone: the suite asks for ports of nodes that share none of them with `localhost`.
+const NODE_ADDRESSES: &str = "127.20.0.0/28";
 /// The folder of the cluster's own registry that they are in: a name without a host.
 const FOLDER: &str = "e2e-test-images";
 /// The suite's registries that are that folder. The others are for images that must not be had.
@@ -218,7 +233,7 @@ pub fn run(args: &Args) -> Result<()> {
                 }
             };
             steps.step("build the suite's images", images)?;
-            let cluster = Cluster::start_program(&program, "conformance", 3, false)?;
+            let cluster = start(&program)?;
             steps.step("push the suite's images", || push(&cluster))?;
             let kubeconfig = PathBuf::from(&cluster.kubeconfig);
             (Some(cluster), kubeconfig, identity(&program)?)
@@ -286,10 +301,31 @@ fn images() -> Result<()> {
     guests::build_only(&["toolbox"])
 }
 
+/// A cluster of three nodes with addresses of their own, which lends what the suite mounts of its nodes.
+fn start(program: &Path) -> Result<Cluster> {
+    for path in LENT.iter().filter(|path| !Path::new(path).exists()) {
+        fs::create_dir_all(path)?;
+    }
+    let lent = LENT.iter().flat_map(|path| ["--allow-host-path", path]);
+    let arguments = ["--node-addresses", NODE_ADDRESSES].into_iter().chain(lent);
+    let arguments: Vec<String> = arguments.map(str::to_owned).collect();
+    Cluster::start_at(program, "conformance", 3, (0, 0), &arguments)
+}
+
 /// Puts them where the suite looks for its images.
 fn push(cluster: &Cluster) -> Result<()> {
+    let files = target().join("conformance").join("files");
+    for (path, text) in FILES {
+        let path = files.join(path);
+        fs::create_dir_all(path.parent().unwrap_or(&files))?;
+        fs::write(path, text)?;
+    }
     IMAGES.iter().try_for_each(|(image, component)| {
-        cluster.push(&guests::path(component), &format!("{FOLDER}/{image}"))
+        let (component, name) = (guests::path(component), format!("{FOLDER}/{image}"));
+        match *image == MOUNTED {
+            true => cluster.push_with_files(&component, &files, &name),
+            false => cluster.push(&component, &name),
+        }
     })
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde_json::{Value, json};
 use weft_api::image::ImageReference;
 
-use crate::lens::{fill, items, items_mut, member, object, text};
+use crate::lens::{fill, items, items_mut, member, object, put, text};
 use crate::quantity_of;
 
 pub(super) fn pod(value: &mut Value) {
@@ -13,6 +13,9 @@ pub(super) fn pod(value: &mut Value) {
     let spec = member(value, "spec");
     fill(spec, "enableServiceLinks", true);
     default_spec(spec);
+    if spec["hostNetwork"] == true {
+        ports_become_the_hosts(spec);
+    }
     limits_become_requests(spec);
     let class = qos_class(value);
     let status = member(value, "status");
@@ -55,10 +58,7 @@ fn container(container: &mut Value) {
     if !container.is_object() {
         return;
     }
-    let policy = match ImageReference::from_str(text(container, "/image")) {
-        Ok(image) if image.is_latest() => "Always",
-        _ => "IfNotPresent",
-    };
+    let policy = pull_policy(text(container, "/image"));
     fill(container, "imagePullPolicy", policy);
     fill(container, "terminationMessagePath", "/dev/termination-log");
     fill(container, "terminationMessagePolicy", "File");
@@ -93,6 +93,13 @@ fn container(container: &mut Value) {
     }
 }
 
+fn pull_policy(image: &str) -> &'static str {
+    match ImageReference::from_str(image) {
+        Ok(image) if image.is_latest() => "Always",
+        _ => "IfNotPresent",
+    }
+}
+
 fn http_get(handler: &mut Value) {
     if let Some(request) = handler.get_mut("httpGet") {
         fill(request, "path", "/");
@@ -116,6 +123,10 @@ fn volume(volume: &mut Value) {
         if let Some(source) = volume.get_mut(source) {
             fill(source, "defaultMode", MODE);
         }
+    }
+    if let Some(image) = volume.get_mut("image").filter(|image| image.is_object()) {
+        let policy = pull_policy(text(image, "/reference"));
+        fill(image, "pullPolicy", policy);
     }
     if let Some(path) = volume.get_mut("hostPath") {
         fill(path, "type", "");
@@ -158,6 +169,23 @@ fn downward_items(holder: &mut Value, pointer: &str) {
     for item in items_mut(holder, pointer) {
         if let Some(reference) = item.get_mut("fieldRef") {
             fill(reference, "apiVersion", "v1");
+        }
+    }
+}
+
+/// On the node's network a container's port is the node's.
+fn ports_become_the_hosts(spec: &mut Value) {
+    for list in ["/containers", "/initContainers"] {
+        for container in items_mut(spec, list) {
+            for port in items_mut(container, "/ports") {
+                if port
+                    .get("hostPort")
+                    .is_none_or(|it| it == 0 || it.is_null())
+                {
+                    let own = port.get("containerPort").cloned();
+                    put(port, "hostPort", own);
+                }
+            }
         }
     }
 }
@@ -207,6 +235,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_port_on_the_nodes_network_is_the_nodes() {
+        let mut pod = json!({"spec": {"hostNetwork": true, "containers": [{"name": "c", "image": "i",
+            "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 81}]}]}});
+        super::pod(&mut pod);
+        let ports = items(&pod, "/spec/containers/0/ports").iter();
+        let host: Vec<&Value> = ports.map(|port| &port["hostPort"]).collect();
+        assert_eq!(host, [80, 81]);
+        let mut template =
+            json!({"hostNetwork": true, "containers": [{"ports": [{"containerPort": 80}]}]});
+        default_spec(&mut template);
+        assert_eq!(template["containers"][0]["ports"][0].get("hostPort"), None);
+    }
+
+    #[test]
     fn defaults_are_idempotent_and_complete() {
         let mut pod = json!({
             "metadata": {"name": "p"},
@@ -217,7 +259,7 @@ mod tests {
                     "ports": [{"containerPort": 80}],
                     "readinessProbe": {"httpGet": {"port": 80}},
                 }, {"name": "d", "image": "vote/web"}],
-                "volumes": [{"name": "scratch"}, {"name": "c", "configMap": {"name": "x"}}, {"name": "p", "projected": {"sources": [
+                "volumes": [{"name": "scratch"}, {"name": "i", "image": {"reference": "data:1"}}, {"name": "c", "configMap": {"name": "x"}}, {"name": "p", "projected": {"sources": [
                     {"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
                     {"serviceAccountToken": {"path": "t"}},
                 ]}}],
@@ -240,8 +282,9 @@ mod tests {
             "HTTP"
         );
         assert_eq!(spec["volumes"][0]["emptyDir"], json!({}));
-        assert_eq!(spec["volumes"][1]["configMap"]["defaultMode"], 420);
-        let sources = &spec["volumes"][2]["projected"]["sources"];
+        assert_eq!(spec["volumes"][1]["image"]["pullPolicy"], "IfNotPresent");
+        assert_eq!(spec["volumes"][2]["configMap"]["defaultMode"], 420);
+        let sources = &spec["volumes"][3]["projected"]["sources"];
         let reference = &sources[0]["downwardAPI"]["items"][0]["fieldRef"];
         assert_eq!(reference["apiVersion"], "v1");
         assert_eq!(sources[1]["serviceAccountToken"]["expirationSeconds"], 3600);

@@ -3,6 +3,7 @@
 mod admission;
 mod columns;
 mod defaults;
+mod resize;
 mod service_account;
 mod status;
 mod validation;
@@ -13,10 +14,11 @@ use std::sync::{Arc, LazyLock};
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
 
+use crate::apply::Writable;
 use crate::field::Field;
 use crate::kind::Selectable;
 use crate::lens::{fill, integer, items, member, put, text};
-use crate::strategy::{Strategy, Surroundings, replace_part};
+use crate::strategy::{Strategy, Surroundings, replace_part, writable_by};
 use crate::validate::Problems;
 use crate::{Kind, StatusMetadata, Subresource, weft};
 
@@ -46,6 +48,7 @@ pub static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Subresource::Attach,
             Subresource::PortForward,
             Subresource::EphemeralContainers,
+            Subresource::Resize,
         ],
         columns: columns::columns(),
         selectable: vec![
@@ -88,6 +91,9 @@ impl Strategy for Pods {
             put(member(&mut next, "spec"), "ephemeralContainers", added);
             return next;
         }
+        if part == Some(Subresource::Resize) {
+            return resize::prepared(&proposed, old);
+        }
         let mut next = replace_part(kind, part, proposed, old);
         if part.is_none() {
             admission::keep_priority(&mut next, old);
@@ -111,6 +117,13 @@ impl Strategy for Pods {
         admission::take_runtime_class(new, around)
     }
 
+    fn writable(&self, kind: &Kind, part: Option<Subresource>) -> Writable {
+        match part {
+            Some(Subresource::Resize) => resize::writable(),
+            _ => writable_by(kind, part),
+        }
+    }
+
     fn images(&self, value: &Value) -> BTreeSet<String> {
         images_of(value, "/spec")
     }
@@ -132,10 +145,26 @@ impl Strategy for Pods {
             Some(Subresource::EphemeralContainers) => {
                 validation::looked_into(&Field::root(new), &Field::root(old), problems);
             }
+            Some(Subresource::Resize) => {
+                resize::judge(&Field::root(new), &Field::root(old), problems);
+            }
             Some(Subresource::Status) => {
                 status::judge(&Field::root(new), &Field::root(old), problems);
             }
             _ => validation::updated(&Field::root(new), &Field::root(old), problems),
+        }
+    }
+
+    fn judge(
+        &self,
+        new: &Value,
+        old: Option<&Value>,
+        part: Option<Subresource>,
+        around: &dyn Surroundings,
+    ) -> Result<(), StatusError> {
+        match (part, old) {
+            (Some(Subresource::Resize), Some(old)) => resize::fits_its_node(new, old, around),
+            _ => Ok(()),
         }
     }
 

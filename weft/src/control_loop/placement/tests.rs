@@ -299,3 +299,65 @@ fn room_is_made_for_who_is_more_urgent() {
     );
     assert!(world.next().contains("high2 -> m"));
 }
+
+#[test]
+fn a_claim_for_one_pod_is_one_pods_at_a_time() {
+    let mut world = World::new();
+    world.put_node("n", "9");
+    let claim = |mode: &str| {
+        json!({
+            "metadata": {"name": mode.to_lowercase(), "namespace": "d"},
+            "spec": {"accessModes": [mode], "volumeName": "v"},
+        })
+    };
+    let volume = json!({"metadata": {"name": "v"}, "spec": {}});
+    world.put(&PERSISTENT_VOLUME, volume);
+    let using = |mode: &str| {
+        let mut using = spec();
+        let claim = json!({"claimName": mode.to_lowercase()});
+        using["volumes"] = json!([{"name": "v", "persistentVolumeClaim": claim}]);
+        using
+    };
+    const ALONE: &str = "ReadWriteOncePod";
+    const SHARED: &str = "ReadWriteOnce";
+    for mode in [ALONE, SHARED] {
+        world.put(&PERSISTENT_VOLUME_CLAIM, claim(mode));
+    }
+    // Of one batch, too.
+    world.put_pod("a", &using(ALONE), &json!([]));
+    world.put_pod("b", &using(ALONE), &json!([]));
+    world.put_pod("c", &using(SHARED), &json!([]));
+    world.put_pod("d", &using(SHARED), &json!([]));
+    let batch = world.placement.next_batch(world.now, &world.view).unwrap();
+    let placed: Vec<&str> = batch
+        .placements
+        .iter()
+        .map(|(chosen, _)| &*chosen.name)
+        .collect();
+    assert_eq!(placed, ["a", "c", "d"]);
+    let told = batch.writes.iter().find_map(|write| match write {
+        Write::Event(note) => Some(note.message.as_str()),
+        _ => None,
+    });
+    assert_eq!(
+        told,
+        Some(
+            "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode."
+        )
+    );
+    world.finish(&[]);
+    // Its binding was written, and it has not ended.
+    let mut bound = using(ALONE);
+    bound["nodeName"] = json!("n");
+    world.put_pod("a", &bound, &json!([]));
+    world.now += FLUSH;
+    assert!(world.next().contains("b FailedScheduling"));
+    world.finish(&[]);
+    world.put(
+        &POD,
+        json!({"metadata": {"name": "a", "namespace": "d"}, "spec": bound,
+            "status": {"phase": "Succeeded"}}),
+    );
+    world.now += PAUSE;
+    assert_eq!(world.next(), "b -> n");
+}

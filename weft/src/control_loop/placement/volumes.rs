@@ -1,21 +1,21 @@
 //! What the claims of a pod say about where it may go: to the nodes that its volumes are on.
 //!
-//! A claim whose class waits for a consumer says nothing: its volume is made where the pod goes. Pure.
+//! A claim whose class waits for a consumer says nothing: its volume is made where the pod goes. One that is for a pod alone
+//! (`ReadWriteOncePod`) keeps all others from every node. Pure.
+
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm};
 use serde_json::Value;
-use weft_controllers::persistent_volume::{Brought, Claim, Class, PodVolumes, Volume};
+use weft_controllers::persistent_volume::{self, Brought, Claim, Class, PodVolumes, Volume};
 use weft_controllers::{Cached, Key, Reads, View};
 use weft_kinds::lens::text;
-use weft_scheduler::PodFacts;
+use weft_scheduler::{Hints, PodFacts};
 
 /// What is read for it.
 pub(super) fn reads(reads: &mut Reads) {
-    reads
-        .kind::<PodVolumes>()
-        .kind::<Claim>()
-        .kind::<Volume>()
-        .kind::<Class>();
+    persistent_volume::read_users(reads);
+    reads.kind::<Claim>().kind::<Volume>().kind::<Class>();
 }
 
 /// Whether a pod uses claims at all.
@@ -24,11 +24,50 @@ pub(super) fn has_claims(view: &View, key: &Key) -> bool {
     pod.is_some_and(|row| row.body.0.is_some())
 }
 
-/// The pod with what its volumes ask of nodes.
+/// Why a pod cannot go anywhere yet, in Kubernetes' words.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// By what its claims are.
+    ByClaim(String),
+    /// By another pod, which uses a claim that is for one alone.
+    ByPod,
+}
+
+impl Held {
+    /// As an event tells it, in a cluster of so many nodes.
+    pub(super) fn told(&self, nodes: usize) -> String {
+        match self {
+            Self::ByClaim(why) => format!("0/{nodes} nodes are available: {why}."),
+            Self::ByPod => format!(
+                "0/{nodes} nodes are available: {nodes} node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode."
+            ),
+        }
+    }
+
+    /// What could end it.
+    pub(super) fn ends_with(&self) -> Hints {
+        match self {
+            Self::ByClaim(_) => Hints::VOLUMES,
+            Self::ByPod => Hints::VOLUMES | Hints::LESS,
+        }
+    }
+}
+
+/// Claims that are for one pod alone and that a pod which is being placed uses.
+pub(super) type Taken = BTreeSet<Key>;
+
+/// The pod with what its volumes ask of nodes. `has_node`: whether the pod of a uid has got one, if perhaps a moment ago.
 ///
 /// # Errors
-/// Why it cannot go anywhere yet, in Kubernetes' words.
-pub(super) fn constrain(view: &View, key: &Key, pod: PodFacts) -> Result<PodFacts, String> {
+/// [`Held`]; a claim of its own is in `taken` only if it is not.
+pub(super) fn constrain(
+    view: &View,
+    key: &Key,
+    pod: PodFacts,
+    has_node: impl Fn(&str) -> bool,
+    taken: &mut Taken,
+) -> Result<PodFacts, Held> {
+    let held = |why: String| Held::ByClaim(why);
     let Some(uses) = view
         .get::<PodVolumes>(key)
         .and_then(|row| row.body.0.as_deref())
@@ -36,24 +75,39 @@ pub(super) fn constrain(view: &View, key: &Key, pod: PodFacts) -> Result<PodFact
         return Ok(pod);
     };
     let mut required = pod.needs.required.clone();
+    let mut alone = Vec::new();
     for (name, brought) in &uses.claims {
         let at = key.sibling(name);
         let Some(claim) = view.get::<Claim>(&at) else {
-            return Err(match brought {
+            return Err(held(match brought {
                 Brought::No => format!("persistentvolumeclaim \"{name}\" not found"),
                 Brought::Along(_) => format!(
                     "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
                 ),
-            });
+            }));
         };
         if claim.meta.is_deleting() {
-            return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
+            let why = format!("persistentvolumeclaim \"{name}\" is being deleted");
+            return Err(held(why));
         }
-        match selector(view, claim)? {
+        if persistent_volume::is_for_one_pod(claim) {
+            let mut others = persistent_volume::users(view, &at).filter(|(other, uses)| {
+                let is_bound = !uses.node.is_empty();
+                !uses.is_finished
+                    && other.meta.uid != pod.uid
+                    && (is_bound || has_node(&other.meta.uid))
+            });
+            if others.next().is_some() || taken.contains(&at) {
+                return Err(Held::ByPod);
+            }
+            alone.push(at.clone());
+        }
+        match selector(view, claim).map_err(held)? {
             None => {}
             Some(selector) => required = Some(both(required, selector)),
         }
     }
+    taken.extend(alone);
     if required == pod.needs.required {
         return Ok(pod);
     }

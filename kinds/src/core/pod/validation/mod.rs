@@ -58,7 +58,7 @@ pub(super) fn created(pod: &Field<'_, '_>, problems: &mut Problems) {
     }
 }
 
-fn metadata_and_spec(pod: &Field<'_, '_>, problems: &mut Problems) {
+pub(super) fn metadata_and_spec(pod: &Field<'_, '_>, problems: &mut Problems) {
     let spec = pod.child("spec");
     self::spec(
         &spec,
