@@ -187,7 +187,7 @@ async fn what_is_denied_wakes_nobody() {
         ..CallContext::default()
     });
     let refused = world.call(circle).await;
-    refused.err().expect("it has no end");
+    refused.map(drop).expect_err("it has no end");
     assert!(nobody_is_wanted(&world.a).await);
 }
 
@@ -226,7 +226,7 @@ async fn what_one_namespace_has_held_takes_nothing_from_another() {
         held.push(calling);
     }
     let refused = call("http://voting/", Body::empty()).await;
-    let refused = refused.err().expect("there is no place");
+    let refused = refused.map(drop).expect_err("there is no place");
     assert_eq!(refused.kind, FailureKind::NoEndpoints);
     assert_eq!(
         refused.to_string(),
@@ -246,7 +246,7 @@ async fn what_one_namespace_has_held_takes_nothing_from_another() {
     let mut first = call("http://voting/", large());
     assert!(poll_immediate(&mut first).await.is_none());
     let refused = call("http://voting/", large()).await;
-    refused.err().expect("too many bytes");
+    refused.map(drop).expect_err("too many bytes");
     let mut other = call("http://cart.shop/", large());
     assert!(poll_immediate(&mut other).await.is_none());
 }

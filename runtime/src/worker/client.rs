@@ -853,7 +853,7 @@ impl RemoteWorkload {
         let response = asked.await.map_err(|error| lost(&error))?;
         if wire::has_failed(&response) {
             let error = wire::read::<ResizeError>(response, wire::ERROR_BYTES_MAX).await;
-            return Err(error.map_or_else(|error| lost(&error), |error| error));
+            return Err(error.unwrap_or_else(|error| lost(&error)));
         }
         remote.memory_limit.store(to.memory_bytes, Relaxed);
         Ok(())

@@ -328,7 +328,10 @@ fn a_claim_for_one_pod_is_one_pods_at_a_time() {
     world.put_pod("b", &using(ALONE), &json!([]));
     world.put_pod("c", &using(SHARED), &json!([]));
     world.put_pod("d", &using(SHARED), &json!([]));
-    let batch = world.placement.next_batch(world.now, &world.view).unwrap();
+    let batch = world
+        .placement
+        .next_batch(world.now, Timestamp::UNIX_EPOCH, &world.view)
+        .unwrap();
     let placed: Vec<&str> = batch
         .placements
         .iter()

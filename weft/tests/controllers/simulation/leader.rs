@@ -232,6 +232,7 @@ impl Leader {
             kinds: &kinds,
             last_failure: worker.queue.last_failure(&key),
             usage: None,
+            calls: None,
             past: worker.pasts.get(&key).unwrap_or(&nothing),
         };
         let mut outcome = (controller.reconcile)(&self.view, &key, &context);
