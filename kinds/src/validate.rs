@@ -699,7 +699,8 @@ pub(crate) mod told {
     use crate::lens::{member, put};
     use crate::{Kind, Subresource};
 
-    fn lines(result: Result<(), weft_api::StatusError>) -> Vec<String> {
+    /// What is told, a line for each fault.
+    pub fn lines(result: Result<(), weft_api::StatusError>) -> Vec<String> {
         let details = result.err().and_then(|error| error.details);
         let causes = details.map(|details| details.causes).unwrap_or_default();
         causes

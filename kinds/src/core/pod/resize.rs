@@ -35,7 +35,8 @@ pub(super) fn prepared(proposed: &Value, old: &Value) -> Value {
         return next;
     }
     for list in LISTS {
-        let (Some(new), Some(all)) = (said[list].as_array(), spec[list].as_array_mut()) else {
+        let all = spec.get_mut(list).and_then(Value::as_array_mut);
+        let (Some(new), Some(all)) = (said[list].as_array(), all) else {
             continue;
         };
         let are_same = new
@@ -319,8 +320,10 @@ mod tests {
                 ],
             ),
             (
+                // What was asked of memory was what its limit gave.
                 json!([a(two.clone(), json!({})), b()]),
                 vec![
+                    "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
                     "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed",
                 ],
             ),
@@ -380,16 +383,25 @@ mod tests {
     #[test]
     fn who_does_not_tell_what_containers_have_cannot_give_them_more() {
         let mut old = pod(json!([container("a", json!({"cpu": "1m"}), json!({}))]));
-        let more = json!([container("a", json!({"cpu": "2m"}), json!({}))]);
+        let faults = |old: &Value| {
+            let mut new = old.clone();
+            new["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("2m");
+            told::lines(crate::validate::updated(
+                &POD,
+                &new,
+                old,
+                Some(Subresource::Resize),
+            ))
+        };
         let mut status = json!({"name": "a", "state": {"running": {}}, "image": "", "imageID": "", "ready": true, "restartCount": 0});
         old["status"]["containerStatuses"] = json!([status]);
         assert_eq!(
-            faults(&old, more.clone()),
+            faults(&old),
             ["spec: Forbidden: Pod running on node without support for resize"]
         );
         status["resources"] = json!({});
         old["status"]["containerStatuses"] = json!([status]);
-        assert_eq!(faults(&old, more), [""; 0]);
+        assert_eq!(faults(&old), [""; 0]);
     }
 
     #[test]
