@@ -94,7 +94,8 @@ pub(super) fn judge(new: &Field<'_, '_>, old: &Field<'_, '_>, problems: &mut Pro
             let sentence = "Pod QOS Class may not change as a result of resizing";
             problems.invalid(&spec, class, sentence);
         }
-        if !is_served(pod) {
+        // Of a pod as it is, too, this would be a fault, which is forgiven where the new one has it as well.
+        if after["spec"] != pod["spec"] && !is_served(pod) {
             let sentence = "Pod running on node without support for resize";
             problems.forbidden(&spec, sentence);
         }
