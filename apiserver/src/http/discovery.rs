@@ -337,7 +337,8 @@ fn measured_resource(kind: &Kind) -> Value {
         "responseKind": response_kind("", "", ""),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": "",
-        "verbs": null,
+        // Null at upstream, whose clients are written in Go; others ask for a list.
+        "verbs": [],
         "subresources": metrics.collect::<Vec<_>>(),
     })
 }
