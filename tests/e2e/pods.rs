@@ -371,7 +371,7 @@ fn a_port_of_the_node_leads_to_the_one_pod_that_has_it() {
     );
     apply(&cluster, &pod("first", &spec)).unwrap();
     let answers = || {
-        let at = format!("127.0.0.1:{port}");
+        let at = format!("http://127.0.0.1:{port}");
         let answer = runtime.block_on(load::get(&at, "any.example", "/env"));
         answer.is_ok_and(|(status, _)| status == 200)
     };
