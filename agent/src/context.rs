@@ -10,6 +10,7 @@ use crate::console::Console;
 use crate::downward::Downward;
 use crate::guest::Guest;
 use crate::identity::Chain;
+use crate::kept_pod::KeptPod;
 use crate::node::Node;
 use crate::pod_view::PodView;
 use crate::root_files;
@@ -18,7 +19,6 @@ use crate::sockets::Sockets;
 use crate::toolbox::{self, NotFound, Toolbox, Whose};
 use crate::volumes::Mount;
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(crate) struct Context {
 
 /// The root of a container whose component opens no files, made for the first command.
 pub(crate) struct LateRoot {
-    pub(crate) pod: Arc<Pod>,
+    pub(crate) pod: KeptPod,
     pub(crate) container: String,
     pub(crate) restart: u32,
     pub(crate) ip: IpAddr,
@@ -80,7 +80,8 @@ impl LateRoot {
     }
 
     async fn make(&self, node: &Node) -> Result<Root, String> {
-        let pod = PodView(&self.pod);
+        let pod = self.pod.read();
+        let pod = PodView(&pod);
         let at = Downward {
             pod,
             pod_ip: self.ip,

@@ -20,6 +20,7 @@ use crate::deletion::delete_after_status;
 use crate::events::Severity;
 use crate::hooks::{self, Hook};
 use crate::host_ports::{self, Taken};
+use crate::kept_pod::KeptPod;
 use crate::mailbox::{Mailbox, Message, Started};
 use crate::node::Node;
 use crate::plan::{self, Action, Event, ProbeKind};
@@ -37,7 +38,6 @@ use crate::sysctl;
 use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -64,9 +64,9 @@ pub(crate) enum Wish {
 pub(crate) struct Worker {
     home: Home,
     /// With the amounts that it was given.
-    pod: Arc<Pod>,
-    /// As it is in the API.
-    asked: Arc<Pod>,
+    pod: KeptPod,
+    /// As it is in the API, where it asks for other amounts.
+    asked: Option<Arc<Pod>>,
     resize: Resize,
     /// Containers that are being given other amounts.
     resizing: BTreeSet<usize>,
@@ -107,7 +107,9 @@ impl Worker {
             }
         }
         let asked = lean(pod);
-        let pod = resize.given(asked.clone());
+        let given = resize.given(asked.clone());
+        let pod = KeptPod::new(&given);
+        let asked = Some(asked).filter(|asked| !Arc::ptr_eq(asked, &given));
         let (siblings, tasks) = (Siblings::default(), TaskTracker::new());
         if let Some(ip) = ip {
             let lodging = Lodging {
@@ -167,15 +169,15 @@ impl Worker {
             Wish::Is(pod) => {
                 let is_written = self.home.node.publisher.has_sent(PodView(&pod).uid());
                 self.told.compare(&pod, is_written);
-                self.asked = lean(pod);
-                self.pod = self.resize.given(self.asked.clone());
+                let asked = lean(pod);
+                let given = self.resize.given(asked.clone());
+                self.pod.set(&given);
+                self.asked = Some(asked).filter(|asked| !Arc::ptr_eq(asked, &given));
                 self.reconsider();
-                let (node, uid) = (&self.home.node, PodView(&self.pod).uid());
-                node.sockets().renew(uid, &self.pod);
-                node.volumes.pod_changed(&self.pod);
+                let pod = self.pod.read();
                 // Ephemeral containers come to those that there are. The other lists are immutable; should they differ all the
                 // same, indexes would lie.
-                let wanted = Wanted::from_pod(&self.pod);
+                let wanted = Wanted::from_pod(&pod);
                 if wanted.continues(&self.wanted) {
                     self.state.grow(&wanted);
                     self.slots
@@ -275,6 +277,8 @@ impl Worker {
     }
 
     fn step(&mut self, event: Event) {
+        // Read once for all that follows.
+        let _pod = self.pod.read();
         let now = Timestamp::now();
         let was = self.state.clone();
         let mut ends = self.act(event, now);
@@ -291,7 +295,7 @@ impl Worker {
         if ends {
             let node = &self.home.node;
             let (link, publisher) = (node.link.clone(), node.publisher.clone());
-            let deletion = delete_after_status(link, publisher, self.pod.clone());
+            let deletion = delete_after_status(link, publisher, self.pod.read());
             self.home.tasks.spawn(deletion);
         }
     }
@@ -326,15 +330,17 @@ impl Worker {
             memory_bytes: node.facts.allocatable_memory_bytes,
         };
         let (room, now) = (node.shares.room(uid, capacity), Timestamp::now());
-        let decided = self.resize.decide(&self.asked, room, now);
+        let asked = self.asked();
+        let decided = self.resize.decide(&asked, room, now);
         let (severity, reason, words) = match decided {
             Decided::Nothing => {
                 self.look_again(now);
                 return;
             }
             Decided::Allocated => {
-                node.shares.set(uid, Request::of(&self.asked));
-                self.pod = self.asked.clone();
+                node.shares.set(uid, Request::of(&asked));
+                self.pod.set(&asked);
+                self.asked = None;
                 (Severity::Normal, "ResizeStarted", "Pod resize started")
             }
             Decided::Deferred => (Severity::Warning, "ResizeDeferred", "Pod resize Deferred"),
@@ -348,9 +354,14 @@ impl Worker {
             Decided::Allocated => "",
             _ => self.resize.lacks().unwrap_or_default(),
         };
-        let words = format!("{words}: {}", resize::summary(&self.asked, error));
+        let words = format!("{words}: {}", resize::summary(&asked, error));
         self.events().resized(severity, reason, words);
         self.look_again(now);
+    }
+
+    /// As it is in the API.
+    fn asked(&self) -> Arc<Pod> {
+        self.asked.clone().unwrap_or_else(|| self.pod.read())
     }
 
     fn look_again(&mut self, now: Timestamp) {
@@ -368,7 +379,8 @@ impl Worker {
         if self.state.stage != Stage::Active {
             return Vec::new();
         }
-        let containers = PodView(&self.pod).containers().into_iter().enumerate();
+        let pod = self.pod.read();
+        let containers = PodView(&pod).containers().into_iter().enumerate();
         let due = containers.filter(|(index, _)| self.runs(*index));
         due.filter_map(|(index, (container, _))| Some((index, self.resize.due(&container)?)))
             .collect()
@@ -401,7 +413,7 @@ impl Worker {
             };
             let node = self.home.node.clone();
             let held = Held::of(&node.facts, &container).map_err(|error| error.to_string());
-            let root = node.roots.of(PodView(&self.pod).uid(), &container.name);
+            let root = node.roots.of(&self.home.mailbox.uid, &container.name);
             let (mailbox, run) = (self.home.mailbox.clone(), self.slots[index].run());
             self.resizing.insert(index);
             self.home.tasks.spawn(async move {
@@ -432,7 +444,7 @@ impl Worker {
         if let Some(error) = self.resize.failure()
             && before.as_deref() != Some(error)
         {
-            let words = resize::summary(&self.asked, error);
+            let words = resize::summary(&self.asked(), error);
             let words = format!("Pod resize error: {words}");
             self.events()
                 .resized(Severity::Warning, "ResizeError", words);
@@ -447,7 +459,7 @@ impl Worker {
         let is_between = containers
             .any(|container| matches!(container.phase, Phase::Starting | Phase::Stopping { .. }));
         if !is_between && self.resize.settle() {
-            let words = resize::summary(&self.pod, "");
+            let words = resize::summary(&self.pod.read(), "");
             let words = format!("Pod resize completed: {words}");
             self.events()
                 .resized(Severity::Normal, "ResizeCompleted", words);
@@ -456,26 +468,29 @@ impl Worker {
 
     fn events(&self) -> PodEvents<'_> {
         PodEvents {
-            pod: PodView(&self.pod),
+            pod: self.pod.read(),
             recorder: &self.home.node.recorder,
         }
     }
 
-    fn container(&self, index: usize) -> Option<(Cow<'_, Container>, Role)> {
-        PodView(&self.pod).containers().into_iter().nth(index)
+    fn container(&self, index: usize) -> Option<(Container, Role)> {
+        let pod = self.pod.read();
+        let (container, role) = PodView(&pod).containers().into_iter().nth(index)?;
+        Some((container.into_owned(), role))
     }
 
     fn start(&mut self, index: usize, restart: u32) {
         let Some((container, role)) = self.container(index) else {
             return;
         };
-        let container = container.into_owned();
-        let target = PodView(&self.pod).target_of(&container.name).cloned();
+        let pod = self.pod.read();
+        let target = PodView(&pod).target_of(&container.name).cloned();
         let (run, cancel) = self.slots[index].begin();
         let Some(ip) = self.ip else { return };
         let preparing = Preparing {
             node: self.home.node.clone(),
-            pod: self.pod.clone(),
+            pod,
+            kept: self.pod.clone(),
             container,
             role,
             target,
@@ -512,7 +527,8 @@ impl Worker {
         let index = which.container;
         let Some(ip) = self.ip else { return };
         let as_prepared = prepared.container.clone();
-        let launched = run::launch(&self.home, PodView(&self.pod), ip, which, prepared);
+        let pod = self.pod.read();
+        let launched = run::launch(&self.home, PodView(&pod), ip, which, prepared);
         let Launched {
             running,
             serving,
@@ -533,7 +549,6 @@ impl Worker {
         let Some((container, _)) = self.container(index) else {
             return;
         };
-        let container = container.into_owned();
         self.events().started(&container);
         let place = self.place(index, &container);
         let (Some(hook), Some(place)) = (post_start, place) else {
@@ -569,7 +584,7 @@ impl Worker {
             node,
             &context,
             &container.name,
-            &self.pod,
+            &self.pod.read(),
             self.ip?,
         ))
     }
@@ -617,7 +632,6 @@ impl Worker {
         let Some((container, _)) = self.container(index) else {
             return;
         };
-        let container = container.into_owned();
         self.events().killing(&container, reason);
         let which = Which {
             container: index,
@@ -632,7 +646,7 @@ impl Worker {
         let hook = hook.cloned().zip(place).map(|(hook, place)| {
             let (recorder, pod) = (self.home.node.recorder.clone(), self.pod.clone());
             let failed = move || {
-                let (pod, recorder) = (PodView(&pod), &recorder);
+                let (pod, recorder) = (pod.read(), &recorder);
                 PodEvents { pod, recorder }.hook_failed(&container, HookKind::PreStop);
             };
             PreStop {
@@ -672,7 +686,7 @@ impl Worker {
     /// Tells the API server and the node's readers how the pod is, if that is news.
     fn report(&mut self, now: Timestamp) {
         let reported_ip = self.reported_ip();
-        let (node, pod) = (&self.home.node, &self.pod);
+        let (node, pod) = (&self.home.node, &self.pod.read());
         let told = &mut self.told;
         let ips = Ips {
             pod: reported_ip,
@@ -689,7 +703,7 @@ impl Worker {
     /// What others know the pod by: on the node's network it is where the node is.
     fn reported_ip(&self) -> Option<IpAddr> {
         let node = self.home.node.facts.host_ip;
-        let of_node = host_ports::address(PodView(&self.pod), node);
+        let of_node = host_ports::address(PodView(&self.pod.read()), node);
         self.ip.map(|ip| of_node.unwrap_or(ip))
     }
 
@@ -711,9 +725,10 @@ impl Worker {
         }
         // Before its address can be another's.
         let node = &self.home.node;
-        node.sockets().remove(&node.mesh, PodView(&self.pod).uid());
+        node.sockets().remove(&node.mesh, &self.home.mailbox.uid);
         self.release();
-        let (node, pod) = (&self.home.node, PodView(&self.pod));
+        let pod = self.pod.read();
+        let (node, pod) = (&self.home.node, PodView(&pod));
         node.registry.remove(pod);
         if self.gone {
             node.publisher.forget(pod.uid());

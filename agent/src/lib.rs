@@ -41,6 +41,7 @@ mod host_ports;
 pub mod http;
 pub mod identity;
 pub mod image;
+mod kept_pod;
 mod last_words;
 pub mod logs;
 mod mailbox;

@@ -4,7 +4,8 @@ use crate::events::{Recorder, Severity};
 use crate::plan::ProbeKind;
 use crate::pod_state::{Phase, PodState, StartFailure, StopReason};
 use crate::pod_view::PodView;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use std::sync::Arc;
 
 /// Which of a container's hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub(crate) enum HookKind {
 
 /// Tells of one pod.
 pub(crate) struct PodEvents<'a> {
-    pub(crate) pod: PodView<'a>,
+    pub(crate) pod: Arc<Pod>,
     pub(crate) recorder: &'a Recorder,
 }
 
@@ -28,7 +29,7 @@ impl PodEvents<'_> {
         words: impl Into<String>,
     ) {
         let name = Some(container.name.as_str());
-        self.recorder.pod(self.pod.0, name, severity, reason, words);
+        self.recorder.pod(&self.pod, name, severity, reason, words);
     }
 
     pub(crate) fn started(&self, container: &Container) {
@@ -94,13 +95,14 @@ impl PodEvents<'_> {
 
     /// A resize of the pod came that far.
     pub(crate) fn resized(&self, severity: Severity, reason: &'static str, words: String) {
-        self.recorder.pod(self.pod.0, None, severity, reason, words);
+        self.recorder.pod(&self.pod, None, severity, reason, words);
     }
 
     /// Of containers that wait for their next run since `before`.
     pub(crate) fn backing_off(&self, before: &PodState, after: &PodState) {
         let states = before.containers.iter().zip(&after.containers);
-        let containers = self.pod.containers();
+        let pod = PodView(&self.pod);
+        let containers = pod.containers();
         for ((before, after), (container, _)) in states.zip(containers) {
             let Phase::BackingOff { pause, .. } = &after.phase else {
                 continue;
@@ -111,7 +113,7 @@ impl PodEvents<'_> {
             let words = format!(
                 "Back-off restarting failed container {} in pod {}",
                 container.name,
-                self.pod.full_name()
+                pod.full_name()
             );
             self.tell(&container, Severity::Warning, "BackOff", words);
         }

@@ -19,7 +19,8 @@ use std::net::IpAddr;
 pub(crate) struct PodReport {
     /// By an earlier process of this node, until the first report of this one.
     adopted: Vec<PodCondition>,
-    told: Option<PodStatus>,
+    /// As JSON: of a pod at rest nobody looks at it.
+    told: Option<Box<[u8]>>,
     /// It is to be said again though it is no other.
     again: bool,
 }
@@ -38,9 +39,9 @@ impl PodReport {
 
     /// Looks at the object as it is now; `is_written`: what was said has reached it.
     pub(crate) fn compare(&mut self, pod: &Pod, is_written: bool) {
-        let Some(told) = &self.told else { return };
+        let Some(told) = self.told() else { return };
         let conditions = |status: &PodStatus| status.conditions.clone().unwrap_or_default();
-        let told = conditions(told);
+        let told = conditions(&told);
         let shown = pod.status.as_ref().map(conditions).unwrap_or_default();
         let contradicts = |shown: &PodCondition| {
             let mut told = told.iter();
@@ -59,10 +60,13 @@ impl PodReport {
         ips: Ips,
         now: Timestamp,
     ) -> PodStatus {
-        let told = self.told.as_ref();
-        let before = told.and_then(|status| status.conditions.as_deref());
+        let told = self.told();
+        let before = told.as_ref();
+        let before = before.and_then(|status| status.conditions.as_deref());
         let ips = Ips {
-            pod: ips.pod.or_else(|| told?.pod_ip.as_deref()?.parse().ok()),
+            pod: ips
+                .pod
+                .or_else(|| told.as_ref()?.pod_ip.as_deref()?.parse().ok()),
             ..ips
         };
         let before = before.unwrap_or(&self.adopted);
@@ -72,12 +76,17 @@ impl PodReport {
     /// Takes `status` for said; whether it was anything new.
     pub(crate) fn is_news(&mut self, status: &PodStatus) -> bool {
         let again = std::mem::take(&mut self.again);
-        if self.told.as_ref() == Some(status) && !again {
+        let json = serde_json::to_vec(status).ok().map(Vec::into_boxed_slice);
+        if self.told == json && json.is_some() && !again {
             return false;
         }
         self.adopted = Vec::new();
-        self.told = Some(status.clone());
+        self.told = json;
         true
+    }
+
+    fn told(&self) -> Option<PodStatus> {
+        serde_json::from_slice(self.told.as_ref()?).ok()
     }
 }
 

@@ -21,6 +21,7 @@ use crate::host_aliases::HostAliases;
 use crate::host_ports::{self, HostPorts};
 use crate::identity::{Chain, Claim};
 use crate::image::{self, Image, ImageError, Keyring, PullPolicy, Wish};
+use crate::kept_pod::KeptPod;
 use crate::last_words::LastWords;
 use crate::logs::{self, RunId, Stream};
 use crate::node::Node;
@@ -110,6 +111,8 @@ pub(crate) fn workload_info(pod: PodView<'_>) -> WorkloadInfo {
 pub(crate) struct Preparing {
     pub(crate) node: Arc<Node>,
     pub(crate) pod: Arc<Pod>,
+    /// The same, for whatever outlives getting ready.
+    pub(crate) kept: KeptPod,
     pub(crate) container: Container,
     pub(crate) role: Role,
     /// Of an ephemeral container, the one whose root, volumes and environment it shares.
@@ -219,7 +222,7 @@ impl Preparing {
                 mounts,
                 placed,
             }) => Some(Box::new(LateRoot {
-                pod: self.pod.clone(),
+                pod: self.kept.clone(),
                 container: self.container.name.clone(),
                 restart: self.restart,
                 ip: at.pod_ip,
@@ -488,7 +491,7 @@ impl Preparing {
                 image: image.as_ref(),
                 recorder: &self.node.recorder,
             };
-            let found = all.find(&self.pod, name, mount, at, given).await;
+            let found = all.find(&self.kept, name, mount, at, given).await;
             if let (Some(image), Err(MountError::Volume { .. })) = (&image, &found) {
                 // Whatever was wrong with it is not to be met again.
                 self.node.images.discard(image).await;

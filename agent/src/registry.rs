@@ -23,7 +23,7 @@ pub struct PodRecord {
     pub uid: String,
     /// Where it is in the mesh, once it has an address.
     pub ip: Option<IpAddr>,
-    pub containers: Vec<ContainerRecord>,
+    pub containers: Box<[ContainerRecord]>,
 }
 
 /// One container of it.

@@ -165,13 +165,51 @@ impl Standing {
     }
 }
 
+/// Amounts by container: of one or two, so that a list is smaller than a tree and found as fast.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct ByContainer(Vec<(String, ResourceRequirements)>);
+
+impl ByContainer {
+    fn get(&self, container: &str) -> Option<&ResourceRequirements> {
+        let mut all = self.0.iter();
+        Some(&all.find(|(name, _)| name == container)?.1)
+    }
+
+    fn get_mut(&mut self, container: &str) -> Option<&mut ResourceRequirements> {
+        let mut all = self.0.iter_mut();
+        Some(&mut all.find(|(name, _)| name == container)?.1)
+    }
+
+    fn set(&mut self, container: &str, amounts: ResourceRequirements) {
+        match self.get_mut(container) {
+            Some(before) => *before = amounts,
+            None => {
+                self.0.reserve_exact(1);
+                self.0.push((container.to_owned(), amounts));
+            }
+        }
+    }
+
+    fn remove(&mut self, container: &str) {
+        self.0.retain(|(name, _)| name != container);
+    }
+}
+
+impl FromIterator<(String, ResourceRequirements)> for ByContainer {
+    fn from_iter<I: IntoIterator<Item = (String, ResourceRequirements)>>(all: I) -> Self {
+        // Only as long as it has to be.
+        let all: Box<[_]> = all.into_iter().collect();
+        Self(all.into_vec())
+    }
+}
+
 /// Where the amounts of one pod stand. See the module's promise.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Resize {
-    /// By container, what it was given.
-    allocated: BTreeMap<String, ResourceRequirements>,
-    /// By container, what its run has.
-    actual: BTreeMap<String, ResourceRequirements>,
+    /// What each was given.
+    allocated: ByContainer,
+    /// What the run of each has.
+    actual: ByContainer,
     pending: Option<Standing>,
     in_progress: Option<Standing>,
 }
@@ -285,8 +323,8 @@ impl Resize {
 
     /// A run of the container began, as `container` said when it got ready.
     pub(crate) fn started(&mut self, container: &Container) {
-        if self.allocated.contains_key(&container.name) {
-            self.actual.insert(container.name.clone(), own(container));
+        if self.allocated.get(&container.name).is_some() {
+            self.actual.set(&container.name, own(container));
         }
     }
 
@@ -340,7 +378,7 @@ impl Resize {
 
     /// Whether this ends it: each run has what it was given.
     pub(crate) fn settle(&mut self) -> bool {
-        let mut runs = self.actual.iter();
+        let mut runs = self.actual.0.iter();
         let is_done = runs.all(|(name, actual)| self.allocated.get(name) == Some(actual));
         is_done && self.in_progress.take().is_some()
     }

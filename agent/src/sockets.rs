@@ -22,6 +22,7 @@ use self::datagrams::Flows;
 use crate::bridge::{Ports, Siblings};
 use crate::downward::Downward;
 use crate::host_ports::{self, HostPorts};
+use crate::kept_pod::KeptPod;
 use crate::node::Node;
 use crate::pod_names::{self, Resolver};
 use crate::pod_view::PodView;
@@ -75,7 +76,7 @@ struct Pods {
 
 /// A pod of this node: what its network is made from, once something of it can open sockets.
 pub(crate) struct Lodging {
-    pub(crate) pod: Arc<v1::Pod>,
+    pub(crate) pod: KeptPod,
     pub(crate) ip: IpAddr,
     pub(crate) siblings: Siblings,
     /// What is carried for it runs among these.
@@ -110,13 +111,6 @@ impl Sockets {
     /// The pod is here from now on.
     pub(crate) fn house(&self, uid: &str, lodging: Lodging) {
         self.pods.lock().by_uid.insert(uid.to_owned(), lodging);
-    }
-
-    /// The pod's object as it is now: the one before is let go.
-    pub(crate) fn renew(&self, uid: &str, pod: &Arc<v1::Pod>) {
-        if let Some(lodging) = self.pods.lock().by_uid.get_mut(uid) {
-            lodging.pod = pod.clone();
-        }
     }
 
     /// The network of a pod, if it has one already.
@@ -218,7 +212,8 @@ impl Sockets {
 impl Lodging {
     /// Lets flows of other nodes and from outside reach the pod.
     fn open_to_datagrams(&self, node: &Node, network: &Network) {
-        let pod = PodView(&self.pod);
+        let pod = self.pod.read();
+        let pod = PodView(&pod);
         let (namespace, account) = (pod.namespace(), pod.service_account());
         let address = PodAddress {
             ip: network.ip(),
@@ -236,7 +231,8 @@ impl Lodging {
     }
 
     fn network(&self, node: &Arc<Node>) -> Network {
-        let pod = PodView(&self.pod);
+        let object = self.pod.read();
+        let pod = PodView(&object);
         let (namespace, account) = (pod.namespace(), pod.service_account());
         let identity = SpiffeId::new(&node.trust_domain, namespace, account);
         let workload = workload_info(pod);
@@ -253,7 +249,7 @@ impl Lodging {
             flows: self.flows.clone(),
             siblings: self.siblings.ports(),
             tasks: self.tasks.clone(),
-            on_host: host_ports::is_on_host(pod).then(|| self.pod.clone()),
+            on_host: host_ports::is_on_host(pod).then(|| object.clone()),
         };
         Network::new(self.ip, around)
     }

@@ -42,12 +42,13 @@ use crate::environment::Environment;
 use crate::events::Recorder;
 use crate::identity::{Chain, Link};
 use crate::image::{self, Image};
+use crate::kept_pod::KeptPod;
 use crate::node_facts::NodeFacts;
 use crate::pod_view::PodView;
 use crate::user;
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, DownwardAPIVolumeSource, EmptyDirVolumeSource,
-    HostPathVolumeSource, PersistentVolumeClaimVolumeSource, Pod, ProjectedVolumeSource,
+    HostPathVolumeSource, PersistentVolumeClaimVolumeSource, ProjectedVolumeSource,
     SecretVolumeSource, Volume as Named, VolumeMount,
 };
 use parking_lot::Mutex;
@@ -373,8 +374,8 @@ struct Made {
 }
 
 struct Shows {
-    /// The pod as it is now: its labels and annotations are sources.
-    pod: Mutex<Arc<Pod>>,
+    /// The pod as it is now: its labels and annotations are sources, and files that show them follow at the next look.
+    pod: KeptPod,
     pod_ip: IpAddr,
     /// Of the files that are shown; whoever holds it may show others.
     digest: tokio::sync::Mutex<Option<[u8; 32]>>,
@@ -431,7 +432,7 @@ impl Volumes {
     /// When what it shows is missing, or its folder cannot be made or read.
     pub(crate) async fn find(
         &self,
-        pod: &Arc<Pod>,
+        pod: &KeptPod,
         container: &str,
         mount: &Mount,
         at: Downward<'_>,
@@ -542,7 +543,7 @@ impl Volumes {
     /// When what it shows is missing, or its folder cannot be made or read.
     async fn volume(
         &self,
-        pod: &Arc<Pod>,
+        pod: &KeptPod,
         mount: &Mount,
         at: Downward<'_>,
         given: Given<'_>,
@@ -582,7 +583,7 @@ impl Volumes {
                 empty_dir::tell_when_full(&volume, at.pod, &mount.volume, given.recorder);
             }
             let shows = files.is_some().then(|| Shows {
-                pod: Mutex::new(pod.clone()),
+                pod: pod.clone(),
                 pod_ip: at.pod_ip,
                 digest: tokio::sync::Mutex::default(),
             });
@@ -616,15 +617,6 @@ impl Volumes {
             .take_while(|((of, _), _)| of == uid)
             .map(|((_, name), cell)| (name.clone(), cell.clone()))
             .collect()
-    }
-
-    /// The pod's object changed: files that show its labels or annotations follow at the next look.
-    pub(crate) fn pod_changed(&self, pod: &Arc<Pod>) {
-        for (_, cell) in self.cells(PodView(pod).uid()) {
-            if let Some(shows) = cell.get().and_then(|made| made.shows.as_ref()) {
-                *shows.pod.lock() = pod.clone();
-            }
-        }
     }
 
     /// Removes the volumes of a pod that is gone and whose guests have ended.
@@ -702,6 +694,7 @@ impl Volumes {
             self.inner.persistent.sweep(&link.client()).await;
             let mut wanted: BTreeMap<String, References> = BTreeMap::new();
             for (pod, name) in self.showing() {
+                let pod = pod.read();
                 let view = PodView(&pod);
                 if let Some(source) = view.volume(&name).and_then(source) {
                     let references = wanted.entry(view.namespace().to_owned()).or_default();
@@ -725,12 +718,12 @@ impl Volumes {
     }
 
     /// The pods whose volumes show files, with the names of these.
-    fn showing(&self) -> Vec<(Arc<Pod>, String)> {
+    fn showing(&self) -> Vec<(KeptPod, String)> {
         let made = self.inner.made.lock();
         made.iter()
             .filter_map(|((_, name), cell)| {
                 let shows = cell.get()?.shows.as_ref()?;
-                Some((shows.pod.lock().clone(), name.clone()))
+                Some((shows.pod.clone(), name.clone()))
             })
             .collect()
     }
@@ -746,7 +739,7 @@ impl Volumes {
         for ((_, name), cell) in all {
             let Some(made) = cell.get() else { continue };
             let Some(shows) = &made.shows else { continue };
-            let pod = shows.pod.lock().clone();
+            let pod = shows.pod.read();
             let at = Downward {
                 pod: PodView(&pod),
                 pod_ip: shows.pod_ip,

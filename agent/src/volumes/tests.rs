@@ -114,12 +114,23 @@ fn node() -> NodeFacts {
 async fn mount(
     volumes: &Volumes,
     pod: &Arc<Pod>,
+    asked: &Mount,
+    configuration: &Configuration,
+) -> Result<Volume, MountError> {
+    mount_of(volumes, &KeptPod::new(pod), asked, configuration).await
+}
+
+/// The same for a pod that is going to change.
+async fn mount_of(
+    volumes: &Volumes,
+    kept: &KeptPod,
     mount: &Mount,
     configuration: &Configuration,
 ) -> Result<Volume, MountError> {
+    let pod = kept.read();
     let (recorder, _writing) = Recorder::new("node");
     let at = Downward {
-        pod: PodView(pod),
+        pod: PodView(&pod),
         pod_ip: "10.42.0.7".parse().expect("an address"),
         node: &node(),
     };
@@ -128,7 +139,7 @@ async fn mount(
         image: None,
         recorder: &recorder,
     };
-    let found = volumes.find(pod, "c", mount, at, given);
+    let found = volumes.find(kept, "c", mount, at, given);
     found.await.map(|found| match found {
         Below::Folder(volume) => volume,
         Below::File(file) => panic!("a file: {file:?}"),
@@ -341,7 +352,8 @@ async fn files_follow_their_sources_and_stay_when_these_go() {
     let missing = mount(&volumes, &pod, &asked[0], &Configuration::default()).await;
     let missing = missing.expect_err("nothing to show").to_string();
     assert_eq!(missing, "volume \"v\": configmap \"settings\" not found");
-    mount(&volumes, &pod, &asked[0], &configured("blue"))
+    let kept = KeptPod::new(&pod);
+    mount_of(&volumes, &kept, &asked[0], &configured("blue"))
         .await
         .expect("a volume");
     let read = |name: &str| std::fs::read_to_string(root.join("u/v").join(name)).expect("a file");
@@ -353,7 +365,7 @@ async fn files_follow_their_sources_and_stay_when_these_go() {
 
     let mut relabelled = Pod::clone(&pod);
     relabelled.metadata.labels = Some([("app".to_owned(), "shop".to_owned())].into());
-    volumes.pod_changed(&Arc::new(relabelled));
+    kept.set(&Arc::new(relabelled));
     volumes.refresh("other", &configured("red"), &node()).await;
     assert_eq!(read("colour"), "blue", "that is another namespace's");
     volumes.refresh("n", &configured("red"), &node()).await;
@@ -448,7 +460,8 @@ async fn a_part_of_a_volume_is_mounted_and_nothing_leads_out_of_it() {
             image: None,
             recorder: &recorder,
         };
-        let found = volumes.find(pod, "c", &asked[0], at, given);
+        let kept = KeptPod::new(pod);
+        let found = volumes.find(&kept, "c", &asked[0], at, given);
         match found.await {
             Ok(Below::Folder(_)) => "a folder".to_owned(),
             Ok(Below::File(_)) => "a file".to_owned(),
