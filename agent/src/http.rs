@@ -602,7 +602,8 @@ mod tests {
                 container("web", 2, None),
                 container("new", 0, Some("ImagePullBackOff")),
                 container("up", 0, None),
-            ],
+            ]
+            .into(),
         };
         let choose = |name: &str, previous| {
             choose_run(&record, "vote", "web-1", name, previous).map(|run| run.restart)

@@ -541,7 +541,7 @@ mod tests {
         };
         sockets.pods.lock().by_ip.insert(ip, pod);
         let lodging = Lodging {
-            pod: Arc::default(),
+            pod: KeptPod::new(&Arc::default()),
             ip,
             siblings,
             tasks: TaskTracker::new(),

@@ -1,6 +1,7 @@
 //! Volumes from what pods ask for to what is on disk.
 
 use super::*;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 fn pod(annotations: Value, volumes: Value, mounts: Value) -> Pod {

@@ -683,3 +683,66 @@ async fn a_shutdown_ends_watches_and_waits_for_every_task() {
     let refused = world.caches.at_least(&kinds::POD, revision).await;
     assert_eq!(refused.err().map(|error| error.code), Some(503));
 }
+
+/// Two hundred follow one object that changes faster than they are woken: each hears of every change, in order, and who changes it is
+/// not kept waiting by them.
+#[tokio::test]
+async fn a_crowd_is_woken_in_waves_and_told_everything() {
+    let world = World::new(Bounds::default()).await;
+    let first = world.pod("a", "n").await;
+    let cache = world.cache(&kinds::POD).await;
+    let named = Selection {
+        fields: FieldSelector::parse("metadata.name=a").unwrap(),
+        ..Selection::default()
+    };
+    let watch = || {
+        cache
+            .watch(&kinds::POD, None, &named, Some(first))
+            .unwrap()
+            .0
+    };
+    let mut crowd: Vec<_> = (0..200).map(|_| watch()).collect();
+    let mut few = crowd.split_off(crowd::CROWD_MIN);
+    let changes = 5;
+    for node in 0..changes {
+        world.pod("a", &format!("n{node}")).await;
+    }
+    for watch in crowd.iter_mut().chain(&mut few) {
+        let mut last = first;
+        for _ in 0..changes {
+            let told = watch.next().await.expect("a change");
+            assert!(told.change.revision > last && told.what == What::Modified);
+            last = told.change.revision;
+        }
+    }
+}
+
+#[test]
+fn a_wave_comes_at_its_time_and_has_all_that_wait() {
+    let (begin, mut crowd) = (Instant::now(), crowd::Crowd::default());
+    let mut watchers = Watchers::default();
+    let plan = Plan::of(&kinds::POD);
+    let mut add = || watchers.add(&plan, &kinds::POD, None, Selection::default());
+    let many: Vec<_> = (0..crowd::CROWD_MIN).map(|_| add()).collect();
+    let woken = |watchers: &[Arc<Watcher>]| {
+        let mut all = watchers.iter();
+        let is_woken = |watcher: &Arc<Watcher>| watcher.wake.notified().now_or_never().is_some();
+        all.all(is_woken)
+    };
+    // Who is not many is woken at once, and needs no wave.
+    crowd.tell(many[1..].to_vec());
+    assert!(woken(&many[1..]));
+    assert_eq!(crowd.wave(begin), None);
+    // The first wave comes at once, the next one a pace later.
+    crowd.tell(many.clone());
+    assert!(!woken(&many));
+    assert_eq!(crowd.wave(begin), None);
+    assert!(woken(&many));
+    crowd.tell(many.clone());
+    let soon = begin + crowd::PACE / 2;
+    assert_eq!(crowd.wave(soon), Some(begin + crowd::PACE));
+    assert!(!woken(&many));
+    assert_eq!(crowd.wave(begin + crowd::PACE), None);
+    assert!(woken(&many));
+    assert_eq!(crowd.wave(begin + crowd::PACE * 9), None);
+}

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use weft_store::Revision;
 
 use super::Bounds;
+use super::crowd::Crowd;
 use super::history::Change;
 use super::item::Item;
 use super::lines::Lines;
@@ -100,10 +101,11 @@ impl Watcher {
         }
     }
 
-    fn offer(&self, told: Told, bounds: &Bounds) {
+    /// Queues a change; whether somebody has to be woken for it.
+    fn offer(&self, told: Told, bounds: &Bounds) -> bool {
         let mut queue = self.queue.lock();
         if queue.end.is_some() {
-            return;
+            return false;
         }
         let bytes = told.bytes();
         // One change always fits, however large.
@@ -113,15 +115,12 @@ impl Watcher {
         if !room {
             drop(queue);
             self.end(End::Lagged);
-            return;
+            return false;
         }
         let was_empty = queue.told.is_empty();
         queue.bytes += bytes;
         queue.told.push_back(told);
-        drop(queue);
-        if was_empty {
-            self.wake.notify_one();
-        }
+        was_empty
     }
 
     fn end(&self, end: End) {
@@ -143,6 +142,7 @@ impl Watcher {
 #[derive(Default)]
 pub(crate) struct Watchers {
     buckets: HashMap<Bucket, BTreeMap<u64, Arc<Watcher>>>,
+    pub crowd: Crowd,
     next_id: u64,
     end: Option<End>,
     /// Watchers that were looked at for a change: what an index is there to keep low.
@@ -229,6 +229,7 @@ impl Watchers {
             }
         }
         let mut lines = None;
+        let mut woken = Vec::new();
         for bucket in concerned {
             for watcher in self
                 .buckets
@@ -249,9 +250,12 @@ impl Watchers {
                     change: Arc::clone(change),
                     lines: Arc::clone(lines),
                 };
-                watcher.offer(told, bounds);
+                if watcher.offer(told, bounds) {
+                    woken.push(Arc::clone(watcher));
+                }
             }
         }
+        self.crowd.tell(woken);
     }
 
     /// Ends every watch, now and later.
