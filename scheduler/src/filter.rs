@@ -46,6 +46,8 @@ pub enum Reason {
     OutOfReach,
     /// Nor in that volume's zone.
     OtherZone,
+    /// Nobody allocates devices here.
+    NoDevices,
     /// Its kubelet does not declare what the pod needs.
     LacksFeature,
     /// A hard spread constraint would be violated.
@@ -70,6 +72,7 @@ impl Reason {
             | Self::NotNamed
             | Self::OutOfReach
             | Self::OtherZone
+            | Self::NoDevices
             | Self::LacksFeature
             | Self::NoTopologyLabel
             | Self::NotNear => false,
@@ -90,6 +93,7 @@ impl Reason {
             | Self::Taint { .. }
             | Self::NotSelected
             | Self::NotNamed
+            | Self::NoDevices
             | Self::LacksFeature
             | Self::NoTopologyLabel => Hints::NODE,
             Self::ClaimTaken => Hints::LESS | Hints::VOLUMES,
@@ -157,6 +161,7 @@ impl fmt::Display for Reason {
                 f.write_str("node(s) didn't match PersistentVolume's node affinity")
             }
             Self::OtherZone => f.write_str("node(s) had no available volume zone"),
+            Self::NoDevices => f.write_str("cannot allocate all claims"),
             Self::LacksFeature => f.write_str("node(s) didn't match Pod's required features"),
             Self::Skew => f.write_str("node(s) didn't match pod topology spread constraints"),
             Self::NoTopologyLabel => f.write_str(
@@ -243,11 +248,11 @@ impl Snapshot {
         let facts = self.nodes[slot].facts.as_ref()?;
         let needs = &*class.needs;
         let volumes = (!needs.volumes.is_empty()).then(|| needs.volumes.refusal(facts));
-        let lacks = |feature: &&str| !facts.features.iter().any(|has| has == feature);
-        let reason = volumes.flatten().or_else(|| {
-            let mut features = needs.features.iter();
-            features.any(|feature| lacks(feature)).then_some(Reason::LacksFeature)
-        });
+        let lacks = |feature: &str| !facts.features.iter().any(|has| has == feature);
+        let reason = volumes.flatten();
+        let reason = reason.or_else(|| needs.uses_devices.then_some(Reason::NoDevices));
+        let is_lacking = || needs.features.iter().any(|feature| lacks(feature));
+        let reason = reason.or_else(|| is_lacking().then_some(Reason::LacksFeature));
         reason.map(|reason| vec![reason])
     }
 

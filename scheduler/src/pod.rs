@@ -89,6 +89,8 @@ pub struct PodNeeds {
     /// Claims that it uses, but for those that it brings along.
     pub claims: Vec<String>,
     pub volumes: VolumeNeeds,
+    /// It uses devices, by claims.
+    pub uses_devices: bool,
     /// Features that its node has to declare.
     pub features: Vec<&'static str>,
 }
@@ -188,6 +190,7 @@ impl PodNeeds {
             inclined: liked.chain(disliked).collect(),
             claims: claims(spec),
             volumes: VolumeNeeds::default(),
+            uses_devices: spec.resource_claims.iter().flatten().next().is_some(),
             features: features(spec),
             labels,
         };

@@ -14,7 +14,7 @@ use weft_api::hash::fnv1a_64_seeded;
 use weft_api::selector::LabelSelector;
 
 use crate::class::ClassId;
-use crate::explain::{Why, counted};
+use crate::explain::{NEVER, NOT_HELPFUL, Why, counted};
 use crate::filter::Reason;
 use crate::pod::PodFacts;
 use crate::pool::CANDIDATES;
@@ -23,7 +23,6 @@ use crate::snapshot::{Placed, Snapshot};
 use crate::topology::Slot;
 
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
-const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 
 /// What a disruption budget allows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -117,7 +116,7 @@ impl Snapshot {
         }
         let needs = Arc::clone(&self.class(id).needs);
         if needs.yields {
-            "not eligible due to preemptionPolicy=Never.".clone_into(&mut why.preemption);
+            NEVER.clone_into(&mut why.preemption);
             return None;
         }
         let rules = self.rules(id);

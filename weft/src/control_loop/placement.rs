@@ -35,6 +35,7 @@ use weft_kinds::{
 };
 use weft_scheduler::{
     Budget, Hints, NodeFacts, Placement as Chosen, Plan, PodFacts, Preemption, Refusal, Snapshot,
+    Why,
 };
 use weft_store::Term;
 
@@ -335,15 +336,14 @@ impl Placement {
         mut writes: Vec<Write>,
     ) -> Batch {
         let mut batch = Vec::with_capacity(next.len());
-        let mut taken = volumes::Taken::new();
         for facts in next {
             let (key, uid) = (waiting::key_of(&facts), Arc::clone(&facts.uid));
-            let has_node = |uid: &str| self.snapshot.node_of(uid).is_some();
-            match volumes::constrain(view, &key, facts, has_node, &mut taken) {
+            let yields = facts.yields;
+            match volumes::constrain(view, &key, facts) {
                 Ok(facts) => batch.push(facts),
-                Err(held) => {
-                    self.queue.refuse(&uid, held.ends_with(), now);
-                    let message = held.told(self.snapshot.len());
+                Err(why) => {
+                    self.queue.refuse(&uid, Hints::VOLUMES, now);
+                    let message = Why::held(self.snapshot.len(), &why, yields).to_string();
                     writes.extend(self.tell_waiting(&uid, message, None, now, view));
                 }
             }
