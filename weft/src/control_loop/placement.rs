@@ -31,7 +31,7 @@ use weft_controllers::pod::Pod;
 use weft_controllers::{Cached, Change, Key, Lens, Note, Reads, Touched, View, Write};
 use weft_kinds::{
     Kind, NAMESPACE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, POD_DISRUPTION_BUDGET,
-    SERVICE,
+    SERVICE, STORAGE_CLASS,
 };
 use weft_scheduler::{
     Budget, Hints, NodeFacts, Placement as Chosen, Plan, PodFacts, Preemption, Refusal, Snapshot,
@@ -200,7 +200,10 @@ impl Placement {
             } else {
                 self.snapshot.remove_budget(&key.namespace, &key.name);
             }
-        } else if touched.is_of(&PERSISTENT_VOLUME_CLAIM) || touched.is_of(&PERSISTENT_VOLUME) {
+        } else if [&PERSISTENT_VOLUME_CLAIM, &PERSISTENT_VOLUME, &STORAGE_CLASS]
+            .into_iter()
+            .any(|kind| touched.is_of(kind))
+        {
             self.changed |= Hints::VOLUMES;
         }
     }

@@ -403,3 +403,36 @@ fn a_more_urgent_pod_has_the_user_of_its_claim_go() {
     world.now += PAUSE;
     assert_eq!(world.next(), "high -> m");
 }
+
+#[test]
+fn a_class_that_comes_late_wakes_who_waits_for_it() {
+    let mut world = World::new();
+    world.put_node("n", "9");
+    let claim = json!({
+        "metadata": {"name": "data", "namespace": "d"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "late"},
+    });
+    world.put(&PERSISTENT_VOLUME_CLAIM, claim);
+    let mut using = spec();
+    let claim = json!({"claimName": "data"});
+    using["volumes"] = json!([{"name": "v", "persistentVolumeClaim": claim}]);
+    world.put_pod("a", &using, &json!([]));
+    let batch = world.plan().unwrap();
+    let told = batch.writes.iter().find_map(|write| match write {
+        Write::Event(note) => Some(note.message.as_str()),
+        _ => None,
+    });
+    assert_eq!(
+        told,
+        Some(
+            "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        )
+    );
+    world.finish(&[]);
+    world.now += PAUSE;
+    assert_eq!(world.next(), "nothing");
+    let class = json!({"metadata": {"name": "late"}, "provisioner": "x",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    world.put(&STORAGE_CLASS, class);
+    assert_eq!(world.next(), "a -> n");
+}
