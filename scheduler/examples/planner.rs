@@ -184,7 +184,12 @@ fn preemption_cost(nodes: usize) -> f64 {
     let count = nodes.min(PREEMPTIONS_MAX);
     // A short one is measured often.
     let runs = u32::try_from(PREEMPTIONS_MAX / count).unwrap_or(1);
-    let once = || (0..runs).map(|_| measure_preemption(nodes, count)).sum::<Duration>() / runs;
+    let once = || {
+        (0..runs)
+            .map(|_| measure_preemption(nodes, count))
+            .sum::<Duration>()
+            / runs
+    };
     cost(least(once), count)
 }
 
@@ -227,7 +232,11 @@ fn main() {
     cases.push(("each of its own kind", Box::new(distinct_cost)));
     cases.push(("preemption", Box::new(preemption_cost)));
     if !args.is_json {
-        let heads: Vec<String> = args.sizes.iter().map(|size| format!("{size:>10}")).collect();
+        let heads: Vec<String> = args
+            .sizes
+            .iter()
+            .map(|size| format!("{size:>10}"))
+            .collect();
         println!(
             "{:<22}{}{:>9}{:>12}",
             "µs a pod, at nodes",

@@ -61,7 +61,9 @@ pub(crate) fn best(candidates: &[Candidate], tie: impl Fn(Slot) -> u64) -> Optio
     }
     let score = |candidate: &Candidate| scale.score(&candidate.raw) + candidate.own;
     let most = candidates.iter().map(score).max()?;
-    let equals = candidates.iter().filter(|candidate| score(candidate) == most);
+    let equals = candidates
+        .iter()
+        .filter(|candidate| score(candidate) == most);
     let equals = equals.map(|candidate| candidate.slot);
     equals.max_by_key(|slot| (tie(*slot), *slot))
 }

@@ -115,7 +115,10 @@ impl Snapshot {
         let mut passed = 0;
         let mut last = None;
         self.with_index(id, rules, |index, snapshot| {
-            let from = pool.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let from = pool
+                .after
+                .as_deref()
+                .map_or(Bound::Unbounded, Bound::Excluded);
             let rest = snapshot.by_name.range::<str, _>((from, Bound::Unbounded));
             for (name, slot) in rest.chain(&snapshot.by_name).take(pool.left) {
                 (passed, last) = (passed + 1, Some(Arc::clone(name)));

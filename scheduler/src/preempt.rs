@@ -153,7 +153,9 @@ impl Snapshot {
                 }
             }
             // Budgets are broken only if nothing else helps anywhere.
-            let is_harmless = candidates.iter().any(|candidate| candidate.violations() == 0);
+            let is_harmless = candidates
+                .iter()
+                .any(|candidate| candidate.violations() == 0);
             if is_harmless && candidates.len() >= CANDIDATES {
                 break;
             }

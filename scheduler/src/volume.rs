@@ -132,7 +132,11 @@ impl VolumeNeeds {
             return Some(Reason::OutOfReach);
         }
         // A node that is nowhere is in a cluster of one zone.
-        let is_placed = || PLACES.iter().any(|[label, _]| node.labels.contains_key(*label));
+        let is_placed = || {
+            PLACES
+                .iter()
+                .any(|[label, _]| node.labels.contains_key(*label))
+        };
         if self.places.is_empty() || !is_placed() {
             return None;
         }

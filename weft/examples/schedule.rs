@@ -280,10 +280,18 @@ impl Run {
         while seen.len() < self.count {
             let line = tokio::time::timeout(PATIENCE, lines.next()).await;
             let line = line.with_context(|| {
-                format!("{} of {} pods have a node, and no more", seen.len(), self.count)
+                format!(
+                    "{} of {} pods have a node, and no more",
+                    seen.len(),
+                    self.count
+                )
             })?;
             let Some(line) = line else {
-                bail!("the watch ended with {} of {} pods bound", seen.len(), self.count);
+                bail!(
+                    "the watch ended with {} of {} pods bound",
+                    seen.len(),
+                    self.count
+                );
             };
             let event: Value = serde_json::from_str(&line?)?;
             let name = event["object"]["metadata"]["name"].as_str();
@@ -297,7 +305,12 @@ impl Run {
             if let Some(server) = self.server
                 && waited.len() >= self.count.div_ceil(SLICES)
             {
-                let slice = slice(seen.len(), std::mem::take(&mut waited), begun.elapsed(), server);
+                let slice = slice(
+                    seen.len(),
+                    std::mem::take(&mut waited),
+                    begun.elapsed(),
+                    server,
+                );
                 self.slices.borrow_mut().push(slice);
                 begun = Instant::now();
             }

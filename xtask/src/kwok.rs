@@ -392,7 +392,9 @@ impl Server {
     fn pod_names(&self) -> Result<BTreeSet<String>> {
         let arguments = ["get", "pods", "-n", NAMESPACE, "--no-headers"];
         let text = progress::read(&mut self.weft(&arguments))?;
-        let names = text.lines().filter_map(|line| line.split_whitespace().next());
+        let names = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
         Ok(names.map(str::to_owned).collect())
     }
 }

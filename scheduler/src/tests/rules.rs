@@ -4,9 +4,7 @@ use serde_json::{Value, json};
 use weft_api::view::{Namespace, Pod, Service};
 
 use super::node;
-use crate::{
-    ClaimFacts, NodeFacts, PodFacts, Snapshot, Storage, VolumeFacts, VolumeNeeds,
-};
+use crate::{ClaimFacts, NodeFacts, PodFacts, Snapshot, Storage, VolumeFacts, VolumeNeeds};
 
 /// A pod of a spec with labels, in a namespace.
 fn pod_of(name: &str, namespace: &str, labels: &Value, mut spec: Value) -> PodFacts {
@@ -445,10 +443,14 @@ fn nodes_have_to_declare_what_not_all_can_do() {
         let mut snapshot = Snapshot::new(0);
         for (name, features) in [
             ("a", json!([])),
-            ("b", json!(["RestartAllContainersOnContainerExits", "Other"])),
+            (
+                "b",
+                json!(["RestartAllContainersOnContainerExits", "Other"]),
+            ),
             ("c", json!(["UserNamespacesHostNetworkSupport"])),
         ] {
-            let node = json!({"metadata": {"name": name}, "status": {"declaredFeatures": features}});
+            let node =
+                json!({"metadata": {"name": name}, "status": {"declaredFeatures": features}});
             snapshot.put_node(NodeFacts::of(&serde_json::from_value(node).unwrap()));
         }
         let pod = pod_of("new", "default", &json!({}), spec.clone());
@@ -465,7 +467,9 @@ fn nodes_have_to_declare_what_not_all_can_do() {
 fn a_pod_that_claims_devices_waits_for_somebody_who_allocates_them() {
     let claims = json!([{"name": "gpu", "resourceClaimName": "mine"}]);
     let spec = json!({"resourceClaims": claims});
-    let refused = zones().plan(&[pod_of("new", "default", &json!({}), spec)]).refusals;
+    let refused = zones()
+        .plan(&[pod_of("new", "default", &json!({}), spec)])
+        .refusals;
     assert_eq!(
         refused[0].to_string(),
         "0/4 nodes are available: 4 cannot allocate all claims. preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."

@@ -126,7 +126,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// Names of the claims of a pod, each with whether it brings it along.
 fn claims(pod: &Pod) -> impl Iterator<Item = (String, bool)> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(move |volume| match &volume.persistent_volume_claim {
         Some(claim) => Some((claim.claim_name.clone(), false)),
         None => {

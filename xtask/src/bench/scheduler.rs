@@ -46,11 +46,10 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     if let Some(nodes) = effort.nodes {
         return large(effort, nodes);
     }
-    let is_asked = |name: &str| {
-        effort.cases.is_empty() || effort.cases.iter().any(|asked| asked == name)
-    };
+    let is_asked =
+        |name: &str| effort.cases.is_empty() || effort.cases.iter().any(|asked| asked == name);
     let mut waiting = Waiting::new();
-    let mut planner = Vec::new();
+    let mut planner: Vec<Value> = Vec::new();
     if is_asked(PLANNER) {
         waiting.show("the planner alone");
         let mut program = Command::new(effort.programs.join("examples").join(PLANNER));
@@ -147,9 +146,9 @@ fn told(case: &str, [nodes, pods]: [usize; 2], wanted: f64, rounds: &[Round]) ->
         let rows = rounds.iter().filter_map(|round| round[at].as_ref());
         rows.map(rate).collect()
     };
-    let ratios = rounds.iter().filter_map(|[ours, theirs]| {
-        Some(rate(ours.as_ref()?) / rate(theirs.as_ref()?))
-    });
+    let ratios = rounds
+        .iter()
+        .filter_map(|[ours, theirs]| Some(rate(ours.as_ref()?) / rate(theirs.as_ref()?)));
     let ratios: Vec<f64> = ratios.collect();
     let middle = |values: Vec<f64>| (!values.is_empty()).then(|| median(values));
     json!({
@@ -244,12 +243,21 @@ pub fn render(results: &Value) -> String {
     let planner = rows(&results["planner"]);
     if let Some(first) = planner.first() {
         let sizes = rows(&first["nodes"]);
-        let sizes: String = sizes.iter().map(|size| format!("{size:>9}")).collect();
+        let sizes: String = sizes
+            .iter()
+            .map(|size| format!("{:>9.0}", number(size)))
+            .collect();
         text += "\nThe planner alone: microseconds of a processor for each pod\n";
-        text += &format!("  {:<22}{sizes}   growth   pods a second with most\n", "at nodes");
+        text += &format!(
+            "  {:<22}{sizes}   growth   pods a second with most\n",
+            "at nodes"
+        );
     }
     for row in &planner {
-        let costs: Vec<f64> = rows(&row["microseconds_a_pod"]).iter().map(number).collect();
+        let costs: Vec<f64> = rows(&row["microseconds_a_pod"])
+            .iter()
+            .map(number)
+            .collect();
         let cells: String = costs.iter().map(|cost| format!("{cost:>9.2}")).collect();
         let (first, last) = (costs.first(), costs.last());
         let (first, last) = (first.unwrap_or(&f64::NAN), last.unwrap_or(&f64::NAN));
@@ -431,7 +439,8 @@ mod tests {
             (&json!(1200.0), &json!(100.0))
         );
         assert_eq!(case["ratio"], 8.0);
-        let planner = json!({"case": "plain", "nodes": [100, 5000], "microseconds_a_pod": [2.0, 4.0]});
+        let planner =
+            json!({"case": "plain", "nodes": [100, 5000], "microseconds_a_pod": [2.0, 4.0]});
         let text = render(&json!({"runs": [case], "planner": [planner]}));
         assert!(
             text.contains("kube-scheduler 100: 8.0 times (asked for: 5)"),
