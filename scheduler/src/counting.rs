@@ -7,7 +7,7 @@ use crate::class::{ClassId, Here};
 use crate::counters::{Counter, CounterId, Role, What};
 use crate::pod::PodNeeds;
 use crate::resources::Resources;
-use crate::snapshot::{Placed, Snapshot};
+use crate::snapshot::{Changed, Placed, Snapshot};
 use crate::term::Term;
 use crate::topology::{Eligibility, Shift, Slot, Topologies};
 
@@ -18,6 +18,7 @@ impl Snapshot {
         self.counters.clear();
         self.topologies = Topologies::default();
         self.priorities.clear();
+        self.claims.clear();
         for class in self.classes.iter_mut().flatten() {
             class.on.clear();
             class.counted.clear();
@@ -154,6 +155,10 @@ impl Snapshot {
         }
         shift(&mut node.priorities, needs.priority, sign);
         shift(&mut self.priorities, needs.priority, sign);
+        for claim in &needs.claims {
+            let namespace = Arc::clone(&self.class(pod.class).namespace);
+            shift(&mut self.claims, (namespace, claim.clone()), sign);
+        }
         let class = self.class_mut(pod.class);
         let here = class.on.entry(slot).or_default();
         here.all += sign;
@@ -188,7 +193,11 @@ impl Snapshot {
             if topology.is_fine {
                 let others = topology.members[domain].iter();
                 for other in others.filter(|other| **other != slot) {
-                    changes.add(*other, nodes.len());
+                    let changed = Changed {
+                        slot: *other,
+                        is_far: true,
+                    };
+                    changes.add(changed, nodes.len());
                 }
             }
         }
@@ -219,11 +228,18 @@ impl Snapshot {
     }
 }
 
-fn shift(counts: &mut BTreeMap<i32, usize>, priority: i32, sign: i64) {
-    let count = counts.entry(priority).or_default();
-    *count = count.saturating_add_signed(if sign > 0 { 1 } else { -1 });
-    if *count == 0 {
-        counts.remove(&priority);
+fn shift<K: Ord>(counts: &mut BTreeMap<K, usize>, of: K, sign: i64) {
+    match counts.get_mut(&of) {
+        Some(count) => {
+            *count = count.saturating_add_signed(if sign > 0 { 1 } else { -1 });
+            if *count == 0 {
+                counts.remove(&of);
+            }
+        }
+        None if sign > 0 => {
+            counts.insert(of, 1);
+        }
+        None => {}
     }
 }
 

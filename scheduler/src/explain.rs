@@ -7,11 +7,17 @@ use std::sync::Arc;
 use crate::filter::{Hints, Reason};
 use crate::pod::PodFacts;
 
+/// In Kubernetes' words.
+pub(crate) const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
+pub(crate) const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
+
 /// Why no node takes a pod. Shared by pods that are refused for the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Why {
     /// Nodes that there are.
     pub nodes: usize,
+    /// What keeps it from all of them alike, before any was looked at; empty: nothing.
+    pub held: String,
     /// How many of them give a reason, by its text.
     pub reasons: BTreeMap<String, usize>,
     /// Changes that may end it.
@@ -21,6 +27,21 @@ pub struct Why {
 }
 
 impl Why {
+    /// Of a pod that none of so many nodes is looked at for. `yields`: it would not drive others off anyway.
+    pub fn held(nodes: usize, why: &str, yields: bool) -> Self {
+        let preemption = if yields {
+            NEVER.to_owned()
+        } else {
+            format!("0/{nodes} nodes are available: {nodes} {NOT_HELPFUL}.")
+        };
+        Self {
+            nodes,
+            held: why.to_owned(),
+            preemption,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn add(&mut self, reasons: &[Reason], nodes: usize) {
         for reason in reasons {
             *self.reasons.entry(reason.to_string()).or_default() += nodes;
@@ -45,7 +66,9 @@ impl fmt::Display for Why {
             return f.write_str("no nodes available to schedule pods");
         }
         write!(f, "0/{} nodes are available:", self.nodes)?;
-        if !self.reasons.is_empty() {
+        if !self.held.is_empty() {
+            write!(f, " {}.", self.held)?;
+        } else if !self.reasons.is_empty() {
             write!(f, " {}.", counted(&self.reasons))?;
         }
         if !self.preemption.is_empty() {
@@ -83,5 +106,30 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.why.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_pod_from_all_nodes_is_told_once() {
+        let why = "persistentvolumeclaim \"data\" not found";
+        for (nodes, yields, told) in [
+            (
+                3,
+                false,
+                "0/3 nodes are available: persistentvolumeclaim \"data\" not found. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+            ),
+            (
+                1,
+                true,
+                "0/1 nodes are available: persistentvolumeclaim \"data\" not found. preemption: not eligible due to preemptionPolicy=Never.",
+            ),
+            (0, false, "no nodes available to schedule pods"),
+        ] {
+            assert_eq!(Why::held(nodes, why, yields).to_string(), told);
+        }
     }
 }

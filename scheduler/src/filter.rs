@@ -1,12 +1,13 @@
 //! Whether a node can take a pod, and if not, why.
 //!
 //! The checks run in Kubernetes' order and the first that refuses answers, so the counts in messages agree with what users
-//! know. Only the resource check gives several reasons at once. What a node says of itself is here; what the pods of other nodes
+//! know (features alone come before what other pods have to do with it). Only the resource check gives several reasons at once. What a node says of itself is here; what the pods of other nodes
 //! have to do with it is in [`crate::rules`].
 //!
 //! Pods that wait for their victims to leave a node count there, for all who are not more urgent.
 
 use std::fmt;
+use std::sync::Arc;
 
 use weft_api::toleration::tolerates;
 use weft_api::view::Taint;
@@ -39,6 +40,16 @@ pub enum Reason {
         free: i128,
         of: i128,
     },
+    /// A claim that is for one pod alone has another user.
+    ClaimTaken,
+    /// The node is not where one of its volumes can be reached.
+    OutOfReach,
+    /// Nor in that volume's zone.
+    OtherZone,
+    /// Nobody allocates devices here.
+    NoDevices,
+    /// Its kubelet does not declare what the pod needs.
+    LacksFeature,
     /// A hard spread constraint would be violated.
     Skew,
     /// The node lacks the label a hard spread constraint is about.
@@ -59,12 +70,19 @@ impl Reason {
             | Self::Taint { .. }
             | Self::NotSelected
             | Self::NotNamed
+            | Self::OutOfReach
+            | Self::OtherZone
+            | Self::NoDevices
+            | Self::LacksFeature
             | Self::NoTopologyLabel
             | Self::NotNear => false,
             Self::Insufficient { requested, of, .. } => requested <= of,
-            Self::PortTaken | Self::TooManyPods | Self::Skew | Self::NotApart | Self::Avoided => {
-                true
-            }
+            Self::PortTaken
+            | Self::TooManyPods
+            | Self::ClaimTaken
+            | Self::Skew
+            | Self::NotApart
+            | Self::Avoided => true,
         }
     }
 
@@ -75,7 +93,11 @@ impl Reason {
             | Self::Taint { .. }
             | Self::NotSelected
             | Self::NotNamed
+            | Self::NoDevices
+            | Self::LacksFeature
             | Self::NoTopologyLabel => Hints::NODE,
+            Self::ClaimTaken => Hints::LESS | Hints::VOLUMES,
+            Self::OutOfReach | Self::OtherZone => Hints::NODE | Hints::VOLUMES,
             Self::PortTaken | Self::TooManyPods | Self::Insufficient { .. } => {
                 Hints::NODE | Hints::LESS
             }
@@ -132,6 +154,15 @@ impl fmt::Display for Reason {
             }
             Self::TooManyPods => f.write_str("Too many pods"),
             Self::Insufficient { resource, .. } => write!(f, "Insufficient {resource}"),
+            Self::ClaimTaken => f.write_str(
+                "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod",
+            ),
+            Self::OutOfReach => {
+                f.write_str("node(s) didn't match PersistentVolume's node affinity")
+            }
+            Self::OtherZone => f.write_str("node(s) had no available volume zone"),
+            Self::NoDevices => f.write_str("cannot allocate all claims"),
+            Self::LacksFeature => f.write_str("node(s) didn't match Pod's required features"),
             Self::Skew => f.write_str("node(s) didn't match pod topology spread constraints"),
             Self::NoTopologyLabel => f.write_str(
                 "node(s) didn't match pod topology spread constraints (missing required label)",
@@ -193,6 +224,40 @@ pub(crate) fn is_about_pods(refused: &Refused) -> bool {
 impl Snapshot {
     /// What the node itself has against pods of the class; `None`: nothing. `but`: whose own claim does not count.
     pub(crate) fn node_refusal(
+        &self,
+        class: &Class,
+        slot: Slot,
+        but: Option<&str>,
+    ) -> Option<Refused> {
+        let refused = self.fit_refusal(class, slot, but);
+        refused.or_else(|| self.place_refusal(class, slot))
+    }
+
+    /// Another pod has a claim that is for one alone. The same on every node.
+    pub(crate) fn claim_refusal(&self, class: &Class) -> Option<Refused> {
+        let mut alone = class.needs.volumes.alone.iter();
+        let is_taken = |claim: &String| {
+            let key = (Arc::clone(&class.namespace), claim.clone());
+            self.claims.contains_key(&key)
+        };
+        alone.any(is_taken).then(|| vec![Reason::ClaimTaken])
+    }
+
+    /// Where the node is, for the pod's volumes, and what it cannot do.
+    pub(crate) fn place_refusal(&self, class: &Class, slot: Slot) -> Option<Refused> {
+        let facts = self.nodes[slot].facts.as_ref()?;
+        let needs = &*class.needs;
+        let volumes = (!needs.volumes.is_empty()).then(|| needs.volumes.refusal(facts));
+        let lacks = |feature: &str| !facts.features.iter().any(|has| has == feature);
+        let reason = volumes.flatten();
+        let reason = reason.or_else(|| needs.uses_devices.then_some(Reason::NoDevices));
+        let is_lacking = || needs.features.iter().any(|feature| lacks(feature));
+        let reason = reason.or_else(|| is_lacking().then_some(Reason::LacksFeature));
+        reason.map(|reason| vec![reason])
+    }
+
+    /// What its own state, its labels, ports and room, has against them.
+    pub(crate) fn fit_refusal(
         &self,
         class: &Class,
         slot: Slot,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::class::Class;
 use crate::filter::{Reason, Refused, is_about_pods};
+use crate::pool::Pool;
 use crate::rules::{Raw, Rules};
 use crate::score::Scale;
 use crate::snapshot::Snapshot;
@@ -23,7 +24,8 @@ enum At {
     #[default]
     Absent,
     Refused(Arc<Refused>),
-    Open(Arc<[i64]>, i64),
+    /// With its standing.
+    Open(Arc<[i64]>, Rank),
 }
 
 /// A node among those of its standing; the last one is the best.
@@ -39,6 +41,8 @@ pub(crate) struct Index {
     refused: BTreeMap<Arc<Refused>, usize>,
     /// Images that score were as they are known by this number.
     images: Option<u64>,
+    /// Nodes that less urgent pods could leave for one of the class.
+    pub pool: Pool,
 }
 
 /// A node with what is said for it.
@@ -47,18 +51,21 @@ pub(crate) struct Candidate {
     pub slot: Slot,
     pub raw: Raw,
     pub own: i64,
-    pub tie: u64,
 }
 
-/// The best of several nodes.
-pub(crate) fn best(candidates: &[Candidate]) -> Option<Slot> {
+/// The best of several nodes; `tie` tells equals apart.
+pub(crate) fn best(candidates: &[Candidate], tie: impl Fn(Slot) -> u64) -> Option<Slot> {
     let mut scale = Scale::default();
     for candidate in candidates {
         scale.take(&candidate.raw);
     }
-    let rank =
-        |candidate: &&Candidate| (scale.score(&candidate.raw) + candidate.own, candidate.tie);
-    candidates.iter().max_by_key(rank).map(|best| best.slot)
+    let score = |candidate: &Candidate| scale.score(&candidate.raw) + candidate.own;
+    let most = candidates.iter().map(score).max()?;
+    let equals = candidates
+        .iter()
+        .filter(|candidate| score(candidate) == most);
+    let equals = equals.map(|candidate| candidate.slot);
+    equals.max_by_key(|slot| (tie(*slot), *slot))
 }
 
 impl Index {
@@ -71,9 +78,11 @@ impl Index {
             open: BTreeMap::new(),
             refused: BTreeMap::new(),
             images: snapshot.images_of(class),
+            pool: Pool::default(),
         };
+        let mut standing = Vec::new();
         for slot in 0..snapshot.nodes.len() {
-            index.look(snapshot, class, slot);
+            index.look(snapshot, class, slot, &mut standing);
         }
         index
     }
@@ -89,59 +98,78 @@ impl Index {
         if changes.len() > snapshot.nodes.len() {
             return false;
         }
-        for slot in changes {
-            self.look(snapshot, class, *slot);
+        let mut standing = Vec::new();
+        for changed in changes {
+            match self.at.get(changed.slot) {
+                // Nothing that is counted elsewhere ends what the node itself has against them.
+                Some(At::Absent | At::Refused(_)) if changed.is_far => {}
+                Some(At::Open(_, rank)) if changed.is_far => {
+                    let rank = *rank;
+                    snapshot.stand(class, &self.rules, changed.slot, None, &mut standing);
+                    self.put_open(changed.slot, &standing, rank);
+                }
+                _ => self.look(snapshot, class, changed.slot, &mut standing),
+            }
         }
         self.position = snapshot.changes.end();
         true
     }
 
-    /// Puts the node where it belongs now.
-    fn look(&mut self, snapshot: &Snapshot, class: &Class, slot: Slot) {
-        let is_there = snapshot.nodes[slot].facts.is_some();
-        let next = if !is_there {
-            At::Absent
-        } else if let Some(refused) = snapshot.node_refusal(class, slot, None) {
-            At::Refused(self.shared(refused))
-        } else {
-            let standing = snapshot.standing(class, &self.rules, slot, None);
-            At::Open(standing.into(), snapshot.own_score(class, slot))
-        };
+    /// Puts the node where it belongs now. `standing`: room to work in.
+    fn look(&mut self, snapshot: &Snapshot, class: &Class, slot: Slot, standing: &mut Vec<i64>) {
         if self.at.len() <= slot {
             self.at.resize(slot + 1, At::Absent);
         }
-        let rank = |own: i64| (own, snapshot.tie(class, slot), slot);
-        match (&self.at[slot], &next) {
-            (At::Open(before, own), At::Open(after, now)) if before == after && own == now => {
-                return;
-            }
-            (At::Open(standing, own), _) => {
-                if let Some(ranks) = self.open.get_mut(standing) {
-                    ranks.remove(&rank(*own));
+        if snapshot.nodes[slot].facts.is_none() {
+            self.take_out(slot);
+        } else if let Some(refused) = snapshot.node_refusal(class, slot, None) {
+            self.take_out(slot);
+            let refused = self.shared(refused);
+            *self.refused.entry(Arc::clone(&refused)).or_default() += 1;
+            self.at[slot] = At::Refused(refused);
+        } else {
+            snapshot.stand(class, &self.rules, slot, None, standing);
+            let own = snapshot.own_score(class, slot);
+            let rank = (own, snapshot.tie(class, slot), slot);
+            self.put_open(slot, standing, rank);
+        }
+    }
+
+    fn put_open(&mut self, slot: Slot, standing: &[i64], rank: Rank) {
+        if let At::Open(before, was) = &self.at[slot]
+            && **before == *standing
+            && *was == rank
+        {
+            return;
+        }
+        self.take_out(slot);
+        let known = self.open.get_key_value(standing);
+        let standing = known.map_or_else(|| standing.into(), |(known, _)| Arc::clone(known));
+        let ranks = self.open.entry(Arc::clone(&standing)).or_default();
+        ranks.insert(rank);
+        self.at[slot] = At::Open(standing, rank);
+    }
+
+    fn take_out(&mut self, slot: Slot) {
+        match std::mem::take(&mut self.at[slot]) {
+            At::Open(standing, rank) => {
+                if let Some(ranks) = self.open.get_mut(&standing) {
+                    ranks.remove(&rank);
                     if ranks.is_empty() {
-                        self.open.remove(standing);
+                        self.open.remove(&standing);
                     }
                 }
             }
-            (At::Refused(refused), _) => {
-                if let Some(nodes) = self.refused.get_mut(refused) {
+            At::Refused(refused) => {
+                if let Some(nodes) = self.refused.get_mut(&refused) {
                     *nodes -= 1;
                     if *nodes == 0 {
-                        self.refused.remove(refused);
+                        self.refused.remove(&refused);
                     }
                 }
             }
-            (At::Absent, _) => {}
-        }
-        match &next {
-            At::Open(standing, own) => {
-                let ranks = self.open.entry(Arc::clone(standing)).or_default();
-                ranks.insert(rank(*own));
-            }
-            At::Refused(refused) => *self.refused.entry(Arc::clone(refused)).or_default() += 1,
             At::Absent => {}
         }
-        self.at[slot] = next;
     }
 
     /// Amounts that differ from node to node would make each refusal one of its own.
@@ -155,16 +183,15 @@ impl Index {
     pub fn choose(&self, snapshot: &Snapshot) -> Option<Slot> {
         let judged = self.open.iter().filter_map(|(standing, ranks)| {
             let raw = snapshot.judge(&self.rules, standing).ok()?;
-            let (own, tie, slot) = *ranks.last()?;
-            Some(Candidate {
-                slot,
-                raw,
-                own,
-                tie,
-            })
+            let (own, _, slot) = *ranks.last()?;
+            Some(Candidate { slot, raw, own })
         });
         let judged: Vec<Candidate> = judged.collect();
-        best(&judged)
+        let tie = |slot: Slot| match self.at.get(slot) {
+            Some(At::Open(_, (_, tie, _))) => *tie,
+            _ => 0,
+        };
+        best(&judged, tie)
     }
 
     /// How many nodes refuse for what, when none is left.

@@ -19,6 +19,7 @@ mod index;
 mod node;
 mod place;
 mod pod;
+mod pool;
 mod preempt;
 mod resources;
 mod rules;
@@ -26,6 +27,7 @@ mod score;
 mod snapshot;
 mod term;
 mod topology;
+mod volume;
 
 pub use explain::{Refusal, Why};
 pub use filter::{Hints, Reason};
@@ -36,6 +38,7 @@ pub use preempt::{Budget, Preemption, Victim};
 pub use resources::Resources;
 pub use snapshot::Snapshot;
 pub use term::{Spread, Term};
+pub use volume::{ClaimFacts, Storage, VolumeFacts, VolumeNeeds};
 
 #[cfg(test)]
 mod tests;

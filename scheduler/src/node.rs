@@ -26,6 +26,8 @@ pub struct NodeFacts {
     pub pods_max: i64,
     /// Images that lie there, with their sizes.
     pub images: BTreeMap<String, i64>,
+    /// What its kubelet declares that it can do.
+    pub features: Vec<String>,
 }
 
 impl NodeFacts {
@@ -60,6 +62,9 @@ impl NodeFacts {
             allocatable,
             pods_max: pods_max.min(addresses),
             images: images.collect(),
+            features: status
+                .and_then(|status| status.declared_features.clone())
+                .unwrap_or_default(),
             name,
         }
     }

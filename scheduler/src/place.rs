@@ -142,13 +142,14 @@ impl Snapshot {
         {
             return Some(slot);
         }
+        if self.claim_refusal(self.class(id)).is_some() {
+            return None;
+        }
         if let Some(names) = &self.class(id).needs.pinned {
             let slots = names
                 .iter()
                 .filter_map(|name| self.by_name.get(name.as_str()));
-            let candidates = slots.filter_map(|slot| self.candidate(id, &rules, *slot));
-            let candidates: Vec<Candidate> = candidates.take(SAMPLE).collect();
-            return best(&candidates);
+            return self.best_of_first(id, &rules, slots.copied());
         }
         let asked = self.asked;
         let class = self.class_mut(id);
@@ -167,25 +168,32 @@ impl Snapshot {
         let count = self.nodes.len();
         let hash = fnv1a_64_seeded(self.seed, pod.uid.bytes());
         let start = usize::try_from(hash % u64::try_from(count.max(1)).ok()?).ok()?;
-        let slots = (start..count).chain(0..start);
-        let candidates = slots.filter_map(|slot| self.candidate(id, rules, slot));
-        let candidates: Vec<Candidate> = candidates.take(SAMPLE).collect();
-        best(&candidates)
+        self.best_of_first(id, rules, (start..count).chain(0..start))
     }
 
-    fn candidate(&self, id: ClassId, rules: &Arc<Rules>, slot: Slot) -> Option<Candidate> {
+    /// The best of the first nodes among these that can take a pod of the class, so many as are good enough.
+    fn best_of_first(
+        &self,
+        id: ClassId,
+        rules: &Rules,
+        slots: impl Iterator<Item = Slot>,
+    ) -> Option<Slot> {
         let class = self.class(id);
-        self.nodes[slot].facts.as_ref()?;
-        if self.node_refusal(class, slot, None).is_some() {
-            return None;
-        }
-        let standing = self.standing(class, rules, slot, None);
-        Some(Candidate {
-            slot,
-            raw: self.judge(rules, &standing).ok()?,
-            own: self.own_score(class, slot),
-            tie: self.tie(class, slot),
-        })
+        let mut standing = Vec::new();
+        let candidates = slots.filter_map(|slot| {
+            self.nodes[slot].facts.as_ref()?;
+            if self.node_refusal(class, slot, None).is_some() {
+                return None;
+            }
+            self.stand(class, rules, slot, None, &mut standing);
+            Some(Candidate {
+                slot,
+                raw: self.judge(rules, &standing).ok()?,
+                own: self.own_score(class, slot),
+            })
+        });
+        let candidates: Vec<Candidate> = candidates.take(SAMPLE).collect();
+        best(&candidates, |slot| self.tie(class, slot))
     }
 
     /// Does something with the index of a class, which is made, or caught up with what changed.
@@ -232,7 +240,9 @@ impl Snapshot {
         but: Option<&str>,
     ) -> Option<Refused> {
         let class = self.class(id);
-        let refused = self.node_refusal(class, slot, but);
+        let refused = self.fit_refusal(class, slot, but);
+        let refused = refused.or_else(|| self.claim_refusal(class));
+        let refused = refused.or_else(|| self.place_refusal(class, slot));
         refused.or_else(|| {
             let standing = self.standing(class, rules, slot, but);
             self.judge(rules, &standing)
@@ -246,14 +256,23 @@ impl Snapshot {
     }
 
     /// What a node is to pods of the class, beyond its own state. See [`crate::rules`].
-    pub(crate) fn standing(
+    fn standing(&self, class: &Class, rules: &Rules, slot: Slot, but: Option<&str>) -> Vec<i64> {
+        let mut standing = Vec::new();
+        self.stand(class, rules, slot, but, &mut standing);
+        standing
+    }
+
+    /// As [`Snapshot::standing`], in place of what was there.
+    pub(crate) fn stand(
         &self,
         class: &Class,
         rules: &Rules,
         slot: Slot,
         but: Option<&str>,
-    ) -> Vec<i64> {
-        let mut standing = vec![NOWHERE; rules.width.max(FIXED)];
+        standing: &mut Vec<i64>,
+    ) {
+        standing.clear();
+        standing.resize(rules.width.max(FIXED), NOWHERE);
         let facts = self.nodes[slot].facts.as_ref();
         standing[TAINTS] = facts.map_or(0, |facts| soft_taints(&class.needs, facts));
         standing[PREFERENCE] = facts.map_or(0, |facts| preference(&class.needs, facts));
@@ -283,7 +302,6 @@ impl Snapshot {
                 i64::try_from(domain).unwrap_or(NOWHERE)
             };
         }
-        standing
     }
 
     /// What pods that claim room on the node would add to a counter.
@@ -304,6 +322,14 @@ impl Snapshot {
             ..Why::default()
         };
         let rules = self.rules(id);
+        if self.claim_refusal(self.class(id)).is_some() {
+            // What an index knows of nodes is not this.
+            for slot in self.by_name.values() {
+                let refused = self.refusal(id, &rules, *slot, Some(&pod.uid));
+                why.add(&refused.unwrap_or_default(), 1);
+            }
+            return why;
+        }
         let Some(names) = self.class(id).needs.pinned.clone() else {
             let all = self.with_index(id, &rules, |index, snapshot| index.refusals(snapshot));
             for (reasons, nodes) in all {

@@ -13,6 +13,7 @@ use weft_api::view::{Pod, PodSpec, Toleration};
 
 use crate::resources::{Resources, requests_of, weight_of};
 use crate::term::{Spread, Term};
+use crate::volume::VolumeNeeds;
 
 /// A port on the host's own address: protocol, address and number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +86,13 @@ pub struct PodNeeds {
     pub apart: Vec<Term>,
     /// Preferred affinity, and anti-affinity with weights below zero.
     pub inclined: Vec<(Term, i64)>,
+    /// Claims that it uses, but for those that it brings along.
+    pub claims: Vec<String>,
+    pub volumes: VolumeNeeds,
+    /// It uses devices, by claims.
+    pub uses_devices: bool,
+    /// Features that its node has to declare.
+    pub features: Vec<&'static str>,
 }
 
 impl PodFacts {
@@ -180,15 +188,19 @@ impl PodNeeds {
             near: required_near.into_iter().flatten().map(term).collect(),
             apart: required_apart.into_iter().flatten().map(term).collect(),
             inclined: liked.chain(disliked).collect(),
+            claims: claims(spec),
+            volumes: VolumeNeeds::default(),
+            uses_devices: spec.resource_claims.iter().flatten().next().is_some(),
+            features: features(spec),
             labels,
         };
         needs.marked()
     }
 
-    /// The same, on nodes that the selector meets.
-    pub fn requiring(&self, required: Option<NodeSelector>) -> Self {
+    /// The same, with what its volumes ask for.
+    pub fn with_volumes(&self, volumes: VolumeNeeds) -> Self {
         Self {
-            required,
+            volumes,
             ..self.clone()
         }
     }
@@ -206,7 +218,7 @@ impl PodNeeds {
         for image in &self.images {
             add(image);
         }
-        for name in self.pinned.iter().flatten() {
+        for name in self.pinned.iter().flatten().chain(&self.claims) {
             add(name);
         }
         let terms = self.near.iter().chain(&self.apart);
@@ -257,6 +269,32 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
             })
         })
         .collect()
+}
+
+fn claims(spec: &PodSpec) -> Vec<String> {
+    let volumes = spec.volumes.iter().flatten();
+    let claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    let mut claims: Vec<String> = claims.map(|claim| claim.claim_name.clone()).collect();
+    claims.sort();
+    claims.dedup();
+    claims
+}
+
+/// What not every kubelet can do, by the names under which those that can declare it.
+fn features(spec: &PodSpec) -> Vec<&'static str> {
+    let init = spec.init_containers.iter().flatten();
+    let mut containers = init.chain(&spec.containers);
+    let restarts_all = containers.any(|container| {
+        let mut rules = container.restart_policy_rules.iter().flatten();
+        rules.any(|rule| rule.action == "RestartAllContainers")
+    });
+    let shares_network = spec.host_network == Some(true) && spec.host_users == Some(false);
+    let all = [
+        (restarts_all, "RestartAllContainersOnContainerExits"),
+        (shares_network, "UserNamespacesHostNetworkSupport"),
+    ];
+    let asked = all.into_iter().filter(|(is_asked, _)| *is_asked);
+    asked.map(|(_, name)| name).collect()
 }
 
 fn images(spec: &PodSpec) -> Vec<String> {

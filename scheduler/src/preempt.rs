@@ -14,17 +14,15 @@ use weft_api::hash::fnv1a_64_seeded;
 use weft_api::selector::LabelSelector;
 
 use crate::class::ClassId;
-use crate::explain::{Why, counted};
+use crate::explain::{NEVER, NOT_HELPFUL, Why, counted};
 use crate::filter::Reason;
 use crate::pod::PodFacts;
+use crate::pool::CANDIDATES;
 use crate::rules::Rules;
 use crate::snapshot::{Placed, Snapshot};
 use crate::topology::Slot;
 
-/// Nodes where room could be made, of which the best is taken: Kubernetes' least.
-const CANDIDATES: usize = 100;
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
-const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 
 /// What a disruption budget allows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -81,10 +79,28 @@ pub struct Preemption {
 }
 
 /// A node that could be made to take the pod.
-struct Candidate {
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
     slot: Slot,
     victims: Vec<(Arc<str>, Placed)>,
+    loss: Loss,
+}
+
+impl Candidate {
+    pub fn violations(&self) -> usize {
+        self.loss.violations
+    }
+}
+
+/// What is lost with a node's victims; the least is the best. What is compared first comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Loss {
+    /// Budgets that are broken, a pod each.
     violations: usize,
+    highest: i64,
+    sum: i64,
+    count: usize,
+    youngest: Reverse<i64>,
 }
 
 impl Snapshot {
@@ -100,7 +116,7 @@ impl Snapshot {
         }
         let needs = Arc::clone(&self.class(id).needs);
         if needs.yields {
-            "not eligible due to preemptionPolicy=Never.".clone_into(&mut why.preemption);
+            NEVER.clone_into(&mut why.preemption);
             return None;
         }
         let rules = self.rules(id);
@@ -112,6 +128,13 @@ impl Snapshot {
             "not eligible due to a terminating pod on the nominated node."
                 .clone_into(&mut why.preemption);
             return None;
+        }
+        let is_plain = claimed.is_none()
+            && needs.pinned.is_none()
+            && needs.volumes.alone.is_empty()
+            && rules.are_local();
+        if is_plain && let Some(best) = self.best_of_pool(pod, id, &rules) {
+            return Some(self.decide(pod, best, why));
         }
         let helpful = self.helpful_slots(pod, id, &rules);
         let mut told: BTreeMap<String, usize> = BTreeMap::new();
@@ -130,15 +153,16 @@ impl Snapshot {
                 }
             }
             // Budgets are broken only if nothing else helps anywhere.
-            let is_harmless = candidates.iter().any(|candidate| candidate.violations == 0);
+            let is_harmless = candidates
+                .iter()
+                .any(|candidate| candidate.violations() == 0);
             if is_harmless && candidates.len() >= CANDIDATES {
                 break;
             }
         }
-        let best = candidates
-            .into_iter()
-            .min_by_key(|candidate| self.loss(candidate));
-        let Some(best) = best else {
+        let best = self.least_loss(pod, candidates.iter());
+        let mut candidates = candidates.into_iter();
+        let Some(best) = best.and_then(|best| candidates.find(|one| one.slot == best)) else {
             why.preemption = format!("0/{} nodes are available: {}.", why.nodes, counted(&told));
             return None;
         };
@@ -155,19 +179,36 @@ impl Snapshot {
             && pods.any(|pod| pod.ending && self.class(pod.class).needs.priority < priority)
     }
 
+    /// The node where the least is lost; equals are told apart by a hash of the pod and the node.
+    pub(crate) fn least_loss<'a>(
+        &self,
+        pod: &PodFacts,
+        candidates: impl Iterator<Item = &'a Candidate> + Clone,
+    ) -> Option<Slot> {
+        let least = candidates.clone().map(|candidate| candidate.loss).min()?;
+        let equals = candidates.filter(|candidate| candidate.loss == least);
+        let seed = fnv1a_64_seeded(self.seed, pod.uid.bytes());
+        let tie = |slot: &Slot| fnv1a_64_seeded(seed, self.nodes[*slot].name.bytes());
+        equals.map(|candidate| candidate.slot).min_by_key(tie)
+    }
+
     /// Nodes where fewer pods could help, from where the pod's uid says.
     fn helpful_slots(&mut self, pod: &PodFacts, id: ClassId, rules: &Arc<Rules>) -> Vec<Slot> {
         let pinned = self.class(id).needs.pinned.clone();
+        let is_about_pods = |slot: &Slot| {
+            let refused = self.refusal(id, rules, *slot, Some(&pod.uid));
+            refused.is_some_and(|refused| crate::filter::is_about_pods(&refused))
+        };
         let mut slots: Vec<Slot> = match pinned {
             Some(names) => {
                 let slots = names
                     .iter()
                     .filter_map(|name| self.by_name.get(name.as_str()));
-                let slots = slots.copied().filter(|slot| {
-                    let refused = self.refusal(id, rules, *slot, Some(&pod.uid));
-                    refused.is_some_and(|refused| crate::filter::is_about_pods(&refused))
-                });
-                slots.collect()
+                slots.copied().filter(is_about_pods).collect()
+            }
+            None if self.claim_refusal(self.class(id)).is_some() => {
+                let slots = self.by_name.values().copied();
+                slots.filter(is_about_pods).collect()
             }
             None => {
                 let slots: Vec<Slot> = self.by_name.values().copied().collect();
@@ -191,7 +232,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Why it would not help, in Kubernetes' words.
-    fn victims_on(
+    pub(crate) fn victims_on(
         &mut self,
         pod: &PodFacts,
         id: ClassId,
@@ -236,10 +277,11 @@ impl Snapshot {
             self.put_back(slot, uid, pod);
         }
         victims.sort_by_key(|(uid, pod)| (self.importance(pod), Arc::clone(uid)));
+        let loss = self.loss(&victims, violations);
         Ok(Candidate {
             slot,
             victims,
-            violations,
+            loss,
         })
     }
 
@@ -285,25 +327,24 @@ impl Snapshot {
         })
     }
 
-    /// What is lost with a node's victims; the least is the best.
-    fn loss(&self, candidate: &Candidate) -> (usize, i64, i64, usize, Reverse<i64>) {
-        let priorities = candidate.victims.iter();
-        let priorities = priorities.map(|(_, pod)| i64::from(self.class(pod.class).needs.priority));
+    fn loss(&self, victims: &[(Arc<str>, Placed)], violations: usize) -> Loss {
+        let urgency = |pod: &Placed| i64::from(self.class(pod.class).needs.priority);
+        let priorities = victims.iter().map(|(_, pod)| urgency(pod));
         let highest = priorities.clone().max().unwrap_or(i64::MIN);
         // Above zero each, so that many of little worth are more than few.
         let sum = priorities.map(|priority| priority + (1 << 31)).sum();
-        let youngest = candidate.victims.iter();
+        let youngest = victims.iter();
         let youngest = youngest
-            .filter(|(_, pod)| i64::from(self.class(pod.class).needs.priority) == highest)
+            .filter(|(_, pod)| urgency(pod) == highest)
             .map(|(_, pod)| pod.started.unwrap_or(i64::MAX))
             .min();
-        (
-            candidate.violations,
+        Loss {
+            violations,
             highest,
             sum,
-            candidate.victims.len(),
-            Reverse(youngest.unwrap_or(i64::MAX)),
-        )
+            count: victims.len(),
+            youngest: Reverse(youngest.unwrap_or(i64::MAX)),
+        }
     }
 
     fn decide(&mut self, pod: &PodFacts, best: Candidate, why: &mut Why) -> Preemption {
@@ -336,7 +377,7 @@ impl Snapshot {
             uid: Arc::clone(&pod.uid),
             node,
             victims,
-            violations: best.violations,
+            violations: best.loss.violations,
             displaced,
         }
     }
@@ -352,13 +393,16 @@ impl Snapshot {
         let budgets = budgets.take_while(|((here, _), _)| *here == namespace);
         for (_, budget) in budgets.filter(|(_, budget)| budget.protects(&needs.labels)) {
             budget.spent.insert(Arc::clone(uid));
+            self.budgets_version += 1;
         }
     }
 
     /// The pod stays after all.
     pub fn spare(&mut self, uid: &str) {
         for budget in self.budgets.values_mut() {
-            budget.spent.remove(uid);
+            if budget.spent.remove(uid) {
+                self.budgets_version += 1;
+            }
         }
     }
 }

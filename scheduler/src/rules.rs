@@ -86,6 +86,12 @@ pub(crate) struct Raw {
 }
 
 impl Rules {
+    /// Whether all that can refuse is in the numbers of a node's own standing: nothing that happens elsewhere changes it.
+    pub fn are_local(&self) -> bool {
+        let mut places = self.apart.iter().chain(&self.avoided);
+        self.hard.is_empty() && self.near.is_empty() && places.all(|place| place.is_count)
+    }
+
     /// Whether a pod may stand where this is the standing, and how good that is.
     ///
     /// # Errors

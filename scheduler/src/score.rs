@@ -181,3 +181,77 @@ pub(crate) fn preference(needs: &PodNeeds, node: &NodeFacts) -> i64 {
     });
     held.map(|term| i64::from(term.weight)).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_emptier_node_is_better() {
+        for (amounts, score) in [
+            ([(100, 0), (100, 0)], 100),
+            ([(100, 50), (100, 0)], 75),
+            ([(100, 100), (100, 100)], 0),
+            ([(3, 1), (1, 1)], 33),
+            // What a node does not have does not count; one that has nothing is no place.
+            ([(0, 10), (100, 40)], 60),
+            ([(0, 0), (0, 0)], 0),
+        ] {
+            assert_eq!(least_allocated(amounts), score, "{amounts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_of_each_should_be_alike() {
+        for (amounts, score) in [
+            // Nothing changes.
+            ([(100, 0, 10), (100, 0, 10)], 75),
+            // Nearer to each other by 20 and by 40 percent, and further.
+            ([(100, 0, 20), (100, 20, 0)], 80),
+            ([(100, 0, 40), (100, 40, 0)], 85),
+            ([(100, 0, 0), (100, 0, 40)], 65),
+            // A pod that asks for nothing has no say.
+            ([(100, 90, 0), (100, 10, 0)], 0),
+        ] {
+            assert_eq!(balanced(amounts), score, "{amounts:?}");
+        }
+    }
+
+    #[test]
+    fn every_part_is_on_the_same_scale() {
+        let raw = |taints, preference, spread, inclination| Raw {
+            taints,
+            preference,
+            spread,
+            inclination,
+        };
+        for (all, scores) in [
+            // Taints that are not tolerated, against the most of them: weight 3.
+            (vec![raw(0, 0, None, 0), raw(2, 0, None, 0)], vec![300, 0]),
+            // What is preferred, against the most of it: weight 2.
+            (
+                vec![raw(0, 10, None, 0), raw(0, 40, None, 0)],
+                vec![350, 500],
+            ),
+            // Crowds, turned round: weight 2.
+            (
+                vec![raw(0, 0, Some(1), 0), raw(0, 0, Some(4), 0)],
+                vec![500, 350],
+            ),
+            (
+                vec![raw(0, 0, Some(0), 0), raw(0, 0, None, 0)],
+                vec![500, 300],
+            ),
+            // Pods near it, from the least to the most: weight 2.
+            (
+                vec![raw(0, 0, None, -5), raw(0, 0, None, 15), raw(0, 0, None, 5)],
+                vec![300, 500, 400],
+            ),
+        ] {
+            let mut scale = Scale::default();
+            all.iter().for_each(|raw| scale.take(raw));
+            let told: Vec<i64> = all.iter().map(|raw| scale.score(raw)).collect();
+            assert_eq!(told, scores, "{all:?}");
+        }
+    }
+}

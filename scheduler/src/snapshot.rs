@@ -50,11 +50,19 @@ pub(crate) struct NodeState {
     pub priorities: BTreeMap<i32, usize>,
 }
 
+/// A node that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Changed {
+    pub slot: Slot,
+    /// It is what it was, and something is counted in its domains.
+    pub is_far: bool,
+}
+
 /// Nodes that changed, in order: indexes catch up with it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changes {
     begin: u64,
-    slots: Vec<Slot>,
+    slots: Vec<Changed>,
 }
 
 impl Changes {
@@ -63,19 +71,19 @@ impl Changes {
     }
 
     /// `None`: that is too long ago.
-    pub fn since(&self, position: u64) -> Option<&[Slot]> {
+    pub fn since(&self, position: u64) -> Option<&[Changed]> {
         let from = usize::try_from(position.checked_sub(self.begin)?).ok()?;
         self.slots.get(from..)
     }
 
-    pub fn add(&mut self, slot: Slot, nodes: usize) {
+    pub fn add(&mut self, changed: Changed, nodes: usize) {
         const SPARE: usize = 1024;
         if self.slots.len() >= 2 * nodes + SPARE {
             let gone = self.slots.len() / 2;
             self.slots.drain(..gone);
             self.begin += u64::try_from(gone).unwrap_or(0);
         }
-        self.slots.push(slot);
+        self.slots.push(changed);
     }
 }
 
@@ -105,6 +113,10 @@ pub struct Snapshot {
     /// Another number with each change of a service.
     pub(crate) services_version: u64,
     pub(crate) budgets: BTreeMap<(Arc<str>, String), Budget>,
+    /// Another number with each change of what a budget allows.
+    pub(crate) budgets_version: u64,
+    /// How many pods with a node use a claim, by its namespace and name.
+    pub(crate) claims: BTreeMap<(Arc<str>, String), usize>,
     /// Images by how many nodes have them.
     pub(crate) images: BTreeMap<String, i64>,
     images_version: u64,
@@ -244,6 +256,10 @@ impl Snapshot {
         if let Some(pod) = pod {
             pod.started = started;
         }
+        // Who began when decides who has to go.
+        if let Some(slot) = slot {
+            self.note(slot);
+        }
     }
 
     /// The node this pod is counted on.
@@ -366,11 +382,13 @@ impl Snapshot {
             budget.spent = before.spent.into_iter().filter(still_here).collect();
         }
         self.budgets.insert(key, budget);
+        self.budgets_version += 1;
         self.version += 1;
     }
 
     pub fn remove_budget(&mut self, namespace: &str, name: &str) {
         self.budgets.remove(&(namespace.into(), name.to_owned()));
+        self.budgets_version += 1;
         self.version += 1;
     }
 
@@ -424,7 +442,15 @@ impl Snapshot {
     /// Something about the node changed.
     pub(crate) fn touch(&mut self, slot: Slot) {
         self.version += 1;
-        self.changes.add(slot, self.nodes.len());
+        self.note(slot);
+    }
+
+    fn note(&mut self, slot: Slot) {
+        let changed = Changed {
+            slot,
+            is_far: false,
+        };
+        self.changes.add(changed, self.nodes.len());
     }
 
     /// The class of a pod; made if there is none.
@@ -532,8 +558,8 @@ impl Snapshot {
             })
             .collect();
         all.insert(format!(
-            "{:?} {:?} {:?}",
-            self.priorities, self.services, self.images
+            "{:?} {:?} {:?} {:?}",
+            self.priorities, self.services, self.images, self.claims
         ));
         all
     }

@@ -8,7 +8,8 @@
 //! * `neighbour`: what a tenant that takes all it can get costs another one on its node.
 //! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one; and how long
 //!   servers with many objects take to serve again after `kill -9` and after a clean stop.
-//! * `scheduler`: pods bound a second on thousands of nodes, beside kube-scheduler; and the planner alone.
+//! * `scheduler`: pods bound a second on thousands of nodes, beside kube-scheduler; the planner alone; and with `--nodes` one large run. Not
+//!   part of `all`.
 //! * `api`: the API server under load: lists, pages, thousands of watchers, leases beside clients that list everything.
 //! * `access`: what a decision about a request costs, with thousands of bindings.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
@@ -72,9 +73,15 @@ pub struct Args {
     /// folder `guests` there are used instead of today's
     #[arg(long, value_name = "FOLDER")]
     against: Option<PathBuf>,
-    /// How many pods `density` starts [default: 10000, with --quick 1000]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    /// How many pods `density` starts [default: 10000, with --quick 1000], or `scheduler` places with --nodes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pods: Option<u32>,
+    /// Of `scheduler`: one run on so many hollow nodes, with what each tenth of the pods took, instead of the cases
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=12_000))]
+    nodes: Option<u32>,
+    /// Of `scheduler`: this case only, as plain, spread, apart, preemption or planner; may be given several times
+    #[arg(long = "case", value_name = "NAME")]
+    cases: Vec<String>,
     /// Print one JSON document on stdout instead of a table
     #[arg(short, long)]
     output: Option<Output>,
@@ -122,6 +129,11 @@ struct Effort {
     /// Idle pods, and calls to some of them.
     pods: u32,
     pod_calls: usize,
+    /// Hollow nodes of one large run, and its pods.
+    nodes: Option<u32>,
+    asked_pods: Option<u32>,
+    /// Cases that are asked for; empty: all.
+    cases: Vec<String>,
     /// Objects of the servers that are started again.
     objects: u32,
     /// Commands in a container, in a row.
@@ -142,6 +154,9 @@ const FULL: Effort = Effort {
     call_rounds: 10,
     pods: 10_000,
     pod_calls: 20_000,
+    nodes: None,
+    asked_pods: None,
+    cases: Vec::new(),
     objects: 100_000,
     sessions: 10_000,
     forwarded_mib: 1024,
@@ -158,26 +173,38 @@ const QUICK: Effort = Effort {
     call_rounds: 3,
     pods: 1_000,
     pod_calls: 4_000,
+    nodes: None,
+    asked_pods: None,
+    cases: Vec::new(),
     objects: 20_000,
     sessions: 1_000,
     forwarded_mib: 128,
 };
 
 const NAMESPACE: &str = "bench";
+/// Of one node.
+const IDLE_PODS_MAX: u32 = 20_000;
 
 pub fn run(args: &Args) -> Result<()> {
     let mut effort = if args.quick { QUICK } else { FULL };
     if let Some(rounds) = args.rounds {
         effort.rounds = rounds.into();
     }
+    effort.asked_pods = args.pods;
     if let Some(pods) = args.pods {
         effort.pods = pods;
+    }
+    if args.what == What::Density && effort.pods > IDLE_PODS_MAX {
+        let text = format!("a node takes no {} pods", effort.pods);
+        return Err(Failure::new(text, "ask for 20000 at most").into());
     }
     effort.programs = match &args.programs {
         Some(folder) => std::path::absolute(folder).context("finding the build to measure")?,
         None => crate::target().join("release"),
     };
     effort.is_built = args.programs.is_some();
+    effort.nodes = args.nodes;
+    effort.cases.clone_from(&args.cases);
     let _ = GENERATOR.set(effort.programs.join("weft"));
     effort.connections = args.connections;
     if args.wrk {

@@ -38,9 +38,11 @@ const STAGES: [&str; 5] = [
 const LEASE_SECONDS: u64 = 40;
 /// How long nothing may happen, in lengths of a lease.
 const LEASES_HELD: u64 = 2;
-/// How long nodes and pods may take to become ready, on two cores that KWOK has a part of.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// How long it may be that not one more node or pod becomes ready, on two cores that KWOK has a part of.
+const PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(500);
+/// Between two lists of all nodes: so much of the time is left to those who make them ready.
+const POLLS_APART: u32 = 4;
 const NAMESPACE: &str = "kwok";
 /// Offending lines that a failure shows.
 const SHOWN_MAX: usize = 10;
@@ -53,6 +55,9 @@ pub struct Args {
     /// Pods of the Deployment that runs on them
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pods: u32,
+    /// Use the weft of this folder instead of building one, such as what `cargo xtask release` leaves
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
     /// Print one JSON document on stdout instead of a table
     #[arg(short, long)]
     output: Option<Output>,
@@ -77,10 +82,17 @@ pub fn run(args: &Args) -> Result<()> {
             return Ok(());
         }
     };
-    steps.step("build weft", cluster::build)?;
+    let program = match &args.programs {
+        Some(folder) => std::path::absolute(folder)?.join("weft"),
+        None => target().join("debug").join("weft"),
+    };
+    steps.step("build weft", || match args.programs {
+        Some(_) => Ok(()),
+        None => cluster::build(),
+    })?;
     let dir = target().join(format!("kwok/run-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let document = play(&mut steps, &kwok, args, &dir)?;
+    let document = play(&mut steps, &kwok, args, program, &dir)?;
     // What a failed run leaves is there to be read.
     std::fs::remove_dir_all(&dir)?;
     match args.output {
@@ -90,8 +102,14 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn play(steps: &mut Steps, kwok: &Kwok, args: &Args, dir: &Path) -> Result<Value> {
-    let server = Server::start(dir)?;
+fn play(
+    steps: &mut Steps,
+    kwok: &Kwok,
+    args: &Args,
+    program: PathBuf,
+    dir: &Path,
+) -> Result<Value> {
+    let server = Server::start(program, dir)?;
     let player = kwok.start(&server.kubeconfig, dir)?;
     let nodes_seconds = steps.step(&format!("{} nodes", args.nodes), || {
         server.apply(&nodes(args.nodes))?;
@@ -105,7 +123,7 @@ fn play(steps: &mut Steps, kwok: &Kwok, args: &Args, dir: &Path) -> Result<Value
         server.apply(&deployment(args.pods))?;
         wait("pods", args.pods, || server.ready_pods())
     })?;
-    let before = server.pod_uids()?;
+    let before = server.pod_names()?;
     ensure!(
         before.len() == args.pods as usize,
         "there are {} pods, and not {}",
@@ -129,7 +147,7 @@ fn play(steps: &mut Steps, kwok: &Kwok, args: &Args, dir: &Path) -> Result<Value
                 node_watch.check("a node was not Ready")?;
                 pod_watch.check("a pod was not Running and Ready")?;
             }
-            let after = server.pod_uids()?;
+            let after = server.pod_names()?;
             let lost = before.difference(&after).count();
             ensure!(
                 lost == 0,
@@ -282,14 +300,15 @@ impl Drop for Ended {
 
 /// One server, without a node of its own. It ends when its input is closed, as it is however this process ends.
 struct Server {
+    program: PathBuf,
     process: Ended,
     kubeconfig: String,
 }
 
 impl Server {
-    fn start(dir: &Path) -> Result<Self> {
+    fn start(program: PathBuf, dir: &Path) -> Result<Self> {
         let log = File::create(dir.join("server.log"))?;
-        let mut weft = Command::new(program());
+        let mut weft = Command::new(&program);
         progress::clean_environment(&mut weft);
         let process = weft
             .args(["server", "--output", "json", "--exit-with-parent"])
@@ -319,7 +338,7 @@ impl Server {
     }
 
     fn weft(&self, arguments: &[&str]) -> Command {
-        let mut weft = Command::new(program());
+        let mut weft = Command::new(&self.program);
         progress::clean_environment(&mut weft);
         weft.args(arguments)
             .env("WEFT_KUBECONFIG", &self.kubeconfig);
@@ -369,12 +388,14 @@ impl Server {
         Ok(ready.and_then(Value::as_u64).unwrap_or(0))
     }
 
-    fn pod_uids(&self) -> Result<BTreeSet<String>> {
-        let pods = self.items(&["pods", "-n", NAMESPACE])?;
-        let uids = pods
-            .iter()
-            .filter_map(|pod| pod["metadata"]["uid"].as_str());
-        Ok(uids.map(str::to_owned).collect())
+    /// A pod that takes the place of another one has another name. As a table, which is a fraction of what they are whole.
+    fn pod_names(&self) -> Result<BTreeSet<String>> {
+        let arguments = ["get", "pods", "-n", NAMESPACE, "--no-headers"];
+        let text = progress::read(&mut self.weft(&arguments))?;
+        let names = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        Ok(names.map(str::to_owned).collect())
     }
 }
 
@@ -382,25 +403,26 @@ impl Server {
 fn wait(what: &str, wanted: u32, ready: impl Fn() -> Result<u64>) -> Result<f64> {
     let begun = Instant::now();
     let mut waiting = Waiting::new();
+    let (mut most, mut since) = (0, begun);
     loop {
+        let asked = Instant::now();
         let there = ready()?;
         if there >= u64::from(wanted) {
             return Ok(begun.elapsed().as_secs_f64());
         }
         waiting.show(format!("{there} of {wanted} {what} are ready"));
-        if begun.elapsed() > PATIENCE {
+        if there > most {
+            (most, since) = (there, Instant::now());
+        }
+        if since.elapsed() > PATIENCE {
             let text = format!(
-                "{there} of {wanted} {what} became ready in {} s",
+                "{most} of {wanted} {what} became ready, and no more in {} s",
                 PATIENCE.as_secs()
             );
             return Err(Failure::new(text, "read the logs in target/kwok").into());
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL.max(asked.elapsed() * POLLS_APART));
     }
-}
-
-fn program() -> PathBuf {
-    target().join("debug").join("weft")
 }
 
 fn is_ready(node: &Value) -> bool {

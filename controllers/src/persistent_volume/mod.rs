@@ -206,12 +206,6 @@ pub(crate) static WITH_CLAIMS: Index<PodVolumes> = Index {
     },
 };
 
-/// Whether only one pod at a time may use what a claim is bound to.
-pub fn is_for_one_pod(claim: &Cached<Claim>) -> bool {
-    let modes = items(&claim.body.spec, "/accessModes");
-    modes.iter().any(|mode| mode == "ReadWriteOncePod")
-}
-
 /// What [`users`] reads.
 pub fn read_users(reads: &mut Reads) {
     reads.kind::<PodVolumes>().index(&WITH_CLAIMS);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weft_api::view::{Namespace, Pod, Service};
 
 use super::node;
-use crate::{PodFacts, Snapshot};
+use crate::{ClaimFacts, NodeFacts, PodFacts, Snapshot, Storage, VolumeFacts, VolumeNeeds};
 
 /// A pod of a spec with labels, in a namespace.
 fn pod_of(name: &str, namespace: &str, labels: &Value, mut spec: Value) -> PodFacts {
@@ -423,4 +423,132 @@ fn one_of_many_nodes_is_found_however_it_is_looked_for() {
         let pod = pod_of("pinned", "default", &json!({}), spec);
         assert_eq!(places(&mut snapshot, &[pod]), wanted, "{count}");
     }
+}
+
+#[test]
+fn nodes_have_to_declare_what_not_all_can_do() {
+    let restarts = json!({"containers": [{"name": "main", "restartPolicy": "Never", "restartPolicyRules": [
+        {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]}]});
+    let mut once = restarts.clone();
+    once["containers"][0]["restartPolicyRules"][0]["action"] = json!("Restart");
+    let network = json!({"hostNetwork": true, "hostUsers": false});
+    for (spec, expected) in [
+        (json!({}), "abc"),
+        (once, "abc"),
+        (restarts, "b"),
+        (network, "c"),
+        (json!({"hostNetwork": true, "hostUsers": true}), "abc"),
+        (json!({"hostUsers": false}), "abc"),
+    ] {
+        let mut snapshot = Snapshot::new(0);
+        for (name, features) in [
+            ("a", json!([])),
+            (
+                "b",
+                json!(["RestartAllContainersOnContainerExits", "Other"]),
+            ),
+            ("c", json!(["UserNamespacesHostNetworkSupport"])),
+        ] {
+            let node =
+                json!({"metadata": {"name": name}, "status": {"declaredFeatures": features}});
+            snapshot.put_node(NodeFacts::of(&serde_json::from_value(node).unwrap()));
+        }
+        let pod = pod_of("new", "default", &json!({}), spec.clone());
+        assert_eq!(open(&mut snapshot, &pod), expected, "{spec}");
+        if expected == "b" {
+            let reasons = &snapshot.explain(&pod)["a"];
+            let text = reasons[0].to_string();
+            assert_eq!(text, "node(s) didn't match Pod's required features");
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_claims_devices_waits_for_somebody_who_allocates_them() {
+    let claims = json!([{"name": "gpu", "resourceClaimName": "mine"}]);
+    let spec = json!({"resourceClaims": claims});
+    let refused = zones()
+        .plan(&[pod_of("new", "default", &json!({}), spec)])
+        .refusals;
+    assert_eq!(
+        refused[0].to_string(),
+        "0/4 nodes are available: 4 cannot allocate all claims. preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
+    );
+}
+
+/// A claim for one pod alone, of a volume that is on `a` and `b`.
+#[derive(Default)]
+struct Shelf {
+    labels: std::collections::BTreeMap<String, String>,
+    claim: Value,
+    volume: Value,
+}
+
+impl Storage for Shelf {
+    fn claim(&self, name: &str) -> Option<ClaimFacts<'_>> {
+        (name == "data").then_some(ClaimFacts {
+            spec: &self.claim,
+            is_deleting: false,
+        })
+    }
+
+    fn volume(&self, _: &str) -> Option<VolumeFacts<'_>> {
+        Some(VolumeFacts {
+            spec: &self.volume,
+            labels: &self.labels,
+        })
+    }
+
+    fn waits(&self, _: &str) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_claim_for_one_pod_alone_keeps_others_from_every_node_while_it_is_used() {
+    let shelf = Shelf {
+        claim: json!({"accessModes": ["ReadWriteOncePod"], "volumeName": "pv"}),
+        volume: json!({"nodeAffinity": {"required": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["1"]}]}]}}}),
+        ..Shelf::default()
+    };
+    let using = |name: &str, priority: i32, node: Option<&str>| {
+        let mut spec = json!({"priority": priority,
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]});
+        if let Some(node) = node {
+            spec["nodeName"] = json!(node);
+        }
+        let mut pod = pod_of(name, "default", &json!({}), spec);
+        let needs = VolumeNeeds::of([("data", false)].into_iter(), &shelf).unwrap();
+        pod.needs = pod.needs.with_volumes(needs).into();
+        pod
+    };
+    let mut snapshot = zones();
+    assert_eq!(open(&mut snapshot, &using("first", 0, None)), "ab");
+    // Of a batch only one gets it; before all else it is told that the claim is taken.
+    let batch = [using("first", 0, None), using("second", 0, None)];
+    let plan = snapshot.plan(&batch);
+    let user = plan.placements[0].node.clone();
+    assert!("ab".contains(&*user), "{user}");
+    assert_eq!(
+        plan.refusals[0].to_string(),
+        "0/4 nodes are available: 4 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod. preemption: 0/4 nodes are available: 4 No preemption victims found for incoming pod."
+    );
+    // Who is more urgent has the user go, and nobody else helps.
+    let plan = snapshot.plan(&[using("urgent", 9, None)]);
+    let preemption = &plan.preemptions[0];
+    assert_eq!((&preemption.node, preemption.victims.len()), (&user, 1));
+    assert_eq!(&*preemption.victims[0].name, "first");
+    snapshot.remove_pod("first");
+    let urgent = PodFacts {
+        nominated: Some(user.clone()),
+        ..using("urgent", 9, None)
+    };
+    assert_eq!(places(&mut snapshot, &[urgent]), *user);
+    // Of another namespace it is another claim.
+    let mut elsewhere = using("third", 0, None);
+    elsewhere.namespace = "other".into();
+    assert_eq!(open(&mut snapshot, &elsewhere), "ab");
+    snapshot.remove_pod("urgent");
+    assert!(snapshot.claims.is_empty());
 }

@@ -23,7 +23,7 @@ const NODES: usize = 6;
 const NODE_CPU: i128 = 4000;
 
 /// SplitMix64: enough for choices, and the same everywhere.
-struct Chance(u64);
+pub(super) struct Chance(pub u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -34,7 +34,7 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(bound).unwrap()).unwrap()
     }
 

@@ -3,8 +3,11 @@
 //! Each node has 4 CPUs and 8 GiB; pods of priority 0 are the least urgent.
 
 use insta::assert_snapshot;
+use weft_api::selector::LabelSelector;
 
-use super::transcript;
+use super::simulation::Chance;
+use super::{node, pod, transcript};
+use crate::{Budget, Snapshot};
 
 #[test]
 fn the_least_that_helps_has_to_go() {
@@ -152,4 +155,93 @@ fn room_that_is_being_made_belongs_to_whom_it_is_made_for() {
     new: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to a terminating pod on the nominated node.
       a: Insufficient cpu: 3000m requested, 0m of 4000m free
     ");
+}
+
+/// Nodes that were looked at before are looked at again only if they changed: that must not be seen.
+#[test]
+fn what_was_looked_at_before_is_what_a_new_look_would_say() {
+    const NODES: usize = 30;
+    for seed in 0..12 {
+        let mut chance = Chance(seed);
+        let mut snapshot = Snapshot::new(seed);
+        let mut low: Vec<String> = Vec::new();
+        let words = |chance: &mut Chance, on: usize| -> Vec<String> {
+            let priority = chance.below(4);
+            let set = ["db:yes", "db:no"][chance.below(2)];
+            let on = format!("on=n{on}");
+            vec![
+                "cpu=1".into(),
+                on,
+                format!("priority={priority}"),
+                format!("label={set}"),
+            ]
+        };
+        let put = |snapshot: &mut Snapshot, name: &str, words: &[String]| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            snapshot.put_pod(pod(name, &words));
+        };
+        for number in 0..NODES {
+            snapshot.put_node(node(&format!("n{number}"), &[]));
+            for one in 0..4 {
+                let name = format!("low-{number}-{one}");
+                put(&mut snapshot, &name, &words(&mut chance, number));
+                low.push(name);
+            }
+        }
+        let mut preempted = 0;
+        for step in 0..150 {
+            let name = format!("n{}", chance.below(NODES));
+            match chance.below(9) {
+                0 if !low.is_empty() => {
+                    let gone = low.swap_remove(chance.below(low.len()));
+                    snapshot.remove_pod(&gone);
+                }
+                1 => {
+                    let name = format!("more-{step}");
+                    let on = chance.below(NODES);
+                    put(&mut snapshot, &name, &words(&mut chance, on));
+                    low.push(name);
+                }
+                2 if !low.is_empty() => {
+                    let uid = &low[chance.below(low.len())];
+                    snapshot.set_started(uid, Some(step));
+                }
+                3 => {
+                    let selector = LabelSelector::from_labels([("db", "yes")]);
+                    let allowed = i64::try_from(chance.below(3)).unwrap();
+                    let budget = Budget::new(Some(selector), allowed, Default::default());
+                    snapshot.put_budget("default", "db", budget);
+                }
+                4 => {
+                    snapshot.put_node(node(&name, &["unschedulable"]));
+                }
+                5 => {
+                    snapshot.put_node(node(&name, &[]));
+                }
+                _ => {
+                    let cpu = format!("cpu={}", 2 + chance.below(2));
+                    let urgent = pod(&format!("urgent-{step}"), &[&cpu, "priority=9"]);
+                    let mut anew = snapshot.clone();
+                    anew.recount();
+                    let expected = anew.plan([&urgent]);
+                    let plan = snapshot.plan([&urgent]);
+                    assert_eq!(plan, expected, "WEFT_SEED={seed}, step {step}");
+                    for preemption in &plan.preemptions {
+                        preempted += 1;
+                        // Some go at once, others later; now and then the pod takes its place.
+                        for victim in &preemption.victims {
+                            if chance.below(3) > 0 {
+                                snapshot.remove_pod(&victim.uid);
+                                low.retain(|name| **name != *victim.uid);
+                            }
+                        }
+                        if chance.below(2) == 0 {
+                            snapshot.denominate(&preemption.uid);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(preempted > 20, "WEFT_SEED={seed}: {preempted}");
+    }
 }

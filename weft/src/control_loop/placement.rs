@@ -31,10 +31,11 @@ use weft_controllers::pod::Pod;
 use weft_controllers::{Cached, Change, Key, Lens, Note, Reads, Touched, View, Write};
 use weft_kinds::{
     Kind, NAMESPACE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, POD_DISRUPTION_BUDGET,
-    SERVICE,
+    SERVICE, STORAGE_CLASS,
 };
 use weft_scheduler::{
     Budget, Hints, NodeFacts, Placement as Chosen, Plan, PodFacts, Preemption, Refusal, Snapshot,
+    Why,
 };
 use weft_store::Term;
 
@@ -199,7 +200,10 @@ impl Placement {
             } else {
                 self.snapshot.remove_budget(&key.namespace, &key.name);
             }
-        } else if touched.is_of(&PERSISTENT_VOLUME_CLAIM) || touched.is_of(&PERSISTENT_VOLUME) {
+        } else if [&PERSISTENT_VOLUME_CLAIM, &PERSISTENT_VOLUME, &STORAGE_CLASS]
+            .into_iter()
+            .any(|kind| touched.is_of(kind))
+        {
             self.changed |= Hints::VOLUMES;
         }
     }
@@ -335,15 +339,14 @@ impl Placement {
         mut writes: Vec<Write>,
     ) -> Batch {
         let mut batch = Vec::with_capacity(next.len());
-        let mut taken = volumes::Taken::new();
         for facts in next {
             let (key, uid) = (waiting::key_of(&facts), Arc::clone(&facts.uid));
-            let has_node = |uid: &str| self.snapshot.node_of(uid).is_some();
-            match volumes::constrain(view, &key, facts, has_node, &mut taken) {
+            let yields = facts.yields;
+            match volumes::constrain(view, &key, facts) {
                 Ok(facts) => batch.push(facts),
-                Err(held) => {
-                    self.queue.refuse(&uid, held.ends_with(), now);
-                    let message = held.told(self.snapshot.len());
+                Err(why) => {
+                    self.queue.refuse(&uid, Hints::VOLUMES, now);
+                    let message = Why::held(self.snapshot.len(), &why, yields).to_string();
                     writes.extend(self.tell_waiting(&uid, message, None, now, view));
                 }
             }

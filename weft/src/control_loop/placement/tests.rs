@@ -345,7 +345,7 @@ fn a_claim_for_one_pod_is_one_pods_at_a_time() {
     assert_eq!(
         told,
         Some(
-            "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode."
+            "0/1 nodes are available: 1 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
         )
     );
     world.finish(&[]);
@@ -363,4 +363,76 @@ fn a_claim_for_one_pod_is_one_pods_at_a_time() {
     );
     world.now += PAUSE;
     assert_eq!(world.next(), "b -> n");
+}
+
+#[test]
+fn a_more_urgent_pod_has_the_user_of_its_claim_go() {
+    let mut world = World::new();
+    for name in ["m", "n"] {
+        world.put_node(name, "9");
+    }
+    let claim = json!({
+        "metadata": {"name": "data", "namespace": "d"},
+        "spec": {"accessModes": ["ReadWriteOncePod"], "volumeName": "v"},
+    });
+    world.put(&PERSISTENT_VOLUME_CLAIM, claim);
+    let volume = json!({"metadata": {"name": "v"}, "spec": {}});
+    world.put(&PERSISTENT_VOLUME, volume);
+    let using = |priority: i32| {
+        let mut using = spec();
+        using["priority"] = json!(priority);
+        let claim = json!({"claimName": "data"});
+        using["volumes"] = json!([{"name": "v", "persistentVolumeClaim": claim}]);
+        using
+    };
+    let mut bound = using(0);
+    bound["nodeName"] = json!("m");
+    world.put_pod("low", &bound, &json!([]));
+    world.put_pod("high", &using(9), &json!([]));
+    let batch = world.plan().unwrap();
+    let preemption = &batch.evictions[0].preemption;
+    assert_eq!(
+        (&*preemption.node, &*preemption.victims[0].name),
+        ("m", "low")
+    );
+    world.finish(&[]);
+    world.put(
+        &POD,
+        json!({"metadata": {"name": "low", "namespace": "d"}, "spec": bound, "status": {"phase": "Failed"}}),
+    );
+    world.now += PAUSE;
+    assert_eq!(world.next(), "high -> m");
+}
+
+#[test]
+fn a_class_that_comes_late_wakes_who_waits_for_it() {
+    let mut world = World::new();
+    world.put_node("n", "9");
+    let claim = json!({
+        "metadata": {"name": "data", "namespace": "d"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "late"},
+    });
+    world.put(&PERSISTENT_VOLUME_CLAIM, claim);
+    let mut using = spec();
+    let claim = json!({"claimName": "data"});
+    using["volumes"] = json!([{"name": "v", "persistentVolumeClaim": claim}]);
+    world.put_pod("a", &using, &json!([]));
+    let batch = world.plan().unwrap();
+    let told = batch.writes.iter().find_map(|write| match write {
+        Write::Event(note) => Some(note.message.as_str()),
+        _ => None,
+    });
+    assert_eq!(
+        told,
+        Some(
+            "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        )
+    );
+    world.finish(&[]);
+    world.now += PAUSE;
+    assert_eq!(world.next(), "nothing");
+    let class = json!({"metadata": {"name": "late"}, "provisioner": "x",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    world.put(&STORAGE_CLASS, class);
+    assert_eq!(world.next(), "a -> n");
 }
