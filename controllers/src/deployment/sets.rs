@@ -131,30 +131,6 @@ pub fn set_patch(owner: &Cached<Deployment>, set: &Set, min_ready: Option<i32>) 
     )))
 }
 
-/// What `set` would gain (or lose) so that it keeps its share of the new total.
-pub fn proportion(set: &Set, want: &Want<'_>, reported: i64) -> i64 {
-    if want.replicas == 0 {
-        return -set.size;
-    }
-    let total = want.replicas + want.surge;
-    // Without the annotation the set predates us: its share is of what the Deployment last reported.
-    let annotated = set
-        .annotation_number(MAX_REPLICAS)
-        .filter(|number| *number > 0)
-        .unwrap_or(reported);
-    if annotated <= 0 {
-        return 0;
-    }
-    // Twice the product of two numbers of pods needs a bit more than an i64 has.
-    let (size, total, annotated) = (
-        i128::from(set.size),
-        i128::from(total),
-        i128::from(annotated),
-    );
-    let rounded = (2 * size * total + annotated) / (2 * annotated);
-    i64::try_from(rounded).unwrap_or(i64::MAX) - set.size
-}
-
 /// The same pods would come out of it. The hash label is ours and does not count.
 pub fn same_template(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
     let own = set.spec.template.clone();
