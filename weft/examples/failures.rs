@@ -251,7 +251,8 @@ impl World {
                 let status = node.status.as_ref();
                 let conditions = status.and_then(|status| status.conditions.as_ref());
                 let mut conditions = conditions.into_iter().flatten();
-                let is_tainted = node.spec.as_ref().is_some_and(|spec| spec.taints.is_some());
+                let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+                let is_tainted = taints.is_some_and(|taints| !taints.is_empty());
                 !is_tainted && conditions.any(|one| one.type_ == "Ready" && one.status == "True")
             };
             Ok(nodes.iter().all(is_ready))

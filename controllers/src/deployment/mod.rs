@@ -23,6 +23,9 @@ mod sets;
 mod status;
 mod want;
 
+#[cfg(test)]
+mod tests;
+
 use weft_kinds::{DEPLOYMENT, POD, REPLICA_SET};
 
 use self::pass::Pass;

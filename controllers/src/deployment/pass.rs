@@ -82,7 +82,7 @@ impl<'a> Pass<'a> {
         if !self.ensure_new(view) {
             return;
         }
-        if self.grow_new() || self.shrink_old() {
+        if self.grow_new() || self.shrink_old(view) {
             return;
         }
         if self.is_complete() {
@@ -196,12 +196,12 @@ impl<'a> Pass<'a> {
     }
 
     /// True when an old set changed size.
-    fn shrink_old(&mut self) -> bool {
-        let floor = self.want.replicas - self.want.unavailable;
+    fn shrink_old(&mut self, view: &View) -> bool {
+        let (now, floor) = (self.now, self.want.replicas - self.want.unavailable);
         let new_unavailable = self
             .new
             .as_ref()
-            .map_or(0, |set| set.size - set.dependable());
+            .map_or(0, |set| set.size - set.dependable(view, now));
         let spare = self.total() - floor - new_unavailable;
         if spare <= 0 || self.old.iter().all(|set| set.size == 0) {
             return false;
@@ -217,7 +217,8 @@ impl<'a> Pass<'a> {
             }
         }
         // … then what is available above the floor, oldest first.
-        let available: i64 = self.old.iter().chain(&self.new).map(Set::dependable).sum();
+        let all = self.old.iter().chain(&self.new);
+        let available: i64 = all.map(|set| set.dependable(view, now)).sum();
         let mut spare = available - floor;
         for set in self.old.iter_mut().filter(|set| set.size > 0) {
             let by = set.size.min(spare);
