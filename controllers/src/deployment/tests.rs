@@ -117,8 +117,19 @@ fn sets_grow_and_shrink_between_the_fences() {
             "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
         let story = format!("{replicas} +{surge} -{unavailable}: {sets}");
         assert_eq!(told(replicas, &strategy, false, sets), expected, "{story}");
-        let paused = told(replicas, &strategy, true, sets);
-        assert_eq!(paused, "", "{story}, paused: only a new size is followed");
+    }
+}
+
+#[test]
+fn a_paused_deployment_follows_its_size_and_nothing_else() {
+    let strategy = json!({"type": "RollingUpdate"});
+    for (replicas, sets, expected) in [
+        (10, "", ""),
+        (10, "old:10/10", ""),
+        (12, "old:10/10", "old=12"),
+        (2, "old:0/0 new:3/3", "new=2"),
+    ] {
+        assert_eq!(told(replicas, &strategy, true, sets), expected, "{sets}");
     }
 }
 
