@@ -18,6 +18,7 @@ use crate::bridge::Siblings;
 use crate::cgroup::Held;
 use crate::deletion::delete_after_status;
 use crate::events::Severity;
+use crate::fence;
 use crate::hooks::{self, Hook};
 use crate::host_ports::{self, Taken};
 use crate::kept_pod::KeptPod;
@@ -58,6 +59,8 @@ pub(crate) enum Wish {
     Gone,
     /// The node shuts down.
     Drain,
+    /// The node may be taken for lost: the pod has to end now, and may run here again later.
+    Fence,
 }
 
 /// One pod of this node. See the module's promise.
@@ -144,6 +147,11 @@ impl Worker {
         }
     }
 
+    /// It asks to be stopped where its node may be taken for lost.
+    pub(crate) fn is_fenced(&self) -> bool {
+        fence::is_asked_for(PodView(&self.pod))
+    }
+
     /// Whether nothing runs and nothing is to run: time for [`Worker::finish`].
     pub(crate) fn is_done(&self) -> bool {
         self.state.is_idle()
@@ -198,6 +206,11 @@ impl Worker {
             Wish::Drain => {
                 self.draining = true;
                 self.step(Event::NodeDrain);
+            }
+            Wish::Fence => {
+                self.draining = true;
+                self.wanted.grace = self.wanted.grace.min(fence::GRACE);
+                self.step(Event::NodeFenced);
             }
         }
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! start      create or adopt the Node, wait for its pod CIDR
 //! every 1 s  renew the Lease in kube-node-lease                    (the server calls the node lost after 8 s without, and after
-//!            two that did not come once its connections have ended: a renewal says that it only went to another server)
+//!            two that did not come once its connections have ended: a renewal says that it only went to another server; pods that
+//!            ask for it are stopped here before that: `fence`)
 //! every 5 m  and on change: write status.conditions
 //! shutdown   Ready=False, so that endpoints leave before the listeners do
 //! ```
@@ -11,6 +12,7 @@
 //! Invariants: only the fields a kubelet owns are written; the Ready condition is never reported before the node can
 //! serve; a lost connection changes nothing but the age of the lease.
 
+use crate::fence::{self, Renewals};
 use crate::identity::{Chain, Link};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -34,6 +36,8 @@ pub const LEASE_EVERY_SECONDS: u64 = 1;
 pub const LEASE_EVERY_SECONDS_MAX: u64 = 2;
 /// What the lease claims: the time after which the node counts as lost.
 pub const LEASE_SECONDS: i32 = 8;
+/// How long one renewal, or one report, may take: half of the lease, so that one which is lost leaves time for another.
+const RENEWAL_MAX: Duration = Duration::from_secs(4);
 /// How often conditions are written though nothing changed; as the kubelet.
 const STATUS_EVERY: Duration = Duration::from_secs(300);
 /// How often memory and disk are looked at.
@@ -223,7 +227,7 @@ impl Heartbeat {
     }
 
     /// Reports ready, then renews until `shutdown`, then reports not ready.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    pub(crate) async fn run(mut self, renewals: Renewals, shutdown: CancellationToken) {
         let mut unready: Option<(&str, &str)> = None;
         let mut written: Option<tokio::time::Instant> = None;
         let mut pressure = self.pressure();
@@ -247,25 +251,34 @@ impl Heartbeat {
                 }
             }
             if written.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
-                match self.write_status(unready).await {
-                    Ok(()) => written = Some(tokio::time::Instant::now()),
+                match tokio::time::timeout(RENEWAL_MAX, self.write_status(unready)).await {
+                    Ok(Ok(())) => written = Some(tokio::time::Instant::now()),
                     // Deleted by somebody: come back as a new object.
-                    Err(kube::Error::Api(status)) if status.code == 404 => {
+                    Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
                         self.uid.clear();
                         if let Err(error) = self.register_once().await {
                             tracing::warn!(error = %Chain(&error), "registering the node again failed, will be repeated");
                         }
                     }
-                    Err(error) => {
+                    Ok(Err(error)) => {
                         tracing::debug!(error = %Chain(&error), "node status not written, will be repeated")
                     }
+                    Err(_) => tracing::debug!("node status not written in time, will be repeated"),
                 }
             }
-            if let Err(error) = self.renew_lease().await {
-                tracing::debug!(error = %Chain(&error), "lease not renewed, will be repeated");
-                // Whoever takes over may have marked this node lost in the meantime; say again how it is.
-                written = None;
+            let asked_at = tokio::time::Instant::now();
+            match tokio::time::timeout(RENEWAL_MAX, self.renew_lease()).await {
+                Ok(Ok(())) => {
+                    renewals.succeeded(asked_at);
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(error = %Chain(&error), "lease not renewed, will be repeated");
+                }
+                Err(_) => tracing::debug!("lease not renewed in time, will be repeated"),
             }
+            // Whoever takes over may have marked this node lost in the meantime; say again how it is.
+            written = None;
         }
         unready = Some(("NodeShutdown", "the node is shutting down"));
         // The server may be going down with us; it is not worth waiting for.
@@ -280,7 +293,13 @@ impl Heartbeat {
         let api: Api<Lease> = Api::namespaced(self.link.client(), "kube-node-lease");
         let now = MicroTime(Timestamp::now());
         let every = self.facts.lease_every_seconds.to_string();
-        let annotations = BTreeMap::from([(annotation::RENEWED_EVERY.to_owned(), every)]);
+        let annotations = BTreeMap::from([
+            (annotation::RENEWED_EVERY.to_owned(), every),
+            (
+                annotation::FENCES_WITHIN.to_owned(),
+                fence::WITHIN_SECONDS.to_string(),
+            ),
+        ]);
         let patch = serde_json::json!({"metadata": {"annotations": annotations}, "spec": {"holderIdentity": self.facts.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
         match api
             .patch(

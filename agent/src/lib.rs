@@ -32,6 +32,7 @@ pub mod events;
 pub mod execute;
 mod exit;
 pub mod failures;
+mod fence;
 pub mod grants;
 pub mod guest;
 pub mod heartbeat;
@@ -86,6 +87,7 @@ pub mod workers;
 
 use crate::addresses::Addresses;
 use crate::events::Recorder;
+use crate::fence::Fence;
 use crate::grants::Grants;
 use crate::heartbeat::{Facts, Heartbeat};
 use crate::host_ports::HostPorts;
@@ -340,8 +342,9 @@ impl Agent {
             "Starting",
             format!("Starting weft on {}", facts.name),
         );
-        let pods = tokio::spawn(sync::run(node.clone(), stop_pods.clone()));
-        let heartbeat = tokio::spawn(heartbeat.run(stop_pods.clone()));
+        let (renewals, fence) = Fence::new();
+        let pods = tokio::spawn(sync::run(node.clone(), fence, stop_pods.clone()));
+        let heartbeat = tokio::spawn(heartbeat.run(renewals, stop_pods.clone()));
         unless_started.disarm();
         Ok(Self {
             node,

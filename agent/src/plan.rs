@@ -71,6 +71,8 @@ pub enum Event {
     },
     /// This node shuts down.
     NodeDrain,
+    /// This node may be taken for lost, and the pod may run in one place only.
+    NodeFenced,
 }
 
 /// Which of the three probes.
@@ -129,6 +131,12 @@ fn apply(
                 state.stage = Stage::Draining {
                     until: later(now, drain_time(state, wanted, now)),
                 };
+            }
+        }
+        // Whoever calls it gets no answer at once: it is not waited for them.
+        Event::NodeFenced => {
+            if let Stage::Active | Stage::Draining { .. } = state.stage {
+                state.stage = Stage::Draining { until: now };
             }
         }
         Event::Started {

@@ -7,10 +7,11 @@
 //!
 //! Invariants: this task waits for nothing but its inputs, so that a slow registry or an absent server cannot keep a
 //! container from being stopped; children are ended and awaited when their pod ends; while the server is away everything
-//! goes on as it was last wished; a bug met in one pod leaves the others alone.
+//! goes on as it was last wished, but for pods that ask to be stopped then (`fence`); a bug met in one pod leaves the others alone.
 
 use crate::events::Severity;
 use crate::execute::{Wish, Worker};
+use crate::fence::{self, Change, Fence};
 use crate::identity::Chain;
 use crate::mailbox::Message;
 use crate::node::Node;
@@ -64,10 +65,22 @@ struct Pods {
     wakes: BTreeSet<(Timestamp, Arc<str>)>,
     sender: mpsc::Sender<(Arc<str>, Message)>,
     endings: JoinSet<Arc<str>>,
+    gate: Gate,
+    /// Pods that were stopped at the gate and have not ended yet.
+    fenced: BTreeSet<Arc<str>>,
+}
+
+/// Whether pods run that ask not to where their node may be taken for lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Closed,
+    /// They may, once the last that was stopped has ended: then all are asked for anew.
+    Opening,
 }
 
 /// Runs the pods bound to this node until `shutdown`, then drains them.
-pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
+pub(crate) async fn run(node: Arc<Node>, mut fence: Fence, shutdown: CancellationToken) {
     // Service variables and the first calls need the services; a server that is away delays new pods only.
     tokio::select! {
         biased;
@@ -82,6 +95,8 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
         wakes: BTreeSet::new(),
         sender,
         endings: JoinSet::new(),
+        gate: Gate::Open,
+        fenced: BTreeSet::new(),
     };
     let selector = format!("spec.nodeName={}", node.facts.name);
     'connection: loop {
@@ -92,7 +107,13 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
             let event = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break 'connection,
-                () = pods.next(&mut mailbox) => continue,
+                change = fence.changed() => {
+                    pods.fence(change);
+                    if pods.reopens() { continue 'connection } else { continue }
+                }
+                () = pods.next(&mut mailbox) => {
+                    if pods.reopens() { continue 'connection } else { continue }
+                }
                 event = events.next() => event,
                 // A renewed certificate: watch anew under it.
                 () = link.renewed() => None,
@@ -162,6 +183,7 @@ impl Pods {
                 }
             }
             Some(_) => self.with_worker(&uid, |worker| worker.wish(Wish::Is(pod))),
+            None if self.gate != Gate::Open && fence::is_asked_for(PodView(&pod)) => {}
             None => {
                 let at = At::Homeless(pod);
                 self.held.insert(uid.clone(), Held { at, wake: None });
@@ -235,6 +257,7 @@ impl Pods {
                 "the worker of a pod failed; its pod is not looked after until the node restarts"
             );
             held.at = At::Failed;
+            self.fenced.remove(uid);
             self.schedule(uid, None);
             return;
         }
@@ -300,9 +323,54 @@ impl Pods {
         match ended {
             Ok(uid) => {
                 self.held.remove(&uid);
+                self.fenced.remove(&uid);
             }
-            Err(error) => tracing::error!(%error, "ending a pod failed"),
+            Err(error) => {
+                tracing::error!(%error, "ending a pod failed");
+                // Which one it was is not known: nobody waits for it.
+                self.fenced.clear();
+            }
         }
+    }
+
+    /// Stops the pods that ask for it, or lets them run again.
+    fn fence(&mut self, change: Change) {
+        if change == Change::Opens {
+            self.gate = Gate::Opening;
+            return;
+        }
+        self.gate = Gate::Closed;
+        let asks = |held: &Held| match &held.at {
+            At::Here(worker) => worker.is_fenced(),
+            At::Homeless(pod) => fence::is_asked_for(PodView(pod)),
+            At::Ending | At::Failed => false,
+        };
+        let asking = self.held.iter().filter(|(_, held)| asks(held));
+        let asking: Vec<Arc<str>> = asking.map(|(uid, _)| uid.clone()).collect();
+        if !asking.is_empty() {
+            tracing::warn!(
+                pods = asking.len(),
+                "the lease of this node cannot be renewed: stopping the pods that ask for it"
+            );
+        }
+        for uid in asking {
+            if let Some(At::Homeless(_)) = self.held.get(&uid).map(|held| &held.at) {
+                self.schedule(&uid, None);
+                self.held.remove(&uid);
+            } else {
+                self.fenced.insert(uid.clone());
+                self.with_worker(&uid, |worker| worker.wish(Wish::Fence));
+            }
+        }
+    }
+
+    /// Whether the time has come to ask for all pods anew.
+    fn reopens(&mut self) -> bool {
+        let reopens = self.gate == Gate::Opening && self.fenced.is_empty();
+        if reopens {
+            self.gate = Gate::Open;
+        }
+        reopens
     }
 
     /// Stops what runs, and waits for it.

@@ -11,6 +11,7 @@ use crate::config_error::ConfigError;
 use crate::configuration::Configuration;
 use crate::downward::Downward;
 use crate::environment::Context;
+use crate::fence;
 use crate::node_facts::{CPU_MILLIS_MIN, MEMORY_BYTES_MIN, NodeFacts};
 use crate::pod_view::{ContainerView, PodView, Resources};
 use crate::user;
@@ -104,6 +105,7 @@ pub(crate) fn container(
         cpu_reserved_millis,
     } = allotment(at.node, container)?;
     let request_timeout = request_timeout(pod)?;
+    fence::asked(pod)?;
     let mounts = volumes::mounts(at, &env, container)?;
     let config = WorkloadConfig {
         name: format!("{}/{}/{}", pod.namespace(), pod.name(), container.name),

@@ -4,6 +4,10 @@
 pub const MESH_ADDRESS: &str = "weft.dev/mesh-address";
 /// On a node's Lease: how often the node renews it, in seconds.
 pub const RENEWED_EVERY: &str = "weft.dev/renewed-every";
+/// On a node's Lease: so many seconds after the last renewal, at the latest, nothing runs on the node any more of pods that ask for [`FENCED`].
+pub const FENCES_WITHIN: &str = "weft.dev/fences-within";
+/// On a Pod: `true` has its node stop it when the node cannot renew its lease, so that it can be replaced elsewhere and still runs once only.
+pub const FENCED: &str = "weft.dev/fenced";
 /// On a Node: the port on which it takes requests from outside of the cluster.
 pub const GATEWAY_PORT: &str = "weft.dev/gateway-port";
 /// On a Node: ranges of addresses that it has for Services and Gateways, apart by commas; absent where it has its own address only.

@@ -20,25 +20,29 @@
 //! one whose lease somebody deleted.
 //!
 //! Terminating pods of a node that is gone are removed at once; of an unreachable node once their grace is over, if a
-//! ReplicaSet runs them: only those never promised to run at most once.
+//! ReplicaSet runs them: only those never promised to run at most once. And those that ask their node to stop them when it is cut off
+//! (`weft.dev/fenced`), once the node has done that: its lease says how long after the last renewal.
 //!
 //! Left to others: stopping what still runs on a node that comes back (`weft_agent`).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod heartbeats;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use weft_api::object::{Object, ObjectError};
+use weft_api::annotation;
 use weft_api::toleration::tolerates;
 use weft_api::view::{Node, NodeCondition, Taint, Time};
-use weft_kinds::{Kind, LEASE, NODE, POD};
+use weft_kinds::{LEASE, NODE, POD};
 
-use crate::indexer::{Cached, Lens};
+use self::heartbeats::{Heartbeat, Heartbeats, LEASE_LASTS, Lease};
+use crate::indexer::Cached;
 use crate::metadata::Key;
 use crate::pod::{self, Pod};
-use crate::view::{Touched, Track, View};
+use crate::view::{Touched, View};
 use crate::write::{Note, Reference, Write};
 use crate::{Context, Controller, Outcome, plus_seconds, stamp, until};
 
@@ -64,11 +68,6 @@ pub const CONTROLLER: Controller = Controller {
     reconcile,
 };
 
-/// Where node leases live.
-const LEASE_NAMESPACE: &str = "kube-node-lease";
-/// How long a node's lease lasts where it does not say: as long as those of weft's own nodes, which renew it eight times
-/// as often.
-const LEASE_LASTS: Duration = Duration::from_secs(8);
 /// How long a pod may be bound to a node that is not there: it may still be on its way.
 const STRANDED: Duration = LEASE_LASTS;
 /// How long pods stay on a lost node when they do not say.
@@ -113,159 +112,6 @@ const PRESSURES: &[(&str, &str)] = &[
         "node.kubernetes.io/network-unavailable",
     ),
 ];
-
-/// How long a node counts as alive after each sign of life.
-#[derive(Debug)]
-struct Lease {
-    lasts: Duration,
-    /// By the node's clock: only that it changes says something.
-    renewed: Option<Timestamp>,
-}
-
-impl Lens for Lease {
-    fn kind() -> &'static Arc<Kind> {
-        &LEASE
-    }
-
-    fn wants(key: &Key) -> bool {
-        &*key.namespace == LEASE_NAMESPACE
-    }
-
-    fn read(object: &Object) -> Result<Self, ObjectError> {
-        let spec = &object.as_value()["spec"];
-        let seconds = spec["leaseDurationSeconds"].as_u64();
-        let seconds = seconds.filter(|seconds| *seconds > 0);
-        let renewed = spec["renewTime"].as_str();
-        Ok(Self {
-            lasts: seconds.map_or(LEASE_LASTS, Duration::from_secs),
-            renewed: renewed.and_then(|time| time.parse().ok()),
-        })
-    }
-}
-
-/// The signs of life of a node, timed by our clock: the node's own is not trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Heartbeat {
-    /// The last one, or when we began to look.
-    seen: Timestamp,
-    /// How long the node counts as alive after each, as its lease says.
-    lasts: Duration,
-    /// Since when they have been coming without a gap longer than that. `None`: not one was seen to come; what stood in
-    /// the first list is no sign of life.
-    alive_since: Option<Timestamp>,
-}
-
-impl Heartbeat {
-    fn expected(now: Timestamp) -> Self {
-        Self {
-            seen: now,
-            lasts: LEASE_LASTS,
-            alive_since: None,
-        }
-    }
-
-    /// How long the node has been silent.
-    fn silence(&self, now: Timestamp) -> Duration {
-        until(now, self.seen)
-    }
-
-    fn is_silent(&self, now: Timestamp) -> bool {
-        self.silence(now) >= self.lasts
-    }
-
-    fn renew(&mut self, now: Timestamp) {
-        if self.alive_since.is_none() || self.is_silent(now) {
-            self.alive_since = Some(now);
-        }
-        self.seen = now;
-    }
-}
-
-/// Everybody's signs of life, from when the node or its lease was first seen until both are gone.
-#[derive(Debug, Default)]
-struct Heartbeats {
-    by_node: BTreeMap<String, Heartbeat>,
-    nodes: BTreeSet<String>,
-    leases: BTreeSet<String>,
-}
-
-impl Heartbeats {
-    fn of(&self, node: &str) -> Option<&Heartbeat> {
-        self.by_node.get(node)
-    }
-
-    fn all(&self) -> impl Iterator<Item = (&str, &Heartbeat)> {
-        let all = self.by_node.iter();
-        all.map(|(node, heartbeat)| (node.as_str(), heartbeat))
-    }
-
-    fn expect(&mut self, node: &str, now: Timestamp) -> &mut Heartbeat {
-        let heartbeat = self.by_node.entry(node.to_owned());
-        heartbeat.or_insert_with(|| Heartbeat::expected(now))
-    }
-
-    fn forget(&mut self, node: &str) {
-        if !self.nodes.contains(node) && !self.leases.contains(node) {
-            self.by_node.remove(node);
-        }
-    }
-
-    /// A renewal is a sign of life; whatever else changes in a lease may be somebody else's doing.
-    fn take_lease(&mut self, touched: &Touched, news: bool, now: Timestamp) {
-        let node = &*touched.key.name;
-        let Some(lease) = touched.after::<Lease>() else {
-            self.leases.remove(node);
-            // The lease is gone, not the node: its silence begins now.
-            *self.expect(node, now) = Heartbeat::expected(now);
-            self.forget(node);
-            return;
-        };
-        self.leases.insert(node.to_owned());
-        let before = touched.before::<Lease>().map(|lease| lease.body.renewed);
-        let renewed = lease.body.renewed.is_none() || before != Some(lease.body.renewed);
-        let heartbeat = self.expect(node, now);
-        if news && renewed {
-            heartbeat.renew(now);
-        }
-        // A lease that was shortened before we began to look has its whole time again, as all others have.
-        heartbeat.lasts = match news {
-            true => lease.body.lasts,
-            false => lease.body.lasts.max(LEASE_LASTS),
-        };
-    }
-
-    /// A node that reports its state is alive, whether it has a lease or not.
-    fn take_report(&mut self, touched: &Touched, news: bool, now: Timestamp) {
-        let node = &*touched.key.name;
-        if !touched.is_there {
-            self.nodes.remove(node);
-            self.forget(node);
-            return;
-        }
-        self.nodes.insert(node.to_owned());
-        let heartbeat = self.expect(node, now);
-        let reported = |node: &Cached<Node>| {
-            let ready = condition(node, "Ready")?;
-            Some(ready.last_heartbeat_time.as_ref()?.0)
-        };
-        if let (Some(before), Some(after)) = (touched.before::<Node>(), touched.after::<Node>()) {
-            let after = reported(after);
-            if news && after.is_some() && after != reported(before) {
-                heartbeat.renew(now);
-            }
-        }
-    }
-}
-
-impl Track for Heartbeats {
-    fn notice(&mut self, touched: &Touched, news: bool, now: Timestamp) {
-        if touched.is_of(&NODE) {
-            self.take_report(touched, news, now);
-        } else if &*touched.key.namespace == LEASE_NAMESPACE && touched.is_of(&LEASE) {
-            self.take_lease(touched, news, now);
-        }
-    }
-}
 
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     if touched.is_of(&NODE) {
@@ -707,21 +553,27 @@ fn mass_loss_hold(view: &View, now: Timestamp) -> Option<Duration> {
     (fresh < MASS_LOSS_HOLD).then(|| MASS_LOSS_HOLD - fresh)
 }
 
-/// Pods that finished terminating as far as anybody can tell: their node is silent and their grace is over.
+/// Pods that finished terminating as far as anybody can tell: their node is silent, and their grace is over, or it has stopped them.
 fn remove_terminated(view: &View, node: &str, cx: &Context<'_>, outcome: &mut Outcome) {
+    let heartbeat = view.tracked::<Heartbeats>().of(node);
+    let fenced_from = heartbeat.and_then(Heartbeat::fenced_from);
     for pod in pod::on_node(view, node) {
         let Some(ends) = pod.meta.deletion_timestamp else {
             continue;
         };
-        let replaceable = pod
-            .meta
-            .controller()
-            .is_some_and(|owner| owner.kind == "ReplicaSet");
-        if !replaceable {
+        let owner = pod.meta.controller();
+        let is_replica = owner.is_some_and(|owner| owner.kind == "ReplicaSet");
+        let asks = pod.meta.annotations.get(annotation::FENCED);
+        let fenced_from = fenced_from.filter(|_| asks.is_some_and(|asks| asks == "true"));
+        let Some(due) = fenced_from
+            .into_iter()
+            .chain(is_replica.then_some(ends))
+            .min()
+        else {
             continue;
-        }
-        if ends > cx.now {
-            outcome.again_after(until(ends, cx.now));
+        };
+        if due > cx.now {
+            outcome.again_after(until(due, cx.now));
         } else {
             outcome.writes.extend(remove(pod, None, cx));
         }

@@ -252,3 +252,40 @@ fn pods_of_a_node_that_was_lost_for_a_moment_are_ready_again() {
     is("True");
     assert_eq!(pod().unwrap()["metadata"]["uid"], before["metadata"]["uid"]);
 }
+
+#[test]
+fn a_fenced_pod_stops_while_its_node_is_cut_off_and_no_other_does() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cluster = Cluster::start(1).unwrap();
+    cluster.push("probe", "probe:1").unwrap();
+    let fenced = probe(1, "probe:1")
+        .replace("name: probe, namespace", "name: fenced, namespace")
+        .replace("app: probe", "app: fenced")
+        .replace(
+            "    metadata: {labels:",
+            "    metadata: {annotations: {weft.dev/fenced: 'true'}, labels:",
+        );
+    apply(&cluster, &probe(1, "probe:1")).unwrap();
+    apply(&cluster, &fenced).unwrap();
+    let status = |host| {
+        let answer = runtime.block_on(load::get(&cluster.gateway, host, "/hello"));
+        answer.map(|(status, _)| status)
+    };
+    let fenced = "fenced.default.localhost";
+    for host in [HOST, fenced] {
+        eventually("it answers", || Ok((status(host)? == 200).then_some(()))).unwrap();
+    }
+    // The server takes connections and answers nothing.
+    cluster.signal("-STOP").unwrap();
+    let stopped = eventually("it is stopped", || {
+        Ok((!matches!(status(fenced), Ok(200))).then_some(()))
+    });
+    let other = status(HOST);
+    cluster.signal("-CONT").unwrap();
+    stopped.unwrap();
+    assert_eq!(other.unwrap(), 200);
+    eventually("it answers again", || {
+        Ok((status(fenced)? == 200).then_some(()))
+    })
+    .unwrap();
+}

@@ -172,6 +172,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Sends the server a signal, as `-STOP`; the nodes, which are processes of their own, get none.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status()?;
+        anyhow::ensure!(sent.success(), "`kill {signal} {pid}` failed");
+        Ok(())
+    }
+
     /// The processes that it started itself.
     pub fn children(&self) -> Vec<u32> {
         let own = format!("PPid:\t{}", self.process.id());

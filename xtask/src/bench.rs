@@ -15,6 +15,7 @@
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
 //! * `sessions`: what ten thousand commands in a container leave behind; not part of `all`.
+//! * `failures`: how long a lost node is noticed, and what rollouts and drains cost under load; not part of `all`.
 //! * `wake`: what the first call to a Deployment without a replica waits for; not part of `all`.
 //! * `port-forward`: how fast bytes pass a forwarded port, beside a proxy that copies and one with TLS; not part of `all`.
 //!
@@ -26,6 +27,7 @@ mod access;
 mod api;
 mod calls;
 mod density;
+mod failures;
 mod gateway;
 mod load;
 mod neighbour;
@@ -100,6 +102,7 @@ enum What {
     Scheduler,
     Sweep,
     Density,
+    Failures,
     Sessions,
     PortForward,
     Wake,
@@ -136,6 +139,8 @@ struct Effort {
     cases: Vec<String>,
     /// Objects of the servers that are started again.
     objects: u32,
+    /// During rollouts, and as many during drains.
+    requests: u32,
     /// Commands in a container, in a row.
     sessions: u32,
     /// Through a forwarded port, each time.
@@ -158,6 +163,7 @@ const FULL: Effort = Effort {
     asked_pods: None,
     cases: Vec::new(),
     objects: 100_000,
+    requests: 100_000,
     sessions: 10_000,
     forwarded_mib: 1024,
 };
@@ -177,6 +183,7 @@ const QUICK: Effort = Effort {
     asked_pods: None,
     cases: Vec::new(),
     objects: 20_000,
+    requests: 5_000,
     sessions: 1_000,
     forwarded_mib: 128,
 };
@@ -217,7 +224,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 13] = [
+    let all: [(What, &str, &str, Measure); 14] = [
         (
             What::Gateway,
             "gateway",
@@ -269,6 +276,12 @@ pub fn run(args: &Args) -> Result<()> {
             density::measure,
         ),
         (
+            What::Failures,
+            "failures",
+            "nodes lost, rollouts and drains under load",
+            failures::measure,
+        ),
+        (
             What::Sessions,
             "sessions",
             "commands in a container",
@@ -290,6 +303,7 @@ pub fn run(args: &Args) -> Result<()> {
     let apart = [
         What::Sweep,
         What::Density,
+        What::Failures,
         What::Scheduler,
         What::Sessions,
         What::PortForward,
@@ -351,7 +365,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// Builds the program and the examples that measure as a release: the peers are releases, too. The first time takes a quarter of an hour on
 /// two cores.
 fn build() -> Result<()> {
-    let examples = ["serve", "costs", "streams", "wake"].map(|name| ["--example", name]);
+    let examples =
+        ["serve", "costs", "streams", "failures", "wake"].map(|name| ["--example", name]);
     crate::progress::run(
         crate::progress::cargo(["build", "--release", "--workspace"])
             .args(["--bin", "weft"])
@@ -487,7 +502,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 13] = [
+    let sections: [(&str, Render); 14] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
@@ -502,6 +517,7 @@ fn render(document: &Value) -> String {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),
         ("density", density::render),
+        ("failures", failures::render),
         ("sessions", sessions::render),
         ("port_forward", port_forward::render),
         ("wake", wake::render),
@@ -555,8 +571,14 @@ fn number(value: &Value) -> f64 {
 // === What runs in the cluster ===
 
 fn start(effort: &Effort, name: &str, nodes: u16) -> Result<Cluster> {
+    start_with(effort, name, nodes, &[])
+}
+
+/// The same with further arguments of `weft up`.
+fn start_with(effort: &Effort, name: &str, nodes: u16, arguments: &[&str]) -> Result<Cluster> {
     let program = effort.programs.join("weft");
-    let cluster = Cluster::start_program(&program, name, nodes, false)?;
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    let cluster = Cluster::start_at(&program, name, nodes, (0, 0), &arguments)?;
     for guest in ["hello", "hello-p3", "probe"] {
         let image = format!("bench/{guest}:0.1");
         // A build of before may not have what today's guests import.

@@ -372,6 +372,31 @@ fn a_node_that_drains_leaves_its_pods_to_live_on() {
 }
 
 #[test]
+fn a_fenced_pod_is_stopped_at_once_even_while_it_drains_and_lives_on_later() {
+    for drains in [false, true] {
+        let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+        wanted.grace = Duration::from_secs(1);
+        let mut state = PodState::new(&wanted, at(0));
+        step(&mut state, &wanted, Event::Tick, at(0));
+        step(&mut state, &wanted, started(0, true), at(1));
+        if drains {
+            assert_eq!(step(&mut state, &wanted, Event::NodeDrain, at(5)), []);
+        }
+        let stop = step(&mut state, &wanted, Event::NodeFenced, at(5));
+        let expected = Action::Stop {
+            container: 0,
+            grace: wanted.grace,
+            reason: StopReason::NodeDrain,
+        };
+        assert_eq!(stop, [expected]);
+        // It is told once, and its object is somebody else's to remove.
+        assert_eq!(step(&mut state, &wanted, Event::NodeFenced, at(5)), []);
+        assert_eq!(step(&mut state, &wanted, completed(0), at(6)), []);
+        assert_eq!(state.stage, Stage::Finished);
+    }
+}
+
+#[test]
 fn a_pod_deleted_while_it_fails_goes_as_well() {
     let mut wanted = wanted(RestartPolicy::Always, vec![main("job")]);
     wanted.active_deadline = Some(Duration::from_secs(5));

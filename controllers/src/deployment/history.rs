@@ -7,6 +7,8 @@ use crate::write::Write;
 
 /// Old ReplicaSets kept for `rollout undo` when the spec does not say.
 const DEFAULT_HISTORY_LIMIT: i32 = 10;
+/// The longest list of the revisions that a set has been, in bytes; Kubernetes' number.
+const REVISIONS_BYTES_MAX: usize = 2000;
 
 impl Pass<'_> {
     /// Gives the current set the newest revision, as after `rollout undo`, and the Deployment the same.
@@ -24,8 +26,7 @@ impl Pass<'_> {
         if mine <= newest_old {
             if mine > 0 {
                 let history = new.annotations.entry(REVISION_HISTORY.into()).or_default();
-                let separator = if history.is_empty() { "" } else { "," };
-                *history = format!("{history}{separator}{mine}");
+                *history = with_revision(history, mine);
             }
             let next = newest_old.saturating_add(1).to_string();
             new.annotations.insert(REVISION.into(), next);
@@ -56,5 +57,40 @@ impl Pass<'_> {
                 self.writes.push(Write::delete(&set.row));
             }
         }
+    }
+}
+
+/// A list of revisions with one more; the oldest go where it would get too long.
+fn with_revision(history: &str, revision: i64) -> String {
+    let mut kept = history;
+    loop {
+        let list = match kept {
+            "" => revision.to_string(),
+            kept => format!("{kept},{revision}"),
+        };
+        if list.len() <= REVISIONS_BYTES_MAX || kept.is_empty() {
+            return list;
+        }
+        kept = kept.split_once(',').map_or("", |(_, rest)| rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_revisions_of_a_set_are_forgotten_when_there_are_too_many() {
+        assert_eq!(with_revision("", 1), "1");
+        assert_eq!(with_revision("1", 3), "1,3");
+        let mut history = String::new();
+        for revision in 1..=2000 {
+            history = with_revision(&history, revision);
+            assert!(history.len() <= REVISIONS_BYTES_MAX);
+        }
+        // 400 of four digits with their commas take one less than 2,000 bytes.
+        assert!(history.starts_with("1601,1602,") && history.ends_with(",1999,2000"));
+        // Somebody wrote one that is too long by itself.
+        assert_eq!(with_revision(&"9".repeat(3000), 7), "7");
     }
 }

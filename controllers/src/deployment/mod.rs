@@ -10,7 +10,7 @@
 //!
 //! What is asked for is [`want::Want`]; a pass ([`pass::Pass`]) works on copies of the replica sets' desired sizes and
 //! annotations ([`sets::Set`]) and turns what changed into patches at the end, so every rule is plain arithmetic. Conditions
-//! and counts are `status`, revisions `history`.
+//! and counts are `status`, revisions `history`, a size that changes in the middle of a rollout `proportion`.
 //!
 //! Invariants: the sets' sizes never sum up to more than `replicas + maxSurge` by our doing; old sets shrink only by what
 //! is available above `replicas - maxUnavailable`, or was not available anyway.
@@ -18,9 +18,13 @@
 
 mod history;
 mod pass;
+mod proportion;
 mod sets;
 mod status;
 mod want;
+
+#[cfg(test)]
+mod tests;
 
 use weft_kinds::{DEPLOYMENT, POD, REPLICA_SET};
 

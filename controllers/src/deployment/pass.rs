@@ -7,9 +7,10 @@ use serde_json::json;
 use weft_api::view::DeploymentStatus;
 use weft_kinds::REPLICA_SET;
 
-use super::sets::{Set, new_set, proportion, same_template, set_name, set_patch, template_hash};
+use super::proportion::{Part, shared};
+use super::sets::{Set, new_set, same_template, set_name, set_patch, template_hash};
 use super::want::Want;
-use super::{DESIRED_REPLICAS, HASH_LABEL, REVISION};
+use super::{DESIRED_REPLICAS, HASH_LABEL, MAX_REPLICAS, REVISION};
 use crate::Outcome;
 use crate::amount::count;
 use crate::indexer::Cached;
@@ -81,7 +82,7 @@ impl<'a> Pass<'a> {
         if !self.ensure_new(view) {
             return;
         }
-        if self.grow_new() || self.shrink_old() {
+        if self.grow_new() || self.shrink_old(view) {
             return;
         }
         if self.is_complete() {
@@ -195,12 +196,12 @@ impl<'a> Pass<'a> {
     }
 
     /// True when an old set changed size.
-    fn shrink_old(&mut self) -> bool {
-        let floor = self.want.replicas - self.want.unavailable;
+    fn shrink_old(&mut self, view: &View) -> bool {
+        let (now, floor) = (self.now, self.want.replicas - self.want.unavailable);
         let new_unavailable = self
             .new
             .as_ref()
-            .map_or(0, |set| set.size - set.dependable());
+            .map_or(0, |set| set.size - set.dependable(view, now));
         let spare = self.total() - floor - new_unavailable;
         if spare <= 0 || self.old.iter().all(|set| set.size == 0) {
             return false;
@@ -216,7 +217,8 @@ impl<'a> Pass<'a> {
             }
         }
         // … then what is available above the floor, oldest first.
-        let available: i64 = self.old.iter().chain(&self.new).map(Set::dependable).sum();
+        let all = self.old.iter().chain(&self.new);
+        let available: i64 = all.map(|set| set.dependable(view, now)).sum();
         let mut spare = available - floor;
         for set in self.old.iter_mut().filter(|set| set.size > 0) {
             let by = set.size.min(spare);
@@ -274,38 +276,16 @@ impl<'a> Pass<'a> {
         let reported = count(self.status.replicas);
         let mut sets: Vec<&mut Set> = self.old.iter_mut().chain(&mut self.new).collect();
         sets.retain(|set| set.size > 0);
-        let total: i64 = sets.iter().map(|set| set.size).sum();
-        let allowed = if want.replicas > 0 {
-            want.replicas + want.surge
-        } else {
-            0
+        sets.sort_by(|a, b| a.created().cmp(&b.created()));
+        let part = |set: &&mut Set| {
+            // Without the annotation the set predates us: its share is of what the Deployment last reported.
+            let most = set.annotation_number(MAX_REPLICAS);
+            let most_before = most.filter(|most| *most > 0).unwrap_or(reported);
+            let size = set.size;
+            Part { size, most_before }
         };
-        let to_add = allowed - total;
-        // Growing favours the larger and newer, shrinking the larger and older.
-        if to_add > 0 {
-            sets.sort_by(|a, b| (b.size, b.created()).cmp(&(a.size, a.created())));
-        } else {
-            sets.sort_by(|a, b| b.size.cmp(&a.size).then(a.created().cmp(&b.created())));
-        }
-        let mut added = 0;
-        let mut sizes: Vec<i64> = Vec::with_capacity(sets.len());
-        for set in &sets {
-            let share = if to_add == 0 || to_add == added {
-                0
-            } else {
-                let wished = proportion(set, want, reported);
-                if to_add > 0 {
-                    wished.min(to_add - added)
-                } else {
-                    wished.max(to_add - added)
-                }
-            };
-            added += share;
-            sizes.push(set.size + share);
-        }
-        if let Some(first) = sizes.first_mut() {
-            *first = (*first + to_add - added).max(0);
-        }
+        let parts: Vec<Part> = sets.iter().map(part).collect();
+        let sizes = shared(&parts, want.replicas, want.surge);
         for (set, size) in sets.into_iter().zip(sizes) {
             set.scale(size, want);
         }

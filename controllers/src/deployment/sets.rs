@@ -16,6 +16,9 @@ use crate::amount::{count, pods};
 use crate::claim::controller_reference;
 use crate::indexer::Cached;
 use crate::lens::{Deployment, ReplicaSet};
+use crate::plus_seconds;
+use crate::pod::{self, Pod};
+use crate::view::View;
 use crate::write::{Note, Write, object};
 
 /// A ReplicaSet with its desired size and annotations as we would have them.
@@ -47,10 +50,21 @@ impl Set {
         count(status.and_then(|s| s.available_replicas))
     }
 
-    /// Pods that will still be available once the set has its size. The report may be older than the last change of
-    /// size; taking it as it is would shrink old sets twice for the same pods.
-    pub fn dependable(&self) -> i64 {
-        self.available().min(self.size)
+    /// Pods that will still be available once the set has its size.
+    ///
+    /// What the set reports may be older than its last change of size, and than the last pod that was taken from it: taking it as it is would
+    /// have sets shrink twice for the same pods. So its pods are counted, too.
+    pub fn dependable(&self, view: &View, now: Timestamp) -> i64 {
+        let reported = self.available().min(self.size);
+        let min_ready = count(self.row.body.spec.min_ready_seconds);
+        let is_available = |pod: &&Arc<Cached<Pod>>| {
+            let since = pod.body.ready_since();
+            let is_due = since.is_none_or(|since| plus_seconds(since, min_ready) <= now);
+            Pod::is_active(pod) && pod.body.is_ready && (min_ready == 0 || is_due)
+        };
+        let pods = view.list_by(&pod::BY_CONTROLLER, &self.row.meta.uid);
+        let available = pods.filter(is_available).count();
+        reported.min(i64::try_from(available).unwrap_or(i64::MAX))
     }
 
     pub fn ready(&self) -> i64 {
@@ -129,30 +143,6 @@ pub fn set_patch(owner: &Cached<Deployment>, set: &Set, min_ready: Option<i32>) 
         "ScalingReplicaSet",
         message,
     )))
-}
-
-/// What `set` would gain (or lose) so that it keeps its share of the new total.
-pub fn proportion(set: &Set, want: &Want<'_>, reported: i64) -> i64 {
-    if want.replicas == 0 {
-        return -set.size;
-    }
-    let total = want.replicas + want.surge;
-    // Without the annotation the set predates us: its share is of what the Deployment last reported.
-    let annotated = set
-        .annotation_number(MAX_REPLICAS)
-        .filter(|number| *number > 0)
-        .unwrap_or(reported);
-    if annotated <= 0 {
-        return 0;
-    }
-    // Twice the product of two numbers of pods needs a bit more than an i64 has.
-    let (size, total, annotated) = (
-        i128::from(set.size),
-        i128::from(total),
-        i128::from(annotated),
-    );
-    let rounded = (2 * size * total + annotated) / (2 * annotated);
-    i64::try_from(rounded).unwrap_or(i64::MAX) - set.size
 }
 
 /// The same pods would come out of it. The hash label is ours and does not count.

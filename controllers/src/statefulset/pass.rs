@@ -117,7 +117,10 @@ impl<'a> Pass<'a> {
     }
 
     pub fn run(mut self) -> Outcome {
-        self.outcome.writes.extend(self.update.write.take());
+        // What it owns is being collected: one more revision would be, too, and the next look would make it anew.
+        let write = self.update.write.take();
+        let is_deleting = self.set.meta.is_deleting();
+        self.outcome.writes.extend(write.filter(|_| !is_deleting));
         if !self.set.meta.is_deleting()
             && self.fill() == Step::Continue
             && self.shrink() == Step::Continue

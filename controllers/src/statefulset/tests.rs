@@ -416,3 +416,19 @@ fn a_number_that_no_cluster_holds_costs_a_burst() {
     small.put(&POD, pod("2147483646"));
     assert_eq!(small.told(&CONTROLLER, "db").len(), 500);
 }
+
+#[test]
+fn a_set_that_goes_makes_no_revision() {
+    let other =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "x:3"}]}}}});
+    let made = |changes: &Value| {
+        let made = told(&world(changes, "0 1 2"));
+        made.contains("create controllerrevisions")
+    };
+    assert!(made(&other));
+    let mut going = other;
+    going["metadata"] = json!({
+        "deletionTimestamp": "2026-01-01T00:09:00Z", "finalizers": ["foregroundDeletion"],
+    });
+    assert!(!made(&going), "it would be collected, and made again");
+}

@@ -281,3 +281,38 @@ fn what_others_say_of_a_silent_node_stays() {
     "example.com/Cooled" "True" "FansTurn"
     "#);
 }
+
+#[test]
+fn what_a_silent_node_has_stopped_is_removed_and_what_may_run_there_is_not() {
+    for (asks, promises, is_shortened, left) in [
+        (true, true, false, 2),
+        // Its connections ended, but nobody knows whether it did: it has the time that it says.
+        (true, true, true, 2),
+        (false, true, false, 3),
+        (true, false, false, 3),
+    ] {
+        let mut world = world_of(3, 8);
+        if asks {
+            let fenced = json!({"metadata": {"annotations": {"weft.dev/fenced": "true"}}});
+            world.patch(&POD, "on-n001", fenced);
+        }
+        if promises {
+            let within = json!({"metadata": {"annotations": {"weft.dev/fences-within": "12"}}});
+            world.patch(&LEASE, "n001", within);
+        }
+        live(&mut world, 10, |_| vec![0, 1, 2]);
+        if is_shortened {
+            let shorter = json!({"spec": {"leaseDurationSeconds": 2}});
+            world.patch(&LEASE, "n001", shorter);
+        }
+        let story = format!("{asks} {promises} {is_shortened}");
+        live(&mut world, 11, |_| vec![0, 2]);
+        assert_eq!(count(&world, &POD), 3, "{story}: it may still run");
+        let going = &world.get(&POD, "on-n001")["metadata"]["deletionTimestamp"];
+        assert!(!going.is_null(), "{story}");
+        live(&mut world, 2, |_| vec![0, 2]);
+        assert_eq!(count(&world, &POD), left, "{story}");
+        live(&mut world, 300, |_| vec![0, 2]);
+        assert_eq!(count(&world, &POD), left, "{story}");
+    }
+}

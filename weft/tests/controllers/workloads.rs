@@ -127,6 +127,80 @@ fn a_replication_controller_adopts_releases_and_says_what_it_was_refused() {
 }
 
 #[test]
+fn the_pods_that_are_missed_least_go_first() {
+    let mut world = World::new(11);
+    world.agents = false;
+    // Name, node, phase, seconds since it is ready, restarts, what its deletion costs; in the order in which they go.
+    let pods = [
+        ("unplaced", "", "Pending", None, 0, "9"),
+        ("pending", "n0", "Pending", None, 0, "9"),
+        ("unready", "n0", "Running", None, 0, "9"),
+        ("cheap", "n0", "Running", Some(4_000), 0, "-5"),
+        ("doubled", "n1", "Running", Some(500), 0, "0"),
+        ("fresh", "n2", "Running", Some(20), 0, "0"),
+        ("restarted", "n3", "Running", Some(4_000), 3, "0"),
+        ("young", "n4", "Running", Some(4_000), 0, "0"),
+        ("old", "n1", "Running", Some(4_000), 0, "0"),
+        ("dear", "n5", "Running", Some(20), 9, "7"),
+    ];
+    for node in 0..6 {
+        world.create(&NODE, node_object(&format!("n{node}")));
+    }
+    for (name, node, ..) in pods {
+        if name == "young" {
+            continue;
+        }
+        world.create(&POD, stray(name, node, &pods));
+    }
+    world.pass_time(8_000);
+    world.create(&POD, stray("young", "n4", &pods));
+    world.pass_time(5_000);
+    for (name, _, phase, ready, restarts, _) in pods {
+        let mut status = json!({"phase": phase, "containerStatuses": [{"name": "main", "image": "x:1", "imageID": "",
+            "ready": ready.is_some(), "restartCount": restarts, "state": {"running": {}}}]});
+        if let Some(seconds) = ready {
+            let since = world.now.as_second() - seconds;
+            let since = jiff::Timestamp::from_second(since).unwrap().to_string();
+            status["conditions"] =
+                json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
+        }
+        world.patch(&POD, name, json!({"status": status}));
+    }
+    world.create(&REPLICATION_CONTROLLER, replication_controller(10));
+    world.settle();
+    let live = |world: &World| -> Vec<String> {
+        let pods = world.all(&POD).into_iter();
+        pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut before = live(&world);
+    let mut gone = Vec::new();
+    for left in (0..10).rev() {
+        let fewer = json!({"spec": {"replicas": left}});
+        world.patch(&REPLICATION_CONTROLLER, "rc", fewer);
+        world.settle();
+        let after = live(&world);
+        gone.extend(before.into_iter().filter(|name| !after.contains(name)));
+        before = after;
+    }
+    assert_eq!(gone, pods.map(|(name, ..)| name));
+}
+
+/// A pod that nobody owns, on its node.
+fn stray(name: &str, node: &str, pods: &[(&str, &str, &str, Option<i64>, i32, &str)]) -> Value {
+    let mut pod = template("x:1");
+    pod["metadata"]["name"] = json!(name);
+    pod["metadata"]["namespace"] = json!("default");
+    let cost = pods.iter().find(|pod| pod.0 == name).map(|pod| pod.5);
+    pod["metadata"]["annotations"] = json!({"controller.kubernetes.io/pod-deletion-cost": cost});
+    if !node.is_empty() {
+        pod["spec"]["nodeName"] = json!(node);
+    }
+    pod
+}
+
+#[test]
 fn a_stateful_set_grows_shrinks_and_goes_on_after_a_change_of_leader() {
     for seed in 0..4 {
         let mut world = World::new(seed);

@@ -1,12 +1,15 @@
 //! Nodes, as a model of their agents: what is bound to one starts, serves, fails, ends, and is told of, each in its own time; the node
 //! renews its lease. A node that ends takes along what ran on it; one that is cut off runs on, and hears of nothing.
 //!
+//! A node stops the pods that ask for it when it has not renewed its lease for [`FENCED_AFTER`], and takes them up again once it has.
+//!
 //! The model keeps a kubelet's promises: a pod's object goes only after the pod does not run any more, each write names the pod's uid,
 //! and what others say of the pod stays. It has no images, volumes or probes: the real agent's life of a pod has tests of its own.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use weft_api::annotation;
 use weft_apiserver::objects::DeleteOptions;
 use weft_controllers::Key;
 use weft_kinds::{LEASE, NODE, POD};
@@ -24,12 +27,20 @@ pub const CPU: &str = "4";
 pub const PODS: &str = "24";
 /// A lease lasts 8 s, in milliseconds; it is renewed as often as this.
 const RENEWAL: i64 = 2_500;
+/// As the agent does, in milliseconds: within how long after that it has stopped them, and what its lease says of both, in seconds.
+const FENCED_AFTER: i64 = 6_000;
+const FENCED_GRACE: i64 = 1_500;
+const FENCES_WITHIN: &str = "8";
 
 /// A pod that runs here.
 struct Run {
     key: Key,
     /// At most once in the world.
     is_ordered: bool,
+    /// It asks to be stopped when its node is cut off.
+    asks: bool,
+    /// It was, and may run here again.
+    is_fenced: bool,
     /// It ends by itself.
     is_job: bool,
     serves_at: i64,
@@ -65,6 +76,10 @@ pub struct Agent {
     pub slow_until: i64,
     runs: BTreeMap<String, Run>,
     renew_at: i64,
+    /// When it asked for the last renewal that succeeded.
+    renewed: i64,
+    /// It stops what asks for it, as its lease says.
+    pub keeps_promise: bool,
     addresses: u64,
 }
 
@@ -77,6 +92,8 @@ impl Agent {
             slow_until: 0,
             runs: BTreeMap::new(),
             renew_at: 0,
+            renewed: 0,
+            keeps_promise: true,
             addresses: 0,
         }
     }
@@ -91,7 +108,8 @@ impl Agent {
         }
         let lease = Key::new("kube-node-lease", &self.name);
         if cluster.record.get("Lease", &lease).is_none() {
-            let lease = json!({"metadata": {"name": self.name, "namespace": "kube-node-lease"}});
+            let lease = json!({"metadata": {"name": self.name, "namespace": "kube-node-lease",
+                "annotations": {annotation::FENCES_WITHIN: FENCES_WITHIN}}});
             let _ = cluster.create(&LEASE, lease);
         }
         self.report_ready(cluster);
@@ -118,6 +136,27 @@ impl Agent {
     pub fn runs(&self, key: &Key) -> bool {
         let mut runs = self.runs.values();
         runs.any(|run| run.key == *key && run.is_ordered && run.code.is_none())
+    }
+
+    /// What has to stop because nobody may know any more that the node lives, whoever's turn it is.
+    pub fn fence(&mut self, now: i64, chance: &mut Chance) {
+        if !self.is_up || !self.keeps_promise || !self.is_closed(now) {
+            return;
+        }
+        for run in self
+            .runs
+            .values_mut()
+            .filter(|run| run.asks && !run.is_fenced)
+        {
+            run.is_fenced = true;
+            let stops_at = now + chance.within(0, FENCED_GRACE);
+            run.stops_at = Some(run.stops_at.map_or(stops_at, |at| at.min(stops_at)));
+        }
+        self.live(now, chance);
+    }
+
+    fn is_closed(&self, now: i64) -> bool {
+        now - self.renewed >= FENCED_AFTER
     }
 
     /// What ran in one of its pods ends.
@@ -164,6 +203,9 @@ impl Agent {
         if self.is_cut {
             return false;
         }
+        // What was stopped for it is taken up again, and nobody is told that it ended.
+        self.runs
+            .retain(|_, run| !run.is_fenced || run.code.is_none());
         if now >= self.renew_at {
             self.renew(cluster);
             return true;
@@ -207,13 +249,17 @@ impl Agent {
         let time = cluster.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
         let lease = Key::new("kube-node-lease", &self.name);
         let renewed = json!({"spec": {"renewTime": time}});
-        let _ = cluster.patch_part(
+        let asked_at = cluster.millis();
+        let came = cluster.patch_part(
             Doer::Node,
             &LEASE,
             &lease,
             None,
             weft_apiserver::objects::Patch::merge(&renewed),
         );
+        if came.is_ok() {
+            self.renewed = asked_at;
+        }
     }
 
     /// What happens in its pods while time passes.
@@ -304,6 +350,11 @@ impl Agent {
             }
             return asked;
         }
+        let now = cluster.millis();
+        let asks = pod["metadata"]["annotations"][annotation::FENCED] == "true";
+        if asks && self.keeps_promise && self.is_closed(now) {
+            return false;
+        }
         let is_ordered = kind == "StatefulSet";
         if is_ordered {
             let elsewhere = others.iter().find(|other| other.runs(&key));
@@ -318,13 +369,14 @@ impl Agent {
                 cluster.breaks(how);
             }
         }
-        let now = cluster.millis();
         self.addresses += 1;
         let number = self.addresses;
         let net = self.name.trim_start_matches('n');
         let run = Run {
             key,
             is_ordered,
+            asks,
+            is_fenced: false,
             is_job,
             serves_at: now + chance.within(100, 3_000),
             ends_at: is_job.then(|| now + chance.within(1_000, 6_000)),

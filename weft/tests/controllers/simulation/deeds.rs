@@ -2,6 +2,7 @@
 //! deed is drawn when its time comes; one that finds nothing to be done to, or is refused, is no deed.
 
 use serde_json::{Value, json};
+use weft_api::annotation;
 use weft_apiserver::objects::Propagation;
 use weft_controllers::Key;
 use weft_kinds::{
@@ -18,6 +19,10 @@ use super::record::{
 
 /// Names of Deployments; the last two are more and less urgent than others.
 const WEBS: [&str; 4] = ["web", "api", "urgent", "idle"];
+/// Names of StatefulSets.
+const STATEFUL: [&str; 2] = ["db", FENCED];
+/// The pods of this one ask their node to stop them when it is cut off.
+const FENCED: &str = "kv";
 const SECOND: &str = "shop";
 const IMAGES: [&str; 3] = ["x:1", "x:2", "x:3"];
 
@@ -76,14 +81,15 @@ impl Users {
             }
             9 => fences(cluster, chance, &web),
             10 => end(cluster, chance, "Deployment", &DEPLOYMENT, &web),
-            11..=13 => stateful(cluster, chance, &Key::new("default", "db")),
-            14 => end(
-                cluster,
-                chance,
-                "StatefulSet",
-                &STATEFUL_SET,
-                &Key::new("default", "db"),
-            ),
+            11..=13 => {
+                let name = *chance.one_of(&STATEFUL).unwrap();
+                stateful(cluster, chance, &Key::new("default", name));
+            }
+            14 => {
+                let name = *chance.one_of(&STATEFUL).unwrap();
+                let key = Key::new("default", name);
+                end(cluster, chance, "StatefulSet", &STATEFUL_SET, &key);
+            }
             15..=16 => daemons(cluster, chance, &Key::new("default", "log")),
             17..=18 => self.job(cluster, chance),
             19 => self.tune_job(cluster, chance),
@@ -390,10 +396,14 @@ fn stateful(cluster: &mut Cluster, chance: &mut Chance, key: &Key) {
         } else {
             "Parallel"
         };
+        let mut template = template(&key.name, image, "300m", "");
+        if *key.name == *FENCED {
+            template["metadata"]["annotations"] = json!({annotation::FENCED: "true"});
+        }
         let set = json!({
             "metadata": {"name": &*key.name, "namespace": &*key.namespace},
-            "spec": {"replicas": chance.within(1, 4), "serviceName": "db", "podManagementPolicy": policy,
-                "selector": {"matchLabels": {"app": "db"}}, "template": template("db", image, "300m", "")},
+            "spec": {"replicas": chance.within(1, 4), "serviceName": &*key.name, "podManagementPolicy": policy,
+                "selector": {"matchLabels": {"app": &*key.name}}, "template": template},
         });
         make(cluster, &STATEFUL_SET, set);
         return;

@@ -8,8 +8,8 @@
 //! Invariants, after every change that is stored: those of [`check`]. When all is mended, the cluster comes to what was asked for within
 //! [`PATIENCE`], and then to rest. That each of them can be broken, and is seen, is proved by bugs that are planted ([`planted`]).
 //!
-//! `WEFT_SEED=17` replays one world and tells its story; `WEFT_SEEDS=2000` runs so many and prints a table. A world that fails prints
-//! what happened last, and is run again without each sort of fault to see which it takes.
+//! `WEFT_SEED=17` replays one world and tells its story; `WEFT_SEEDS=2000` runs so many, from `WEFT_FIRST_SEED` on, and prints a
+//! table. A world that fails prints what happened last, and is run again without each sort of fault to see which it takes.
 
 mod agents;
 mod chance;

@@ -48,6 +48,8 @@ pub enum Bug {
     DoubtForgotten,
     /// The leader waits to be told of its own writes.
     AnswersForgotten,
+    /// A node that is cut off stops nothing, though its lease says so.
+    PromiseBroken,
 }
 
 pub const ALL: &[Bug] = &[
@@ -68,6 +70,7 @@ pub const ALL: &[Bug] = &[
     Bug::NewsLost,
     Bug::DoubtForgotten,
     Bug::AnswersForgotten,
+    Bug::PromiseBroken,
 ];
 
 /// Makes of what a controller decided what it would have decided with this bug.

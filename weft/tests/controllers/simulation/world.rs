@@ -52,13 +52,18 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, bug: Option<Bug>, without: BTreeSet<Fault>, is_loud: bool) -> Self {
+        let agent = |name: &&str| {
+            let mut agent = Agent::new(name);
+            agent.keeps_promise = bug != Some(Bug::PromiseBroken);
+            agent
+        };
         let cluster = Cluster::new(Faults::new(without), is_loud);
         let leader = Leader::new(&cluster, 1, bug);
         Self {
             cluster,
             leader,
             before: None,
-            agents: NODES.iter().map(|name| Agent::new(name)).collect(),
+            agents: NODES.iter().map(agent).collect(),
             users: Users::new(bug),
             turns: Chance::new(seed, 1),
             deeds: Chance::new(seed, 2),
@@ -137,6 +142,9 @@ impl World {
             self.blow(now);
         }
         self.mend(now);
+        for agent in &mut self.agents {
+            agent.fence(now, &mut self.turns);
+        }
         let moved = self.turn();
         if self.leader.in_doubt {
             self.start_over();
