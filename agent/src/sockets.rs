@@ -358,7 +358,7 @@ impl Beyond for Around {
             node.sockets.send(from, pod, Some(to), datagram);
             return;
         }
-        let endpoints = node.mesh.endpoints(to);
+        let endpoints = self.outbound.endpoints(from, to);
         if let Some(endpoint) = node.sockets.endpoint(from, to, &endpoints) {
             node.sockets.send(from, endpoint, Some(to), datagram);
         } else if node.sockets.is_here(to.ip()) {

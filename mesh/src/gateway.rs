@@ -6,8 +6,8 @@
 //! `<service>.<namespace>.localhost` that nobody published anything for, the service itself, for whom [`OpenServices`] says. The gateway
 //! calls under its own identity: meshes and policies see it as the peer, guests see nobody, because nobody was identified.
 //!
-//! Invariants: one host and one path, whoever looks (`ingress.rs`); nothing a client sends in `x-weft-*`, `forwarded` or `x-forwarded-*` is
-//! believed; a failure is a status and one sentence of text; a service that nobody published is closed; a client that is slow to say what
+//! Invariants: one host and one path, whoever looks (`ingress.rs`); nothing a client sends in `x-weft-*` or `forwarded` is believed, and of
+//! `x-forwarded-*` what proxies said that are trusted (`forwarded.rs`); a failure is a status and one sentence of text; a service that nobody published is closed; a client that is slow to say what
 //! it wants is closed, and what it is slow to read is cut off (`pace.rs`); shutting down finishes what was begun.
 
 use std::{
@@ -47,6 +47,7 @@ use crate::{
     call::{called_by, earlier},
     dial::dial,
     failure::{self, sentence},
+    forwarded::{self, Seen, TRUSTED_HOPS_MAX},
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
     hello::{self, name_of},
     in_turn::in_turn,
@@ -105,6 +106,9 @@ pub struct GatewayConfig {
     /// Longest time to a response where no route says so. None: what the workload allows, 30 s by default.
     pub request_timeout: Option<Duration>,
     pub open_services: OpenServices,
+    /// Proxies in front of the gateway whose word counts for where a request came from, at most [`TRUSTED_HOPS_MAX`]. Whoever reaches the
+    /// gateway past them is believed, too.
+    pub trusted_hops: u8,
 }
 
 impl Default for GatewayConfig {
@@ -115,6 +119,7 @@ impl Default for GatewayConfig {
             idle_timeout: Duration::from_secs(75),
             request_timeout: None,
             open_services: OpenServices::ToNobody,
+            trusted_hops: 0,
         }
     }
 }
@@ -581,17 +586,14 @@ impl Front {
         })
     }
 
-    /// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.
+    /// Says where the request came from.
     fn forwarded(&self, lines: &mut HeaderMap, host: HeaderValue) {
-        // Once for all that is added up to the callee, or the map grows at every other line. It has far fewer than it may.
-        let _ = lines.try_reserve(headers::ADDED_LINES_USUAL);
-        if let Some(client) = &self.client_line {
-            lines.insert(headers::FORWARDED_FOR, client.clone());
-        }
-        let is_tls = self.scheme() == Scheme::HTTPS;
-        let proto = if is_tls { "https" } else { "http" };
-        lines.insert(headers::FORWARDED_PROTO, HeaderValue::from_static(proto));
-        lines.insert(headers::FORWARDED_HOST, host);
+        let seen = Seen {
+            peer: self.client_line.as_ref(),
+            scheme: self.scheme(),
+            host,
+        };
+        forwarded::tell(lines, self.inner.gateway.trusted_hops, seen);
     }
 }
 

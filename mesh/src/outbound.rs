@@ -31,7 +31,7 @@ use http::{Request, Response, Uri};
 use http_body::Body as _;
 use smallvec::smallvec;
 use weft_call::{Failure, FailureKind};
-use weft_gateway::{BackendTls, Protocol};
+use weft_gateway::{BackendTls, Protocol, StreamProtocol};
 use weft_turns::Tenant;
 
 use crate::{
@@ -50,7 +50,7 @@ use crate::{
     resolve::Target,
     route::{Entry, Exchange, Mirrored, Stays, Sticky, View},
     speak::speak,
-    table::{Port, Table},
+    table::{Bound, Port, Table},
 };
 
 pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
@@ -68,6 +68,10 @@ pub(crate) struct Arrival {
     /// Whose turn it has to be before it goes on. None: whoever makes the call runs, so that it is.
     pub(crate) turn: Option<Tenant>,
 }
+
+/// Of a call that this node's endpoints answer or nobody. An extension of its request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnlyHere;
 
 /// What routing decided.
 pub(crate) enum CallWay<'t> {
@@ -134,7 +138,7 @@ impl Outbound {
         let context = take_context(&mut request);
         let way = ingress::from_workload(&mut request)
             .and_then(|default_port| self.resolve(&table, request.uri(), default_port))
-            .and_then(|target| self.route(target, &request));
+            .and_then(|target| self.route(&table, target, &mut request));
         let way = match way {
             Err(failure) if self.may_leave(&failure, request.uri()) => {
                 let arrival = Arrival {
@@ -276,20 +280,31 @@ impl Outbound {
         )
     }
 
-    /// Routes bound to the service replace the way straight to its endpoints.
+    /// Routes bound to the service replace the way straight to its endpoints. Where they are for streams, a request is led as the connection would
+    /// be that it needs.
     fn route<'t>(
         &self,
+        table: &'t Table,
         target: Target<'t>,
-        request: &Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<CallWay<'t>, Failure> {
         let Target::Service { service, port } = target else {
             return Ok(CallWay::Direct(target));
         };
-        match service.routes(&self.caller.workload.namespace, port) {
-            Some(routes) => routed(routes.select(View::new(request, port)), || {
+        let namespace = &self.caller.workload.namespace;
+        match service.bound(namespace, StreamProtocol::Tcp, port) {
+            Some(Bound::Requests(routes)) => routed(routes.select(View::new(request, port)), || {
                 format!("{} {}", request.method(), request.uri().path())
             }),
-            None => Ok(CallWay::Direct(target)),
+            Some(Bound::Stream(route)) => {
+                table.led(route, rand::random()).map(CallWay::Direct)
+            }
+            None => {
+                if service.outside().local_inside {
+                    request.extensions_mut().insert(OnlyHere);
+                }
+                Ok(CallWay::Direct(target))
+            }
         }
     }
 }

@@ -257,6 +257,8 @@ pub(super) fn service_spec(
         source_ranges: source_ranges(service),
         external_local: spec.and_then(|spec| spec.external_traffic_policy.as_deref())
             == Some("Local"),
+        internal_local: spec.and_then(|spec| spec.internal_traffic_policy.as_deref())
+            == Some("Local"),
         affinity: affinity(service),
         preferred: BTreeSet::new(),
         wakes: slices.iter().any(|slice| slice.wakes),

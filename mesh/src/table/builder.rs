@@ -179,6 +179,7 @@ impl TableBuilder {
             outside: Arc::new(Outside {
                 affinity: spec.affinity,
                 local: spec.external_local,
+                local_inside: spec.internal_local,
                 source_ranges: spec.source_ranges,
             }),
             routes,

@@ -204,6 +204,11 @@ impl Port {
         self.all.len() > 1
     }
 
+    /// The same where it has to stay on this node.
+    pub(crate) fn has_choice_near(&self) -> bool {
+        self.near.len() > 1
+    }
+
     /// The port with other endpoints in the place of its own.
     pub(super) fn map(&self, renewed: impl Fn(&Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
         Self {

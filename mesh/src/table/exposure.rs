@@ -43,7 +43,10 @@ impl Exposure {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Outside {
     pub(crate) affinity: Option<Duration>,
+    /// Who comes from outside is served by the endpoints of the node that he comes to.
     pub(crate) local: bool,
+    /// The same of workloads that call it.
+    pub(crate) local_inside: bool,
     pub(super) source_ranges: Vec<IpNet>,
 }
 

@@ -29,6 +29,8 @@ pub struct ServiceSpec {
     pub source_ranges: Vec<IpNet>,
     /// Who comes from outside to a node is served by that node's endpoints alone (`externalTrafficPolicy: Local`).
     pub external_local: bool,
+    /// Workloads that call it by its name or address are served by their own node's endpoints alone (`internalTrafficPolicy: Local`).
+    pub internal_local: bool,
     /// How long a client that is known by its address stays with its endpoint (`sessionAffinity: ClientIP`).
     pub affinity: Option<Duration>,
     /// Where the endpoints are that this node's callers prefer, if they do (`trafficDistribution`).
