@@ -11,7 +11,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, uri::Scheme};
+use http::{HeaderMap, HeaderValue, uri::Scheme};
 
 use crate::{headers, ingress};
 
@@ -37,24 +37,22 @@ pub(crate) fn tell(lines: &mut HeaderMap, trusted_hops: u8, seen: Seen<'_>) {
     };
     let (mut proto, mut host, mut way) = (None, None, None);
     if trusted_hops > 0 {
-        proto = only(lines, &headers::FORWARDED_PROTO)
-            .filter(|said| matches!(said.as_bytes(), b"http" | b"https"));
-        host = only(lines, &headers::FORWARDED_HOST)
-            .filter(|said| said.to_str().is_ok_and(|said| ingress::authority(said).is_ok()));
+        let is_proto = |said: &&HeaderValue| matches!(said.as_bytes(), b"http" | b"https");
+        let is_host = |said: &&HeaderValue| {
+            let said = said.to_str();
+            said.is_ok_and(|said| ingress::authority(said).is_ok())
+        };
+        proto = headers::only(lines, &headers::FORWARDED_PROTO).filter(is_proto);
+        host = headers::only(lines, &headers::FORWARDED_HOST).filter(is_host);
         way = seen.peer.and_then(|peer| believed(lines, trusted_hops, peer));
     }
+    let proto = proto.cloned().unwrap_or(own_proto);
+    let host = host.cloned().unwrap_or(seen.host);
     if let Some(way) = way.or_else(|| seen.peer.cloned()) {
         lines.insert(headers::FORWARDED_FOR, way);
     }
-    lines.insert(headers::FORWARDED_PROTO, proto.unwrap_or(own_proto));
-    lines.insert(headers::FORWARDED_HOST, host.unwrap_or(seen.host));
-}
-
-/// The value of a line that is there once.
-fn only(lines: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    let mut all = lines.get_all(name).iter();
-    let first = all.next()?;
-    all.next().is_none().then(|| first.clone())
+    lines.insert(headers::FORWARDED_PROTO, proto);
+    lines.insert(headers::FORWARDED_HOST, host);
 }
 
 /// The last words of `x-forwarded-for`, as many as are believed, with who connected behind them; none where nobody said anything.
@@ -84,6 +82,8 @@ fn address(word: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn told(said: &[(&str, &str)], trusted_hops: u8) -> String {

@@ -338,13 +338,20 @@ struct Placed {
 /// What goes on over a connection once both ends agreed on another protocol.
 type Tunnel = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A request that asks for WebSocket (RFC 6455 §4.1).
+/// A request that asks for WebSocket (RFC 6455 §4.1), and for nothing else with it.
+///
+/// A proxy before this gateway that knows of no upgrades passes on the line and takes what follows for requests; it does not say
+/// `connection: upgrade`, which is for one hop. What it would take for a tunnel, or a body for the beginning of one, is a request like any other.
 fn asked_upgrade(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
     if request.version() != Version::HTTP_11 || *request.method() != Method::GET {
         return None;
     }
-    let wanted = request.headers().get(header::UPGRADE)?;
-    let is_it = wanted.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let lines = request.headers();
+    let wanted = headers::only(lines, &header::UPGRADE)?;
+    headers::only(lines, &header::SEC_WEBSOCKET_KEY)?;
+    let is_it = wanted.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && headers::lists(lines, &header::CONNECTION, "upgrade")
+        && request.body().is_end_stream();
     is_it.then(|| hyper::upgrade::on(request))
 }
 
@@ -381,6 +388,8 @@ impl Front {
 
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         let method = request.method().clone();
+        // What follows was meant for a tunnel.
+        let is_last = method == Method::CONNECT && request.version() < Version::HTTP_2;
         let upgrade = asked_upgrade(&mut request);
         let (tenant, begun) = self.begin(request, upgrade);
         let answered = match begun {
@@ -396,11 +405,16 @@ impl Front {
             }
         };
         let answered = answered.map(|response| response.map(|body| in_turn(tenant, body)));
-        answered.unwrap_or_else(|failure| {
+        let mut response = answered.unwrap_or_else(|failure| {
             let (client, why) = (self.client, failure.detail.as_deref());
             tracing::debug!(%client, %failure, why, "request not answered by a workload");
             sentence(&failure, &method)
-        })
+        });
+        if is_last {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
     }
 
     /// The layers of `outbound.rs`, with the listeners in place of names; and whose turn it takes.
