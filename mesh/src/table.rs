@@ -34,7 +34,7 @@ pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
 pub(crate) use bound::Bound;
 pub(crate) use endpoint::{Port, Way};
-pub(crate) use exposure::{Exposure, Outside};
+pub(crate) use exposure::{Exposure, Outside, Ready};
 pub use ranges::PodRange;
 pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames};
 

@@ -15,6 +15,7 @@
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
 //! * `sessions`: what ten thousand commands in a container leave behind; not part of `all`.
 //! * `wake`: what the first call to a Deployment without a replica waits for; not part of `all`.
+//! * `tcp`: bytes and connections through a TCP listener of a Gateway, beside nginx' stream module; not part of `all`.
 //! * `port-forward`: how fast bytes pass a forwarded port, beside a proxy that copies and one with TLS; not part of `all`.
 //!
 //! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
@@ -35,6 +36,7 @@ mod runtime;
 mod scheduler;
 mod sessions;
 mod store;
+mod tcp;
 mod wake;
 mod wasmtime;
 
@@ -95,6 +97,7 @@ enum What {
     Density,
     Sessions,
     PortForward,
+    Tcp,
     Wake,
 }
 
@@ -190,7 +193,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 13] = [
+    let all: [(What, &str, &str, Measure); 14] = [
         (
             What::Gateway,
             "gateway",
@@ -253,6 +256,7 @@ pub fn run(args: &Args) -> Result<()> {
             "bytes through a forwarded port",
             port_forward::measure,
         ),
+        (What::Tcp, "tcp", "TCP through the gateway", tcp::measure),
         (
             What::Wake,
             "wake",
@@ -266,6 +270,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Scheduler,
         What::Sessions,
         What::PortForward,
+        What::Tcp,
         What::Wake,
     ];
     let in_all = |what| !apart.contains(&what);
@@ -460,7 +465,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 13] = [
+    let sections: [(&str, Render); 14] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
@@ -477,6 +482,7 @@ fn render(document: &Value) -> String {
         ("density", density::render),
         ("sessions", sessions::render),
         ("port_forward", port_forward::render),
+        ("tcp", tcp::render),
         ("wake", wake::render),
     ];
     for (key, render) in sections {

@@ -257,6 +257,7 @@ pub(super) fn service_spec(
         source_ranges: source_ranges(service),
         external_local: spec.and_then(|spec| spec.external_traffic_policy.as_deref())
             == Some("Local"),
+        health_port: health_port(service),
         internal_local: spec.and_then(|spec| spec.internal_traffic_policy.as_deref())
             == Some("Local"),
         affinity: affinity(service),
@@ -288,6 +289,15 @@ fn addresses(service: &Service) -> Vec<IpAddr> {
         .flatten()
         .filter_map(|one| one.ip.as_ref());
     addresses.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+/// Where each node tells how many of its endpoints are there.
+fn health_port(service: &Service) -> Option<u16> {
+    let spec = service.spec.as_ref()?;
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.external_traffic_policy.as_deref() == Some("Local");
+    let number = spec.health_check_node_port.filter(|_| is_balanced)?;
+    u16::try_from(number).ok().filter(|number| *number > 0)
 }
 
 /// Who may come there; what cannot be read lets nobody in.

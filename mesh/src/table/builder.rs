@@ -19,8 +19,8 @@ use weft_gateway::{NamespacedName, Served, ServiceRoutes};
 
 use super::exposure::Behind;
 use super::{
-    BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, PodRange, Port, Service, ServiceIndex,
-    ServiceLabels, ServiceSpec, Table, Way, ranges::PodRanges,
+    BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, PodRange, Port, Ready, Service,
+    ServiceIndex, ServiceLabels, ServiceSpec, Table, Way, ranges::PodRanges,
 };
 use crate::{WorkloadInfo, front::Fronts, route::Listeners, streams::Streams, wire};
 
@@ -118,6 +118,7 @@ impl TableBuilder {
     pub fn set_service(&mut self, spec: ServiceSpec) {
         self.table.zone.set(&spec);
         let exposures = Exposure::of(&spec);
+        let ready = Ready::of(&spec, &self.node);
         let known = self.table.service_index(&spec.namespace, &spec.name);
         let before = known.map(|index| Arc::clone(&self.table.services[index.0]));
         let labels = match &before {
@@ -180,6 +181,7 @@ impl TableBuilder {
                 affinity: spec.affinity,
                 local: spec.external_local,
                 local_inside: spec.internal_local,
+                ready,
                 source_ranges: spec.source_ranges,
             }),
             routes,

@@ -29,6 +29,8 @@ pub struct ServiceSpec {
     pub source_ranges: Vec<IpNet>,
     /// Who comes from outside to a node is served by that node's endpoints alone (`externalTrafficPolicy: Local`).
     pub external_local: bool,
+    /// Where each node tells how many of its endpoints are there (`healthCheckNodePort`).
+    pub health_port: Option<u16>,
     /// Workloads that call it by its name or address are served by their own node's endpoints alone (`internalTrafficPolicy: Local`).
     pub internal_local: bool,
     /// How long a client that is known by its address stays with its endpoint (`sessionAffinity: ClientIP`).
