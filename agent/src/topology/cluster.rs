@@ -106,6 +106,11 @@ impl Change {
         self.services.is_empty() && self.routes.is_none() && !self.nodes_changed
     }
 
+    /// Whether other pods are whose than before.
+    pub(super) fn has_ranges(&self) -> bool {
+        self.ranges.is_some()
+    }
+
     /// The addresses that calls out of the cluster do not lead to, if they are others than before.
     pub(super) fn take_own(&mut self) -> Option<OwnAddresses> {
         self.own.take()
