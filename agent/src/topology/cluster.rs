@@ -128,6 +128,7 @@ impl Change {
                 Some(Parts { service, slices }) => {
                     let mut spec = service_spec(name, &service, &slices, &self.nodes);
                     spec.preferred = self.here.preferred(&slices);
+                    spec.same_zone = self.here.same_zone(&slices);
                     builder.set_service(spec);
                 }
                 None => builder.remove_service(&name.namespace, &name.name),

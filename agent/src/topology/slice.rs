@@ -43,6 +43,7 @@ struct Pod {
     ready: bool,
     serving: bool,
     hints: Hints,
+    zone: Option<String>,
 }
 
 impl Slice {
@@ -132,6 +133,7 @@ impl Slice {
                         .map(|zone| zone.name)
                         .collect(),
                 },
+                zone: endpoint.zone.clone(),
                 name,
             });
         }
@@ -162,6 +164,13 @@ impl Slice {
     pub(super) fn hinted(&self) -> impl Iterator<Item = (IpAddr, &Hints)> {
         let ready = self.endpoints.iter().filter(|pod| pod.ready);
         ready.map(|pod| (pod.ip, &pod.hints))
+    }
+
+    /// Where its endpoints in a zone are.
+    pub(super) fn in_zone(&self, zone: &str) -> impl Iterator<Item = IpAddr> {
+        let pods = self.endpoints.iter();
+        let pods = pods.filter(move |pod| pod.zone.as_deref() == Some(zone));
+        pods.map(|pod| pod.ip)
     }
 
     /// Whether any of its pods is on the node, or may be: of some only the address is known.
@@ -262,6 +271,7 @@ pub(super) fn service_spec(
             == Some("Local"),
         affinity: affinity(service),
         preferred: BTreeSet::new(),
+        same_zone: BTreeSet::new(),
         wakes: slices.iter().any(|slice| slice.wakes),
         names: slices
             .iter()

@@ -160,6 +160,12 @@ impl TableBuilder {
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
             let is_preferred =
                 |endpoint: &&Arc<Endpoint>| spec.preferred.contains(&endpoint.address.ip());
+            let is_in_zone =
+                |endpoint: &&Arc<Endpoint>| spec.same_zone.contains(&endpoint.address.ip());
+            let mut zone: Vec<_> = all.iter().filter(is_in_zone).cloned().collect();
+            if zone.len() == all.len() {
+                zone.clear();
+            }
             ports.push(Port {
                 name: port.name,
                 protocol: port.protocol,
@@ -167,6 +173,7 @@ impl TableBuilder {
                 speaks_h2: port.speaks_h2,
                 near: all.iter().filter(is_near).cloned().collect(),
                 preferred: all.iter().filter(is_preferred).cloned().collect(),
+                zone,
                 all,
                 outside,
             });

@@ -37,6 +37,8 @@ pub struct ServiceSpec {
     pub affinity: Option<Duration>,
     /// Where the endpoints are that this node's callers prefer, if they do (`trafficDistribution`).
     pub preferred: BTreeSet<IpAddr>,
+    /// Where the endpoints are that are in this node's zone.
+    pub same_zone: BTreeSet<IpAddr>,
     /// Where it has no endpoint, a call has one made: it is held meanwhile (`hold.rs`).
     pub wakes: bool,
     /// What its slices say for names.
