@@ -18,6 +18,7 @@
 
 mod datagrams;
 mod raw;
+mod requests;
 
 use std::{
     net::SocketAddr,
@@ -27,7 +28,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, uri::Scheme};
 use http_body::Body as _;
 use smallvec::smallvec;
 use weft_call::{Failure, FailureKind};
@@ -56,6 +57,7 @@ use crate::{
 pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
 pub(crate) use raw::Client;
 pub use raw::Raw;
+use requests::OpenedTo;
 
 /// A call that is under way.
 pub(crate) type Calling = weft_call::Calling<Body>;
@@ -137,7 +139,7 @@ impl Outbound {
         let table = inner.table.load_full();
         let context = take_context(&mut request);
         let way = ingress::from_workload(&mut request)
-            .and_then(|default_port| self.resolve(&table, request.uri(), default_port))
+            .and_then(|default_port| self.target(&table, &request, default_port))
             .and_then(|target| self.route(&table, target, &mut request));
         let way = match way {
             Err(failure) if self.may_leave(&failure, request.uri()) => {
@@ -258,6 +260,22 @@ impl Outbound {
             }
             _ => false,
         }
+    }
+
+    /// Whom a request is for: whom it names, or whom the stream was opened to that it came on.
+    fn target<'t>(
+        &self,
+        table: &'t Table,
+        request: &Request<Body>,
+        default_port: u16,
+    ) -> Result<Target<'t>, Failure> {
+        let Some(OpenedTo(to)) = request.extensions().get() else {
+            return self.resolve(table, request.uri(), default_port);
+        };
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(to.to_string());
+        let uri = uri.path_and_query("/").build();
+        let uri = uri.map_err(|_| failure::bad_request("its host is not valid"))?;
+        self.resolve(table, &uri, to.port())
     }
 
     fn resolve<'t>(

@@ -246,6 +246,7 @@ pub(super) fn service_spec(
             port: number,
             speaks_h2: weft_gateway::Protocol::named(port.app_protocol.as_deref())
                 == weft_gateway::Protocol::H2c,
+            speaks_http: weft_gateway::Protocol::is_http(port.app_protocol.as_deref()),
             node_port: port
                 .node_port
                 .and_then(|port| u16::try_from(port).ok())

@@ -171,6 +171,7 @@ impl TableBuilder {
                 protocol: port.protocol,
                 number: port.port,
                 speaks_h2: port.speaks_h2,
+                speaks_http: port.speaks_http,
                 near: all.iter().filter(is_near).cloned().collect(),
                 preferred: all.iter().filter(is_preferred).cloned().collect(),
                 zone,

@@ -109,6 +109,7 @@ pub(crate) struct Port {
     pub(super) protocol: Protocol,
     pub(super) number: u16,
     pub(super) speaks_h2: bool,
+    pub(super) speaks_http: bool,
     /// Endpoints of this node.
     pub(super) near: Vec<Arc<Endpoint>>,
     /// Those that its Service wants callers of this node to go to; none where it is the same to it.
@@ -192,6 +193,11 @@ impl Port {
         self.speaks_h2
     }
 
+    /// Whether its Service says that HTTP is spoken there.
+    pub(crate) fn speaks_http(&self) -> bool {
+        self.speaks_http
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -218,6 +224,7 @@ impl Port {
             protocol: self.protocol,
             number: self.number,
             speaks_h2: self.speaks_h2,
+            speaks_http: self.speaks_http,
             near: self.near.iter().map(&renewed).collect(),
             preferred: self.preferred.iter().map(&renewed).collect(),
             zone: self.zone.iter().map(&renewed).collect(),
@@ -232,7 +239,7 @@ impl Port {
         };
         (&self.name, self.protocol, self.number, self.outside)
             == (&other.name, other.protocol, other.number, other.outside)
-            && self.speaks_h2 == other.speaks_h2
+            && (self.speaks_h2, self.speaks_http) == (other.speaks_h2, other.speaks_http)
             && same(&self.near, &other.near)
             && same(&self.preferred, &other.preferred)
             && same(&self.zone, &other.zone)

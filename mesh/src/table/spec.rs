@@ -99,6 +99,8 @@ pub struct ServicePortSpec {
     pub port: u16,
     /// HTTP/2 is spoken there, without an upgrade, and nothing else.
     pub speaks_h2: bool,
+    /// Its Service says that HTTP is spoken there, in whichever version.
+    pub speaks_http: bool,
     /// Where each node serves it, too.
     pub node_port: Option<u16>,
     pub endpoints: Vec<EndpointSpec>,

@@ -1,5 +1,5 @@
-//! What replaces the way straight to a Service's endpoints where no request is led: routes of streams and datagrams bound to it, and policies by
-//! which its callers stay on their node. And what nodes tell who balances before them.
+//! What replaces the way straight to a Service's endpoints for those who call it by sockets: routes of streams and datagrams bound to it, those of
+//! requests where HTTP is spoken, and policies by which its callers stay on their node. And what nodes tell who balances before them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,8 +11,8 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use weft_gateway::{
-    Backend, BackendTarget, NamespacedName, PortStreams, Served, ServiceRoutes, ServiceStreams,
-    StreamProtocol, StreamRoute,
+    AttachedRoute, Backend, BackendTarget, Match, NamespacedName, PathMatch, PortStreams, Rule,
+    Served, ServiceRoutes, ServiceStreams, StreamProtocol, StreamRoute,
 };
 use weft_mesh::{
     Body, CallerInfo, EndpointSpec, FailureKind, LocalWorkload, Outbound, Protocol, Raw,
@@ -270,6 +270,92 @@ async fn callers_stay_on_their_node_where_the_service_says_so() {
         by_a_stream(&outbound, "any:80").await.as_deref(),
         Ok("voting by a stream")
     );
+}
+
+/// What is said on a stream of this workload's to `to`, for these bytes.
+async fn spoken(outbound: &Outbound, to: SocketAddr, said: &str) -> String {
+    let (mut here, there) = tokio::io::duplex(4096);
+    let outbound = outbound.clone();
+    let serving = tokio::spawn(async move { outbound.serve_requests(to, there).await });
+    let speaking = async {
+        let said = said.replace('\n', "\r\n");
+        here.write_all(said.as_bytes()).await.expect("room");
+        here.shutdown().await.expect("it ends");
+        let mut heard = String::new();
+        here.read_to_string(&mut heard).await.expect("an end");
+        heard
+    };
+    let heard = tokio::time::timeout(DEADLINE, speaking).await;
+    serving.await.expect("no panic");
+    heard.expect("in time")
+}
+
+#[tokio::test]
+async fn requests_on_a_workload_s_stream_meet_the_routes_of_its_service() {
+    let world = attached();
+    let to_service = |name: &str| {
+        vec![Backend::new(BackendTarget::Service {
+            namespace: "vote".to_owned(),
+            name: name.to_owned(),
+            port: 80,
+        })]
+    };
+    let rule = |path: &str, name: &str| {
+        Arc::new(Rule {
+            route: "vote/route".to_owned(),
+            matches: vec![Match {
+                path: PathMatch::Exact(path.to_owned()),
+                ..Match::default()
+            }],
+            backends: to_service(name),
+            ..Rule::default()
+        })
+    };
+    let route = AttachedRoute {
+        route: "vote/route".to_owned(),
+        rules: [rule("/one", "one"), rule("/two", "two")].into(),
+        ..AttachedRoute::default()
+    };
+    let routes = ServiceRoutes {
+        producer: vec![route],
+        ..ServiceRoutes::default()
+    };
+    let served = Served {
+        services: [(NamespacedName::new("vote", "front"), routes)].into(),
+        ..Served::default()
+    };
+    let mut front = both("front", 1, vec![endpoint("front", 1, "a", world.b_address)]);
+    front.ports[0].speaks_http = true;
+    let one = both("one", 2, vec![endpoint("one", 2, "a", world.b_address)]);
+    let mut two = both("two", 3, vec![endpoint("voting", 3, "b", world.b_address)]);
+    two.ports[0].speaks_http = true;
+    let builder = Table::builder("a", 1).services([front, one, two]);
+    world.a.publish(builder.routes(&served).build());
+    let outbound = world.outbound();
+    let at = |last: u8| SocketAddr::from(([10, 43, 0, last], 80));
+    // Where nothing is led, or nobody says what is spoken, bytes are bytes.
+    let read = [at(1), at(2), at(3), ([10, 42, 0, 1], 8080).into()];
+    let read = read.map(|to| outbound.reads_requests(to));
+    assert_eq!(read, [true, false, false, false]);
+    // Whichever host is named: the stream is to the Service.
+    let said = "GET /one HTTP/1.1\nHost: two\n\nGET /two HTTP/1.1\nHost: nobody.test\n\nGET /three HTTP/1.1\nHost: one\nConnection: close\n\n";
+    let heard = spoken(&outbound, at(1), said).await;
+    let bodies: Vec<&str> = heard
+        .split("\r\n\r\n")
+        .skip(1)
+        .map(|text| text.split("HTTP/1.1").next().unwrap_or_default().trim_end())
+        .collect();
+    assert_eq!(
+        bodies,
+        [
+            "one by a call",
+            "voting by a call",
+            "no route matches GET /three"
+        ],
+        "{heard}"
+    );
+    let heard = spoken(&outbound, at(1), "\u{16}\u{3}\u{1}\n\n").await;
+    assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 400 "), "{heard}");
 }
 
 /// A request by hand: its status, what weight it is told, and what else.
