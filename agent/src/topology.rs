@@ -282,7 +282,7 @@ impl Topology {
         if let Some(keeper) = keeper {
             keeper.run().await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn publish(&self, mesh: &Mesh) {

@@ -26,9 +26,7 @@ use weft_api::identity::SpiffeId;
 use weft_api::view::ObjectMeta;
 use weft_call::{CallContext, Failure};
 use weft_gateway::{NamespacedName, Object, api, compile};
-use weft_mesh::{
-    Body, LocalWorkload, Mesh, PodAddress, Raw, Table, WorkloadService, server_name,
-};
+use weft_mesh::{Body, LocalWorkload, Mesh, PodAddress, Raw, Table, WorkloadService, server_name};
 
 use crate::traffic::{DOMAIN, named, request, service, with_routes, wrong};
 
@@ -369,10 +367,7 @@ impl Authority {
         }
     }
 
-    fn issue(
-        &self,
-        identity: &SpiffeId,
-    ) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    fn issue(&self, identity: &SpiffeId) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         let uri = identity.to_string().try_into().expect("ASCII");
@@ -437,6 +432,8 @@ impl ServerCertVerifier for Credulous {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         let provider = aws_lc_rs::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

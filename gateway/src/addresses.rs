@@ -101,7 +101,9 @@ fn named(gateway: &Gateway) -> impl Iterator<Item = IpAddr> {
 
 /// An address as it is compared: `::ffff:192.0.2.1` is `192.0.2.1`.
 pub(crate) fn parsed(text: &str) -> Option<IpAddr> {
-    text.parse().ok().map(|address: IpAddr| address.to_canonical())
+    text.parse()
+        .ok()
+        .map(|address: IpAddr| address.to_canonical())
 }
 
 fn free(range: IpNet, name: &NamespacedName, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {

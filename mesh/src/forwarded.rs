@@ -44,7 +44,9 @@ pub(crate) fn tell(lines: &mut HeaderMap, trusted_hops: u8, seen: Seen<'_>) {
         };
         proto = headers::only(lines, &headers::FORWARDED_PROTO).filter(is_proto);
         host = headers::only(lines, &headers::FORWARDED_HOST).filter(is_host);
-        way = seen.peer.and_then(|peer| believed(lines, trusted_hops, peer));
+        way = seen
+            .peer
+            .and_then(|peer| believed(lines, trusted_hops, peer));
     }
     let proto = proto.cloned().unwrap_or(own_proto);
     let host = host.cloned().unwrap_or(seen.host);
@@ -75,7 +77,9 @@ fn believed(lines: &HeaderMap, trusted_hops: u8, peer: &HeaderValue) -> Option<H
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
 fn address(word: &[u8]) -> Option<IpAddr> {
     let word = std::str::from_utf8(word).ok()?;
-    let bare = word.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bare = word
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     let plain = bare.unwrap_or(word).parse().ok();
     plain.or_else(|| word.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }

@@ -47,7 +47,7 @@ use crate::{
     call::{called_by, earlier},
     dial::dial,
     failure::{self, sentence},
-    forwarded::{self, Seen, TRUSTED_HOPS_MAX},
+    forwarded::{self, Seen},
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
     hello::{self, name_of},
     in_turn::in_turn,
@@ -106,8 +106,8 @@ pub struct GatewayConfig {
     /// Longest time to a response where no route says so. None: what the workload allows, 30 s by default.
     pub request_timeout: Option<Duration>,
     pub open_services: OpenServices,
-    /// Proxies in front of the gateway whose word counts for where a request came from, at most [`TRUSTED_HOPS_MAX`]. Whoever reaches the
-    /// gateway past them is believed, too.
+    /// Proxies in front of the gateway whose word counts for where a request came from, at most [`crate::TRUSTED_HOPS_MAX`]. Whoever reaches
+    /// the gateway past them is believed, too.
     pub trusted_hops: u8,
 }
 

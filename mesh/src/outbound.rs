@@ -272,7 +272,9 @@ impl Outbound {
         let Some(OpenedTo(to)) = request.extensions().get() else {
             return self.resolve(table, request.uri(), default_port);
         };
-        let uri = Uri::builder().scheme(Scheme::HTTP).authority(to.to_string());
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(to.to_string());
         let uri = uri.path_and_query("/").build();
         let uri = uri.map_err(|_| failure::bad_request("its host is not valid"))?;
         self.resolve(table, &uri, to.port())
@@ -311,12 +313,12 @@ impl Outbound {
         };
         let namespace = &self.caller.workload.namespace;
         match service.bound(namespace, StreamProtocol::Tcp, port) {
-            Some(Bound::Requests(routes)) => routed(routes.select(View::new(request, port)), || {
-                format!("{} {}", request.method(), request.uri().path())
-            }),
-            Some(Bound::Stream(route)) => {
-                table.led(route, rand::random()).map(CallWay::Direct)
+            Some(Bound::Requests(routes)) => {
+                routed(routes.select(View::new(request, port)), || {
+                    format!("{} {}", request.method(), request.uri().path())
+                })
             }
+            Some(Bound::Stream(route)) => table.led(route, rand::random()).map(CallWay::Direct),
             None => {
                 if service.outside().local_inside {
                     request.extensions_mut().insert(OnlyHere);

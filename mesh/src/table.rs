@@ -29,10 +29,10 @@ use weft_call::{Failure, FailureKind, counted::ServiceCalls};
 use weft_gateway::{StreamProtocol, StreamRoute};
 use weft_turns::Tenant;
 
+pub(crate) use bound::Bound;
 use bound::BoundRoutes;
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
-pub(crate) use bound::Bound;
 pub(crate) use endpoint::{Port, Way};
 pub(crate) use exposure::{Exposure, Outside, Ready};
 pub use ranges::PodRange;

@@ -275,7 +275,9 @@ async fn opens(address: &str, connections: usize) -> Result<Value> {
         ensure!(&word == b"done\n", "a connection was answered {word:?}");
     }
     let seconds = begun.elapsed().as_secs_f64();
-    Ok(json!({"connections": connections, "seconds": seconds, "per_second": connections as f64 / seconds}))
+    Ok(
+        json!({"connections": connections, "seconds": seconds, "per_second": connections as f64 / seconds}),
+    )
 }
 
 async fn serves() -> Result<Value> {

@@ -115,7 +115,10 @@ mod tests {
             assert_eq!(found, expected.collect(), "{endpoints:?}");
         }
         let slices = [Arc::new(Slice::read(&zoned(), "cluster.local"))];
-        assert_eq!(here.same_zone(&slices), [IpAddr::from([10, 42, 0, 1])].into());
+        assert_eq!(
+            here.same_zone(&slices),
+            [IpAddr::from([10, 42, 0, 1])].into()
+        );
         let nowhere = Here {
             node: "a".to_owned(),
             zone: None,

@@ -410,8 +410,7 @@ async fn what_was_known_is_the_table_that_is_begun_with() {
 #[test]
 fn policies_of_a_service_are_told_to_the_mesh() {
     let told = |spec: Value| {
-        let service: Service =
-            serde_json::from_value(json!({"spec": spec})).expect("a service");
+        let service: Service = serde_json::from_value(json!({"spec": spec})).expect("a service");
         let name = NamespacedName::new("vote", "web");
         let spec = service_spec(name, &service, &[], &BTreeMap::new());
         (spec.external_local, spec.internal_local, spec.health_port)

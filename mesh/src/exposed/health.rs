@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use hyper::{server::conn::http1, service::service_fn};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,12 +40,14 @@ pub(super) async fn serve(
         move |stream, client, stop| {
             let outbound = outbound.clone();
             async move {
-                let answering = service_fn(move |_| {
+                let answering = service_fn(move |_: Request<Incoming>| {
                     let told = told(&outbound.table(), at);
                     std::future::ready(Ok::<_, std::convert::Infallible>(told))
                 });
                 let mut builder = http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+                builder
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_MAX);
                 let connection = builder.serve_connection(TokioIo::new(stream), answering);
                 let mut connection = std::pin::pin!(connection);
                 let ended = tokio::select! {

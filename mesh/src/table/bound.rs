@@ -92,7 +92,10 @@ mod tests {
         };
         let requests = |namespace: &str| {
             let name = format!("{namespace}/requests");
-            (namespace.to_owned(), vec![attached(&name, vec![prefix("/")])])
+            (
+                namespace.to_owned(),
+                vec![attached(&name, vec![prefix("/")])],
+            )
         };
         let routes = ServiceRoutes {
             producer: Vec::new(),

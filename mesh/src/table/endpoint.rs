@@ -326,7 +326,11 @@ mod tests {
             let found = (0..50).filter_map(|_| port.pick(&tried, 0, &mut rng));
             found.map(|one| one.pod.clone()).collect::<BTreeSet<_>>()
         };
-        let told = |ips: &[&str]| ips.iter().map(|ip| (*ip).to_owned()).collect::<BTreeSet<_>>();
+        let told = |ips: &[&str]| {
+            ips.iter()
+                .map(|ip| (*ip).to_owned())
+                .collect::<BTreeSet<_>>()
+        };
         assert_eq!(picked(&[]), told(&near));
         assert_eq!(picked(&near), told(&["10.42.3.1"]));
         for ip in near {
@@ -338,6 +342,11 @@ mod tests {
         // Connections go everywhere, as with kube-proxy.
         let mut rng = SmallRng::seed_from_u64(1);
         let anywhere = (0..50).filter_map(|_| port.pick_anywhere(&[], 0, &mut rng));
-        assert!(anywhere.map(|one| one.pod.clone()).collect::<BTreeSet<_>>().contains("10.42.3.1"));
+        assert!(
+            anywhere
+                .map(|one| one.pod.clone())
+                .collect::<BTreeSet<_>>()
+                .contains("10.42.3.1")
+        );
     }
 }

@@ -41,23 +41,75 @@ async fn a_call_is_one_message_of_http_whatever_is_written_into_it() {
         (
             "trailers of nodes",
             fine(),
-            call(NONE, &[], &[("x-weft-source", "admin"), ("x-weft-worked-ns", "1")]),
+            call(
+                NONE,
+                &[],
+                &[("x-weft-source", "admin"), ("x-weft-worked-ns", "1")],
+            ),
         ),
-        ("a status of its own", fine(), call(NONE, &[("grpc-status", "0")], &[])),
-        ("another coding", fine(), call(("te", "gzip, trailers"), &[], &[])),
-        ("a deadline that is none", fine(), call(NONE, &[("grpc-timeout", "99999999999S")], &[])),
-        ("a name in trailers", Want::Refused, call(NONE, &[], &[(":path", "/smuggled")])),
-        ("a status in trailers", Want::Refused, call(NONE, &[], &[(":status", "200")])),
-        ("chunks in trailers", Want::Refused, call(NONE, &[], &[("transfer-encoding", "chunked")])),
-        ("chunks", Want::Refused, call(NONE, &[("transfer-encoding", "chunked")], &[])),
-        ("a connection's line", Want::Refused, call(NONE, &[("connection", "te")], &[])),
-        ("an upgrade", Want::Refused, call(NONE, &[("upgrade", "websocket")], &[])),
-        ("more than it says", Want::Refused, call(NONE, &[("content-length", "5")], &[])),
-        ("less than it says", Want::Refused, call(NONE, &[("content-length", "50")], &[])),
+        (
+            "a status of its own",
+            fine(),
+            call(NONE, &[("grpc-status", "0")], &[]),
+        ),
+        (
+            "another coding",
+            fine(),
+            call(("te", "gzip, trailers"), &[], &[]),
+        ),
+        (
+            "a deadline that is none",
+            fine(),
+            call(NONE, &[("grpc-timeout", "99999999999S")], &[]),
+        ),
+        (
+            "a name in trailers",
+            Want::Refused,
+            call(NONE, &[], &[(":path", "/smuggled")]),
+        ),
+        (
+            "a status in trailers",
+            Want::Refused,
+            call(NONE, &[], &[(":status", "200")]),
+        ),
+        (
+            "chunks in trailers",
+            Want::Refused,
+            call(NONE, &[], &[("transfer-encoding", "chunked")]),
+        ),
+        (
+            "chunks",
+            Want::Refused,
+            call(NONE, &[("transfer-encoding", "chunked")], &[]),
+        ),
+        (
+            "a connection's line",
+            Want::Refused,
+            call(NONE, &[("connection", "te")], &[]),
+        ),
+        (
+            "an upgrade",
+            Want::Refused,
+            call(NONE, &[("upgrade", "websocket")], &[]),
+        ),
+        (
+            "more than it says",
+            Want::Refused,
+            call(NONE, &[("content-length", "5")], &[]),
+        ),
+        (
+            "less than it says",
+            Want::Refused,
+            call(NONE, &[("content-length", "50")], &[]),
+        ),
         (
             "a request in the path",
             Want::Refused,
-            call((":path", "/ HTTP/1.1\r\nHost: a.test\r\n\r\nGET /smuggled"), &[], &[]),
+            call(
+                (":path", "/ HTTP/1.1\r\nHost: a.test\r\n\r\nGET /smuggled"),
+                &[],
+                &[],
+            ),
         ),
         (
             "a line in the method",
@@ -67,17 +119,40 @@ async fn a_call_is_one_message_of_http_whatever_is_written_into_it() {
         (
             "a line in the host",
             Want::Refused,
-            call((":authority", "mirror.vote.localhost\r\nx-weft-source: admin"), &[], &[]),
+            call(
+                (
+                    ":authority",
+                    "mirror.vote.localhost\r\nx-weft-source: admin",
+                ),
+                &[],
+                &[],
+            ),
         ),
         (
             "a line in a value",
             Want::Refused,
             call(NONE, &[("x", "1\r\nx-weft-source: admin")], &[]),
         ),
-        ("a zero in a value", Want::Refused, call(NONE, &[("x", "1\0")], &[])),
-        ("a colon in a name", Want::Refused, call(NONE, &[("x:y", "1")], &[])),
-        ("a space in a name", Want::Refused, call(NONE, &[("content-length ", "10")], &[])),
-        ("capitals in a name", Want::Refused, call(NONE, &[("Content-Length", "10")], &[])),
+        (
+            "a zero in a value",
+            Want::Refused,
+            call(NONE, &[("x", "1\0")], &[]),
+        ),
+        (
+            "a colon in a name",
+            Want::Refused,
+            call(NONE, &[("x:y", "1")], &[]),
+        ),
+        (
+            "a space in a name",
+            Want::Refused,
+            call(NONE, &[("content-length ", "10")], &[]),
+        ),
+        (
+            "capitals in a name",
+            Want::Refused,
+            call(NONE, &[("Content-Length", "10")], &[]),
+        ),
     ])
     .await;
     assert_eq!(wrong, Vec::<String>::new());

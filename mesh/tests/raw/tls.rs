@@ -138,9 +138,18 @@ async fn nothing_is_served_beside_tls() {
     for (what, bytes) in [
         ("a request in the clear", REQUEST.to_vec()),
         ("a record without keys", record.clone()),
-        ("a greeting, then a request", [&greeting[..], REQUEST].concat()),
-        ("a greeting, then such a record", [&greeting[..], &record].concat()),
-        ("a request, then a greeting", [REQUEST, &greeting[..]].concat()),
+        (
+            "a greeting, then a request",
+            [&greeting[..], REQUEST].concat(),
+        ),
+        (
+            "a greeting, then such a record",
+            [&greeting[..], &record].concat(),
+        ),
+        (
+            "a request, then a greeting",
+            [REQUEST, &greeting[..]].concat(),
+        ),
     ] {
         let heard = heard(gateway.tls, &bytes).await;
         let heard = String::from_utf8_lossy(&heard);
@@ -149,7 +158,10 @@ async fn nothing_is_served_beside_tls() {
     // And TLS is nothing that is spoken where no listener says so.
     let said = heard(gateway.plain, &greeting).await;
     let said = String::from_utf8_lossy(&said);
-    assert!(said.is_empty() || said.starts_with("HTTP/1.1 400 "), "{said}");
+    assert!(
+        said.is_empty() || said.starts_with("HTTP/1.1 400 "),
+        "{said}"
+    );
     gateway.serves().await;
 }
 
@@ -195,7 +207,10 @@ async fn another_protocol_than_was_agreed_on_smuggles_nothing() {
     // Requests of HTTP/1.1 where HTTP/2 was agreed on.
     let two = [&REQUEST[..], b"GET /smuggled HTTP/1.1\r\n\r\n"].concat();
     let said = h1::spoken(agreed(&gateway, b"h2").await, &two).await;
-    assert!(!said.contains("smuggled") && !said.contains(" + "), "{said}");
+    assert!(
+        !said.contains("smuggled") && !said.contains(" + "),
+        "{said}"
+    );
     // A protocol that the listener does not speak.
     let config = gateway.certificate.client(&[b"spdy/3"]);
     assert!(connect(&gateway, config).await.is_err());

@@ -12,7 +12,10 @@ async fn connect_is_refused_and_nothing_after_it_is_a_request() {
         ("another host", "CONNECT 127.0.0.1:22 HTTP/1.1"),
         ("an address of IPv6", "CONNECT [::1]:22 HTTP/1.1"),
         ("no port", "CONNECT mirror.vote.localhost HTTP/1.1"),
-        ("before there was any", "CONNECT mirror.vote.localhost:80 HTTP/1.0"),
+        (
+            "before there was any",
+            "CONNECT mirror.vote.localhost:80 HTTP/1.0",
+        ),
     ] {
         for lines in ["", "Content-Length: 4\r\n", "Connection: keep-alive\r\n"] {
             let raw = format!(
@@ -23,7 +26,11 @@ async fn connect_is_refused_and_nothing_after_it_is_a_request() {
         }
     }
     // What is no host at all is no request.
-    for first in ["CONNECT / HTTP/1.1", "CONNECT * HTTP/1.1", "CONNECT  HTTP/1.1"] {
+    for first in [
+        "CONNECT / HTTP/1.1",
+        "CONNECT * HTTP/1.1",
+        "CONNECT  HTTP/1.1",
+    ] {
         let raw = format!(
             "{first}\r\nHost: {HOST}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
         );

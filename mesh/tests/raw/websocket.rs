@@ -61,9 +61,8 @@ fn backend(
             let rest = head.split_off(end);
             let answer = answer_to(&String::from_utf8_lossy(&head));
             heard.lock().extend_from_slice(&rest);
-            let first = futures::stream::iter([Ok::<_, BoxError>(Bytes::from_static(
-                answer.as_bytes(),
-            ))]);
+            let first =
+                futures::stream::iter([Ok::<_, BoxError>(Bytes::from_static(answer.as_bytes()))]);
             let begun = futures::stream::iter([Ok(Bytes::from(rest))]);
             let echoed = said.map(move |bytes| {
                 if let Ok(bytes) = &bytes {
@@ -242,7 +241,8 @@ async fn what_is_no_request_for_it_is_a_request_like_any_other() {
         ),
         (
             "another method",
-            asking("/agree", &format!("{USUAL}Content-Length: 0\n"), NEXT).replacen("GET", "POST", 1),
+            asking("/agree", &format!("{USUAL}Content-Length: 0\n"), NEXT)
+                .replacen("GET", "POST", 1),
             request(0),
         ),
     ] {

@@ -547,10 +547,7 @@ async fn a_gateway_is_at_addresses_of_ipv6_too() {
             "[2001:db8::9]:80",
             "200 ::1; http; [2001:db8::9]:80 for [2001:db8::9]:80",
         ),
-        (
-            "shop.test",
-            "200 ::1; http; shop.test for shop.test",
-        ),
+        ("shop.test", "200 ::1; http; shop.test for shop.test"),
         // A zone is one machine's, and half of an address is none.
         (
             "[fe80::1%25eth0]",

@@ -259,9 +259,9 @@ async fn callers_stay_on_their_node_where_the_service_says_so() {
     }
     let from = SocketAddr::from(([10, 42, 0, 9], 4000));
     let ways = |last: u8| outbound.endpoints(from, ([10, 43, 0, last], 80).into());
-    assert_eq!(ways(1), ["10.42.0.2:8080".parse().expect("an address")]);
+    assert_eq!(ways(1), [SocketAddr::from(([10, 42, 0, 2], 8080))]);
     // Where nobody is here, nobody answers, though others are there.
-    assert_eq!(ways(2), []);
+    assert!(ways(2).is_empty());
     let refused = by_a_stream(&outbound, "far:80").await;
     assert_eq!(refused, Err(FailureKind::NoEndpoints));
     let failure = world.get("http://far/").await.expect_err("nobody is here");
@@ -355,7 +355,10 @@ async fn requests_on_a_workload_s_stream_meet_the_routes_of_its_service() {
         "{heard}"
     );
     let heard = spoken(&outbound, at(1), "\u{16}\u{3}\u{1}\n\n").await;
-    assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 400 "), "{heard}");
+    assert!(
+        heard.is_empty() || heard.starts_with("HTTP/1.1 400 "),
+        "{heard}"
+    );
 }
 
 /// A request by hand: its status, what weight it is told, and what else.

@@ -51,7 +51,11 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     let connections = connections.to_string();
     let mut told = Map::new();
     for (what, words, rate) in [
-        ("to the component", ["straight", "up", &mib], "mb_per_second"),
+        (
+            "to the component",
+            ["straight", "up", &mib],
+            "mb_per_second",
+        ),
         (
             "from the component",
             ["straight", "down", &mib],
@@ -74,9 +78,8 @@ pub fn measure(effort: &Effort) -> Result<Value> {
                 rounds.push(rates);
             }
         }
-        let of = |pick: &dyn Fn(&[f64]) -> f64| {
-            median(rounds.iter().map(|rates| pick(rates)).collect())
-        };
+        let of =
+            |pick: &dyn Fn(&[f64]) -> f64| median(rounds.iter().map(|rates| pick(rates)).collect());
         let mut result = json!({"weft": of(&|rates| rates[0])});
         if ways.len() > 1 {
             result["nginx"] = json!(of(&|rates| rates[1]));

@@ -20,9 +20,7 @@ use weft_api::status::StatusError;
 pub use addresses::{ADDRESS_MANAGED_BY, ADDRESS_MANAGER, address_claim, held_address};
 pub use allocation::ServiceRange;
 
-use allocation::{
-    allocate_address, allocate_ports, health_port, is_health_checked, port_claim,
-};
+use allocation::{allocate_address, allocate_ports, health_port, is_health_checked, port_claim};
 
 use crate::columns::{Column, Row, labels_text, or_none};
 use crate::kind::{NameRule, Selectable};
