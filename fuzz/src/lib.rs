@@ -171,7 +171,7 @@ pub const TARGETS: &[Target] = &[
         "client-bytes",
         wires::client_bytes,
         wires::client_bytes_seeds,
-        1000,
+        600,
     ),
     target(
         "node-lines",

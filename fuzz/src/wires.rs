@@ -32,6 +32,8 @@ use crate::traffic::{DOMAIN, named, request, service, with_routes, wrong};
 
 /// How long one answer may take. It is the machine that is slow before that.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Who says nothing for so long has nothing to say to what came: whoever is called answers at once.
+const QUIET: Duration = Duration::from_millis(3);
 /// Of the node, as ALPN has it.
 const PROTOCOL: &[u8] = b"weft-h2/1";
 
@@ -180,18 +182,19 @@ fn judge() {
     assert!(wrong.is_none(), "{wrong:?}");
 }
 
-/// Says bytes, and that this was all, and reads to the end.
-async fn said(gateway: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+/// Says bytes, and reads what comes until nothing more does or the gateway ends it; then says that this was all, and reads to the end.
+async fn said(gateway: SocketAddr, bytes: &[u8], quiet: Duration) -> Vec<u8> {
     let talk = async {
         let mut stream = TcpStream::connect(gateway).await.expect("a connection");
         // It may close before it has read all.
         let _ = stream.write_all(bytes).await;
-        let _ = stream.shutdown().await;
         let mut heard = Vec::new();
+        while let Ok(Ok(1..)) = tokio::time::timeout(quiet, stream.read_buf(&mut heard)).await {}
+        let _ = stream.shutdown().await;
         let _ = stream.read_to_end(&mut heard).await;
         heard
     };
-    let heard = tokio::time::timeout(PATIENCE, talk).await;
+    let heard = tokio::time::timeout(PATIENCE * 2, talk).await;
     heard.expect("an end")
 }
 
@@ -199,9 +202,9 @@ async fn said(gateway: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 pub fn client_bytes(input: &[u8]) {
     let world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
     world.runtime.block_on(async {
-        said(world.gateway, input).await;
+        said(world.gateway, input, QUIET).await;
         let next = b"GET / HTTP/1.1\r\nHost: one\r\nConnection: close\r\n\r\n";
-        let heard = said(world.gateway, next).await;
+        let heard = said(world.gateway, next, PATIENCE).await;
         let is_served = heard.starts_with(b"HTTP/1.1 200 ") && heard.ends_with(b"served");
         assert!(is_served, "{}", String::from_utf8_lossy(&heard));
     });
