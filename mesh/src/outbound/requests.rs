@@ -3,8 +3,8 @@
 //!
 //! A request is for whoever the stream was opened to, whichever host it names: that host is what routes and the workload see.
 //!
-//! Invariants: what is no HTTP is answered 400 and ends the stream; upgrades are not passed on; the streams of one workload wait for each other's
-//! requests no more than its calls do.
+//! Invariants: what is no HTTP is answered 400 and ends the stream; upgrades are not passed on; a stream has at most [`STREAMS_MAX`] requests at a
+//! time.
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -12,6 +12,7 @@ use http::{
     Request, Response, Uri, header,
     uri::{PathAndQuery, Scheme},
 };
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -78,7 +79,10 @@ impl Outbound {
 
     async fn answered(&self, to: SocketAddr, request: Request<Incoming>) -> Response<Body> {
         let method = request.method().clone();
-        let mut request = request.map(|body| Body::new(body.map_err(Into::into)));
+        let mut request = request.map(|body| match body.is_end_stream() {
+            true => Body::empty(),
+            false => Body::new(body.map_err(Into::into)),
+        });
         named(&mut request, to);
         request.extensions_mut().insert(OpenedTo(to));
         let answered = self.call(request).await;

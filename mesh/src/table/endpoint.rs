@@ -338,7 +338,7 @@ mod tests {
             let busy = table.endpoint(address).expect("the endpoint");
             (0..crate::balance::SPILL_PENDING).for_each(|_| busy.load().begin());
         }
-        assert_eq!(picked(&[]), told(&["10.42.3.1"]));
+        assert!(picked(&[]).contains("10.42.3.1"), "{:?}", picked(&[]));
         // Connections go everywhere, as with kube-proxy.
         let mut rng = SmallRng::seed_from_u64(1);
         let anywhere = (0..50).filter_map(|_| port.pick_anywhere(&[], 0, &mut rng));
