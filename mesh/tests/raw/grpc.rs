@@ -1,6 +1,8 @@
 //! Calls of gRPC as nobody's library makes them: what is in their fields and trailers reaches no workload as something else.
 
+use super::Gateway;
 use super::h2::{self, Want};
+use super::tls;
 
 const CALL: [(&str, &str); 6] = [
     (":method", "POST"),
@@ -37,7 +39,6 @@ async fn a_call_is_one_message_of_http_whatever_is_written_into_it() {
     let wrong = h2::told(&[
         ("a call", fine(), call(NONE, &[], &[])),
         ("trailers", fine(), call(NONE, &[], &[("x-checksum", "1")])),
-        // What only nodes may say is taken off, wherever it stands.
         (
             "trailers of nodes",
             fine(),
@@ -54,7 +55,7 @@ async fn a_call_is_one_message_of_http_whatever_is_written_into_it() {
         ),
         (
             "another coding",
-            fine(),
+            Want::Refused,
             call(("te", "gzip, trailers"), &[], &[]),
         ),
         (
@@ -62,14 +63,15 @@ async fn a_call_is_one_message_of_http_whatever_is_written_into_it() {
             fine(),
             call(NONE, &[("grpc-timeout", "99999999999S")], &[]),
         ),
+        // What names a request is nothing at its end, and goes.
         (
             "a name in trailers",
-            Want::Refused,
+            fine(),
             call(NONE, &[], &[(":path", "/smuggled")]),
         ),
         (
             "a status in trailers",
-            Want::Refused,
+            fine(),
             call(NONE, &[], &[(":status", "200")]),
         ),
         (
@@ -156,4 +158,26 @@ async fn a_call_is_one_message_of_http_whatever_is_written_into_it() {
     ])
     .await;
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// What only nodes may say, and what is for one hop, is taken off wherever it stands.
+#[tokio::test]
+async fn lines_at_the_end_say_no_more_than_those_at_the_beginning() {
+    let gateway = Gateway::start();
+    let trailers = [
+        ("x-weft-source", "admin"),
+        ("x-checksum", "1"),
+        ("x-forwarded-client-cert", "URI=spiffe://x"),
+        ("x-weft-error", "trap"),
+    ];
+    let sent = call(("", ""), &[], &trailers);
+    let last = h2::request(h2::LAST, &h2::GET);
+    let stream = tls::agreed(&gateway, b"h2").await;
+    let told = h2::converse(stream, &sent, h2::Then::After, &last).await;
+    assert!(
+        told.starts_with("1: 200") && told.ends_with("and serves on"),
+        "{told}"
+    );
+    let heard = gateway.heard();
+    assert!(heard[0].ends_with("10 bytes, then x-checksum"), "{heard:?}");
 }

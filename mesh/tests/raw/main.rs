@@ -30,11 +30,20 @@ use world::{DOMAIN, endpoint, listen, pod, service, workload};
 /// Longest time for an answer on a machine that is busy; whatever takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Answers with what it was shown: request line, headers in order, the length of the body. `?status=` chooses the status.
+/// Answers with what it was shown: request line, headers in order, the length of the body, lines after it. `?status=` chooses the status.
 async fn mirror(request: Request<Body>) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
     let body = match body.collect().await {
-        Ok(body) => format!("{} bytes", body.to_bytes().len()),
+        Ok(body) => {
+            let after = body.trailers().filter(|lines| !lines.is_empty());
+            let after = after.map(|lines| {
+                let names: BTreeSet<&str> = lines.keys().map(http::HeaderName::as_str).collect();
+                let names = names.into_iter().collect::<Vec<_>>().join(", ");
+                format!(", then {names}")
+            });
+            let bytes = body.to_bytes().len();
+            format!("{bytes} bytes{}", after.unwrap_or_default())
+        }
         Err(_) => "a body that broke off".to_owned(),
     };
     let names: BTreeSet<&str> = head.headers.keys().map(http::HeaderName::as_str).collect();
