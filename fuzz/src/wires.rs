@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use weft_api::identity::SpiffeId;
 use weft_api::view::ObjectMeta;
 use weft_call::{CallContext, Failure};
-use weft_gateway::{NamespacedName, Object, api, compile};
+use weft_gateway::{Object, api, compile};
 use weft_mesh::{Body, LocalWorkload, Mesh, PodAddress, Raw, Table, WorkloadService, server_name};
 
 use crate::traffic::{DOMAIN, named, request, service, with_routes, wrong};
