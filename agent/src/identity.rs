@@ -1,7 +1,8 @@
 //! Who this node and its workloads are, proven by certificates of the cluster's authority.
 //!
 //! Three kinds, all asked for with a CertificateSigningRequest, all with keys made here that never leave this process except
-//! for the node's own, which is kept in its data folder (mode 0600) so that a restart needs no token:
+//! for the node's own, which is kept in its data folder (mode 0600) so that a restart needs no token, and that of its gateway, which
+//! is kept beside it, so that one without a server to be reached passes on what comes from outside:
 //!
 //! ```text
 //! node client    CN=system:node:NAME   first with the bootstrap token, then with itself     → Link, the API client
@@ -221,7 +222,8 @@ impl NodeIdentity {
         folder: &Path,
         token: Option<&str>,
     ) -> Result<(Self, Link), IdentityError> {
-        let stored = load(folder).filter(|stored| belongs_to(&stored.chain, node));
+        let stored = load(folder, CERTIFICATE_FILE);
+        let stored = stored.filter(|stored| belongs_to(&stored.chain, node));
         let mut usable = None;
         if let Some(credential) = stored {
             let client = server.client_with(&credential)?;
@@ -245,7 +247,7 @@ impl NodeIdentity {
             }
             (None, Some(token)) => {
                 let credential = request_node(server.client_with_token(token)?, node).await?;
-                store(folder, &credential)?;
+                store(folder, CERTIFICATE_FILE, &credential)?;
                 let client = server.client_with(&credential)?;
                 (credential, client)
             }
@@ -286,7 +288,7 @@ impl NodeIdentity {
 
     async fn renew(&mut self, client: kube::Client) -> Result<(), IdentityError> {
         let credential = request_node(client, &self.node).await?;
-        store(&self.folder, &credential)?;
+        store(&self.folder, CERTIFICATE_FILE, &credential)?;
         self.client
             .send_replace(self.server.client_with(&credential)?);
         self.credential = credential;
@@ -482,10 +484,12 @@ fn belongs_to(chain: &[CertificateDer<'static>], node: &str) -> bool {
 }
 
 const CERTIFICATE_FILE: &str = "node-client.pem";
+/// Of the gateway's identity.
+const GATEWAY_FILE: &str = "gateway.pem";
 
 /// The stored certificate, if there is one that is worth trying.
-fn load(folder: &Path) -> Option<Credential> {
-    let text = std::fs::read_to_string(folder.join(CERTIFICATE_FILE)).ok()?;
+fn load(folder: &Path, file: &str) -> Option<Credential> {
+    let text = std::fs::read_to_string(folder.join(file)).ok()?;
     let at = text.find("-----BEGIN PRIVATE KEY-----")?;
     let (chain, key) = text.split_at(at);
     let credential = Credential::from_pem(chain.to_owned(), key.to_owned()).ok()?;
@@ -494,11 +498,11 @@ fn load(folder: &Path) -> Option<Credential> {
 }
 
 /// Certificate and key in one file, replaced in one step, so that they always belong together.
-fn store(folder: &Path, credential: &Credential) -> Result<(), IdentityError> {
+fn store(folder: &Path, file: &str, credential: &Credential) -> Result<(), IdentityError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let path = folder.join(CERTIFICATE_FILE);
-    let temporary = folder.join(format!("{CERTIFICATE_FILE}.new"));
+    let path = folder.join(file);
+    let temporary = folder.join(format!("{file}.new"));
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         // An old temporary file may have other permissions.
@@ -534,6 +538,8 @@ pub struct Workloads {
 struct Inner {
     link: Link,
     mesh: Mesh,
+    /// Where the gateway's certificate is kept.
+    folder: PathBuf,
     held: Mutex<HashMap<SpiffeId, Arc<Held>>>,
 }
 
@@ -574,12 +580,23 @@ impl Drop for Claim {
 }
 
 impl Workloads {
-    /// No identities yet; they go to `mesh`.
-    pub fn new(link: Link, mesh: Mesh) -> Self {
+    /// None yet but that of the gateway, if the certificate that it had when this node ran last is good yet; it is kept in `folder`. All of
+    /// them go to `mesh`.
+    pub fn new(link: Link, mesh: Mesh, folder: &Path) -> Self {
+        if let Some(credential) = load(folder, GATEWAY_FILE) {
+            let gateway = mesh.gateway_identity();
+            let set = mesh
+                .identities()
+                .set(gateway, credential.chain, credential.key);
+            if let Err(error) = set {
+                tracing::info!(%error, "the stored certificate of the gateway is not taken");
+            }
+        }
         Self {
             inner: Arc::new(Inner {
                 link,
                 mesh,
+                folder: folder.to_owned(),
                 held: Mutex::default(),
             }),
         }
@@ -613,6 +630,11 @@ impl Workloads {
     async fn fetch(&self, identity: &SpiffeId) -> Result<Timestamp, IdentityError> {
         let credential = request_workload(self.inner.link.client(), identity).await?;
         let renew_at = credential.renew_at;
+        if *identity == self.inner.mesh.gateway_identity()
+            && let Err(error) = store(&self.inner.folder, GATEWAY_FILE, &credential)
+        {
+            tracing::warn!(error = %Chain(&error), "the gateway's certificate is not kept");
+        }
         self.inner
             .mesh
             .identities()
@@ -757,13 +779,13 @@ mod tests {
     fn the_node_certificate_survives_a_restart_and_only_its_owner_reads_it() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("a folder");
-        store(folder.path(), &self_signed("node-0")).expect("stored");
+        store(folder.path(), CERTIFICATE_FILE, &self_signed("node-0")).expect("stored");
         let mode = std::fs::metadata(folder.path().join(CERTIFICATE_FILE))
             .expect("a file")
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-        let loaded = load(folder.path()).expect("loads");
+        let loaded = load(folder.path(), CERTIFICATE_FILE).expect("loads");
         assert!(belongs_to(&loaded.chain, "node-0"));
         assert!(!belongs_to(&loaded.chain, "node-1"));
         assert!(loaded.renew_at > Timestamp::now() && loaded.renew_at < loaded.expires_at);
@@ -773,6 +795,6 @@ mod tests {
     fn a_torn_certificate_file_is_no_certificate() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join(CERTIFICATE_FILE), "-----BEGIN CERT").expect("written");
-        assert!(load(folder.path()).is_none());
+        assert!(load(folder.path(), CERTIFICATE_FILE).is_none());
     }
 }

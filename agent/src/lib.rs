@@ -217,12 +217,15 @@ impl Agent {
                 identity: "the trust bundle".into(),
                 reason: error.to_string(),
             })?;
-        // A node that joined before comes this far without the server.
+        // A node that joined before comes this far without the server, and serves what it knew.
+        let identities = Workloads::new(link.clone(), mesh.clone(), &pki);
+        let known: Vec<u8> = authority.iter().flat_map(|one| one.to_vec()).collect();
+        let topology = Topology::new(&facts.name, &trust_domain);
+        let topology = topology.taken_up(&data_dir.join("known"), &known, &mesh);
         let serving = answered(shutdown, || {
             Serving::obtain(&link, &facts.name, facts.address)
         })
         .await?;
-        let identities = Workloads::new(link.clone(), mesh.clone());
         let grants = Grants::new(link.clone(), mesh.clone());
         let gateway = answered(shutdown, || identities.claim(mesh.gateway_identity())).await?;
 
@@ -245,7 +248,6 @@ impl Agent {
         let roots = Roots::open(&folder("roots")).map_err(at(&folder("roots")))?;
         let (recorder, writing) = Recorder::new(&facts.name);
         let publisher = Publisher::new();
-        let topology = Topology::new(&facts.name, &trust_domain);
 
         let (stop_pods, stop_rest) = (CancellationToken::new(), CancellationToken::new());
         // Whatever ends this function early ends what it started.

@@ -5,6 +5,7 @@
 //! mesh ──► a raw call ───────────────────────────► a connection                     (carried)
 //!      └─► an HTTP call, of a probe, a route, … ─► one on a connection of its own   (spoken)
 //! guest connects ──► the same door: what is attached here, else a Service or a pod, else the API servers; nothing else
+//!                └─► where routes of requests lead what it says: each request a call (weft_mesh)
 //! guest asks the cluster's DNS ──► the node itself
 //! guest sends a datagram ──► a pod of this node, by its address or through a Service; else a flow to another node (datagrams)
 //! port-forward ─► Sockets::connect      probe, server ─► the pod's network, from outside of it
@@ -332,6 +333,12 @@ impl Beyond for Around {
             });
         }
         let to = node.host_ports.behind(Protocol::Tcp, to).unwrap_or(to);
+        if outbound.reads_requests(to) {
+            return Box::pin(async move {
+                tasks.spawn(async move { outbound.serve_requests(to, there).await });
+                Ok(here)
+            });
+        }
         let attached = attached(&node, to);
         Box::pin(async move {
             carried::connect(&outbound, from, &to.to_string(), attached, there, &tasks).await?;
@@ -354,7 +361,7 @@ impl Beyond for Around {
             node.sockets.send(from, pod, Some(to), datagram);
             return;
         }
-        let endpoints = node.mesh.endpoints(to);
+        let endpoints = self.outbound.endpoints(from, to);
         if let Some(endpoint) = node.sockets.endpoint(from, to, &endpoints) {
             node.sockets.send(from, endpoint, Some(to), datagram);
         } else if node.sockets.is_here(to.ip()) {

@@ -4,15 +4,19 @@
 //! together, the table is changed by just that and published. Deciding what that is is pure (`cluster.rs`, [`weft_gateway`]); a
 //! table is never half filled, because nothing is published before every list that the mesh cannot do without has arrived.
 //!
+//! A node that starts begins with what it knew (`kept.rs`), until lists have arrived: whom no server answers serves that.
+//!
 //! Invariants: generations only grow; after a relist there is exactly what was listed; while the server is away the last
 //! table stays in force.
 
 mod certificates;
 mod cluster;
+mod kept;
 mod nearness;
 mod slice;
 
-use self::cluster::{Cluster, name_of};
+use self::cluster::{Change, Cluster, name_of};
+use self::kept::{Keeper, Kept};
 use crate::identity::{Chain, Link};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -24,12 +28,13 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use weft_gateway::{Kind, NamespacedName, Object, api};
-use weft_mesh::{Mesh, Table};
+use weft_mesh::{Mesh, Table, TableBuilder};
 
 /// How long changes are gathered before a table is made: a rollout touches several objects at once.
 const GATHER: Duration = Duration::from_millis(5);
@@ -112,6 +117,17 @@ pub struct Topology {
     referred: Arc<Notify>,
     known: watch::Sender<bool>,
     node: String,
+    /// Where what is listed is kept, if it is.
+    kept: Option<Kept>,
+    /// Writes there, until it is begun.
+    keeper: Arc<Mutex<Option<Keeper>>>,
+    begun: Arc<Mutex<Option<Begun>>>,
+}
+
+/// Tables that were made before lists arrived.
+struct Begun {
+    builder: TableBuilder,
+    generation: u64,
 }
 
 struct Seen {
@@ -132,7 +148,75 @@ impl Topology {
             referred: Arc::new(Notify::new()),
             known: watch::Sender::new(false),
             node: node.into(),
+            kept: None,
+            keeper: Arc::default(),
+            begun: Arc::default(),
         }
+    }
+
+    /// Has `mesh` serve what was known when this node of the cluster with this authority ran last, and keeps below `folder` what is listed
+    /// from now on. Certificates are not among it.
+    #[must_use]
+    pub fn taken_up(mut self, folder: &Path, authority: &[u8], mesh: &Mesh) -> Self {
+        let folder = kept::folder(folder, authority);
+        self.read(&folder);
+        let change = self.seen.lock().cluster.take_change();
+        if !change.is_empty() {
+            let mut builder = Table::builder(&self.node, 0);
+            self.apply(change, &mut builder, mesh);
+            mesh.publish(builder.table(1));
+            tracing::info!("serving what was known, until a server says what is so now");
+            let generation = 1;
+            *self.begun.lock() = Some(Begun {
+                builder,
+                generation,
+            });
+        }
+        let (kept, keeper) = kept::kept(folder);
+        self.kept = Some(kept);
+        *self.keeper.lock() = Some(keeper);
+        self
+    }
+
+    /// Takes in what is kept.
+    fn read(&self, folder: &Path) {
+        fn all<K: serde::de::DeserializeOwned>(seen: &mut Seen, folder: &Path, list: &List<K>) {
+            kept::each(folder, list.name, |object| {
+                (list.apply)(&mut seen.cluster, object);
+            });
+        }
+        let mut seen = self.seen.lock();
+        all(&mut seen, folder, &SERVICES);
+        all(&mut seen, folder, &SLICES);
+        all(&mut seen, folder, &NODES);
+        all(&mut seen, folder, &NAMESPACES);
+        let of_gateway_api = [
+            CLASSES,
+            GATEWAYS,
+            ROUTES,
+            GRANTS,
+            GRPC_ROUTES,
+            TLS_ROUTES,
+            TCP_ROUTES,
+            UDP_ROUTES,
+            SETS,
+            POLICIES,
+        ];
+        for list in of_gateway_api {
+            all(&mut seen, folder, &list);
+        }
+    }
+
+    /// Brings the builder's table up to date, and what of the mesh is none of it.
+    fn apply(&self, mut change: Change, builder: &mut TableBuilder, mesh: &Mesh) {
+        // Before the table: who is told that a node is there is not led to it from outside.
+        if let Some(own) = change.take_own() {
+            mesh.set_own_addresses(own);
+        }
+        if let Some(ranges) = change.take_ranges() {
+            builder.set_pod_ranges(mesh.gateway_identity(), ranges);
+        }
+        change.apply(builder);
     }
 
     /// Returns once all that a table needs has been listed and published.
@@ -182,6 +266,7 @@ impl Topology {
                 self.follow(&link, POLICIES, all_of("BackendTLSPolicy", POLICIES.name)),
                 self.certificates(&link),
                 self.publish(&mesh),
+                self.keep(),
             )
         };
         tokio::select! {
@@ -191,9 +276,21 @@ impl Topology {
         }
     }
 
+    /// Writes down what is listed, for ever.
+    async fn keep(&self) {
+        let keeper = self.keeper.lock().take();
+        if let Some(keeper) = keeper {
+            keeper.run().await;
+        }
+        std::future::pending::<()>().await;
+    }
+
     async fn publish(&self, mesh: &Mesh) {
-        let mut generation = 0;
-        let mut builder = Table::builder(&self.node, generation);
+        let begun = self.begun.lock().take();
+        let mut begun = begun.unwrap_or_else(|| Begun {
+            builder: Table::builder(&self.node, 0),
+            generation: 0,
+        });
         let mut rested = tokio::time::Instant::now();
         loop {
             self.changed.notified().await;
@@ -204,8 +301,8 @@ impl Topology {
                 GATHER
             };
             tokio::time::sleep_until(rested.max(tokio::time::Instant::now() + gather)).await;
-            let begun = tokio::time::Instant::now();
-            let mut change = {
+            let started = tokio::time::Instant::now();
+            let change = {
                 let mut seen = self.seen.lock();
                 if !NEEDED.iter().all(|list| seen.arrived.contains(list)) {
                     continue;
@@ -215,21 +312,15 @@ impl Topology {
             if change.has_routes() {
                 self.referred.notify_one();
             }
-            // Before the table: who is told that a node is there is not led to it from outside.
-            if let Some(own) = change.take_own() {
-                mesh.set_own_addresses(own);
+            let is_news = !change.is_empty() || change.has_ranges() || begun.generation == 0;
+            self.apply(change, &mut begun.builder, mesh);
+            if is_news {
+                begun.generation += 1;
+                mesh.publish(begun.builder.table(begun.generation));
+                let took = started.elapsed() * REST_SHARE;
+                rested = tokio::time::Instant::now() + took.min(REST_MAX);
             }
-            let ranges = change.take_ranges();
-            if change.is_empty() && ranges.is_none() && generation > 0 {
-                continue;
-            }
-            if let Some(ranges) = ranges {
-                builder.set_pod_ranges(mesh.gateway_identity(), ranges);
-            }
-            change.apply(&mut builder);
-            generation += 1;
-            mesh.publish(builder.table(generation));
-            rested = tokio::time::Instant::now() + (begun.elapsed() * REST_SHARE).min(REST_MAX);
+            // Also where all is as it was known before.
             self.known.send_replace(true);
         }
     }
@@ -242,7 +333,13 @@ impl Topology {
         list: List<K>,
         api: impl Fn(kube::Client, usize) -> Api<K>,
     ) where
-        K: kube::Resource + Clone + std::fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
+        K: kube::Resource
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + 'static,
     {
         let mut link = link.clone();
         let mut version = 0;
@@ -271,14 +368,23 @@ impl Topology {
                     // Only what arrived completely is worth a table.
                     Ok(Event::InitDone) => {
                         unserved = None;
+                        if let Some(kept) = &self.kept {
+                            kept.all(list.name, &relist);
+                        }
                         let mut seen = self.seen.lock();
                         list.replace(&mut seen.cluster, std::mem::take(&mut relist));
                         seen.arrived.insert(list.name);
                     }
                     Ok(Event::Apply(object)) => {
+                        if let Some(kept) = &self.kept {
+                            kept.one(list.name, &object);
+                        }
                         (list.apply)(&mut self.seen.lock().cluster, object);
                     }
                     Ok(Event::Delete(object)) => {
+                        if let Some(kept) = &self.kept {
+                            kept.gone(list.name, &name_of(&object));
+                        }
                         (list.delete)(&mut self.seen.lock().cluster, &name_of(&object));
                     }
                     Err(error) if is_unserved(&error) => {
@@ -308,7 +414,10 @@ impl Topology {
     }
 
     /// Takes it that there is nothing of a kind. Whether that is news.
-    fn forget<K: kube::Resource>(&self, list: &List<K>) -> bool {
+    fn forget<K: kube::Resource + serde::Serialize>(&self, list: &List<K>) -> bool {
+        if let Some(kept) = &self.kept {
+            kept.all::<K>(list.name, &[]);
+        }
         let mut seen = self.seen.lock();
         let had = !(list.names)(&seen.cluster).is_empty();
         list.replace(&mut seen.cluster, Vec::new());

@@ -22,6 +22,7 @@ mod seeds;
 mod server;
 mod streams;
 mod traffic;
+mod wires;
 
 /// A door that bytes come through.
 pub struct Target {
@@ -165,5 +166,23 @@ pub const TARGETS: &[Target] = &[
         traffic::gateway_objects,
         traffic::gateway_object_seeds,
         2000,
+    ),
+    target(
+        "client-bytes",
+        wires::client_bytes,
+        wires::client_bytes_seeds,
+        600,
+    ),
+    target(
+        "node-lines",
+        wires::node_lines,
+        wires::node_lines_seeds,
+        2000,
+    ),
+    target(
+        "call-lines",
+        wires::call_lines,
+        wires::call_lines_seeds,
+        20_000,
     ),
 ];

@@ -16,7 +16,7 @@ use weft_mesh::{
     PodAddress, ServicePortSpec, ServiceSpec, Table, Unframed, WorkloadInfo, WorkloadService,
 };
 
-const DOMAIN: &str = "cluster.local";
+pub(crate) const DOMAIN: &str = "cluster.local";
 
 /// The name that a greeting asks for; nothing where there is none yet. The error: it is no greeting.
 fn name_of(input: &[u8], cut: usize) -> Result<Option<String>, ()> {
@@ -140,7 +140,7 @@ pub fn datagram_seeds() -> Vec<Vec<u8>> {
     vec![b"\0\x05hello\0\0\0\x01a".to_vec(), b"\xff\xffx".to_vec()]
 }
 
-fn service(name: &str, last: u8) -> ServiceSpec {
+pub(crate) fn service(name: &str, last: u8) -> ServiceSpec {
     let endpoint = EndpointSpec {
         pod: format!("{name}-0"),
         ip: [10, 42, 0, last].into(),
@@ -166,7 +166,7 @@ fn service(name: &str, last: u8) -> ServiceSpec {
     }
 }
 
-fn named(name: &str) -> WorkloadInfo {
+pub(crate) fn named(name: &str) -> WorkloadInfo {
     WorkloadInfo {
         name: name.to_owned(),
         namespace: "vote".to_owned(),
@@ -185,7 +185,7 @@ const WRONG: &str = "wrong";
 
 /// What is wrong with a request that reached a workload: `/closed` is `closed`'s alone, `/two` is `two`'s for those who say so, paths are as
 /// rules understood them, and nothing in it says what only the mesh may say.
-fn wrong(name: &str, request: &Request<Body>) -> Option<String> {
+pub(crate) fn wrong(name: &str, request: &Request<Body>) -> Option<String> {
     let path = request.uri().path();
     let mut elements = path.split('/');
     let is_relative = elements.next() != Some("");
@@ -213,6 +213,12 @@ fn wrong(name: &str, request: &Request<Body>) -> Option<String> {
 }
 
 fn routes() -> Compiled {
+    let parent = json!({"group": "", "kind": "Service", "name": "one"});
+    compile(&with_routes(parent))
+}
+
+/// The services, and a route at `parent` to them.
+pub(crate) fn with_routes(parent: Value) -> Objects {
     let mut objects = Objects::default();
     for name in ["one", "two", "closed"] {
         let service = api::Service {
@@ -226,7 +232,7 @@ fn routes() -> Compiled {
     let below = |path: &str| json!({"type": "PathPrefix", "value": path});
     let says_two = json!([{"name": "version", "value": "two"}]);
     let route = json!({
-        "parentRefs": [{"group": "", "kind": "Service", "name": "one"}],
+        "parentRefs": [parent],
         "rules": [
             {"backendRefs": to("one")},
             {"matches": [{"path": below("/closed")}], "backendRefs": to("closed")},
@@ -240,7 +246,7 @@ fn routes() -> Compiled {
     };
     let route = api::Object::read(&metadata, &route).expect("a route");
     objects.apply(Object::HttpRoute(route));
-    compile(&objects)
+    objects
 }
 
 static ROUTED: LazyLock<Mesh> = LazyLock::new(|| {
@@ -275,7 +281,7 @@ static ROUTED: LazyLock<Mesh> = LazyLock::new(|| {
 });
 
 /// `METHOD path`, then a line of a header each, as a guest may make it.
-fn request(input: &[u8]) -> Option<Request<Body>> {
+pub(crate) fn request(input: &[u8]) -> Option<Request<Body>> {
     let mut lines = input.split(|byte| *byte == b'\n');
     let first = std::str::from_utf8(lines.next()?).ok()?;
     let (method, path) = first.split_once(' ')?;

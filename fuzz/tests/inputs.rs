@@ -115,4 +115,7 @@ targets! {
     datagrams "datagrams",
     routed "routed",
     gateway_objects "gateway-objects",
+    client_bytes "client-bytes",
+    node_lines "node-lines",
+    call_lines "call-lines",
 }

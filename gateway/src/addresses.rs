@@ -1,9 +1,10 @@
 //! Which address each Gateway has, of ranges that the nodes answer for. Pure.
 //!
 //! An address is found by the Gateway's name, so that nodes and controllers agree without having been told: it is where its name falls in
-//! the range, or the next that no older Gateway has. Who names an address of the range has that one, if it is the oldest to do so.
+//! the range, or the next that no older Gateway has. Who names an address of the range has that one, if it is the oldest to do so; who names
+//! none has one of IPv4 and one of IPv6, as far as there are ranges of both.
 //!
-//! Invariant: no two Gateways have one address; equal objects give equal addresses.
+//! Invariant: no two Gateways have one address, in whichever form it is written; equal objects give equal addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -36,7 +37,7 @@ impl Pool {
     ) -> Self {
         Self {
             ranges: ranges.map(|range| range.trunc()).collect(),
-            taken: taken.collect(),
+            taken: taken.map(|address| address.to_canonical()).collect(),
         }
     }
 
@@ -75,10 +76,17 @@ impl Pool {
                 continue;
             }
             let name = &gateway.metadata.name;
-            let mut ranges = self.ranges.iter();
-            if let Some(address) = ranges.find_map(|range| free(*range, name, &taken)) {
-                taken.insert(address);
-                given.insert(name, vec![address]);
+            let mut own = Vec::new();
+            for is_ipv6 in [false, true] {
+                let of_family = |range: &&IpNet| range.network().is_ipv6() == is_ipv6;
+                let mut ranges = self.ranges.iter().filter(of_family);
+                if let Some(address) = ranges.find_map(|range| free(*range, name, &taken)) {
+                    taken.insert(address);
+                    own.push(address);
+                }
+            }
+            if !own.is_empty() {
+                given.insert(name, own);
             }
         }
         given
@@ -88,7 +96,14 @@ impl Pool {
 /// The addresses that a Gateway asks for.
 fn named(gateway: &Gateway) -> impl Iterator<Item = IpAddr> {
     let values = gateway.spec.addresses.iter();
-    values.filter_map(|address| address.value.as_deref()?.parse().ok())
+    values.filter_map(|address| parsed(address.value.as_deref()?))
+}
+
+/// An address as it is compared: `::ffff:192.0.2.1` is `192.0.2.1`.
+pub(crate) fn parsed(text: &str) -> Option<IpAddr> {
+    text.parse()
+        .ok()
+        .map(|address: IpAddr| address.to_canonical())
 }
 
 fn free(range: IpNet, name: &NamespacedName, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
@@ -159,6 +174,29 @@ mod tests {
         for (name, addresses) in &fewer {
             assert_eq!(given.get(name), Some(addresses), "{name}");
         }
+    }
+
+    #[test]
+    fn each_has_one_of_both_families_where_there_are_ranges_of_both() {
+        let ranges = ["2001:db8:7::/112", "127.66.0.0/24", "2001:db8:8::/112"];
+        let ranges = ranges.into_iter().filter_map(|range| range.parse().ok());
+        let pool = Pool::new(ranges, std::iter::empty());
+        let all = [
+            gateway("any", 1, None),
+            gateway("named", 2, Some("2001:DB8:7:0::9")),
+            gateway("mapped", 3, Some("::ffff:127.66.0.9")),
+            // The router's of its network, as others mean it.
+            gateway("edge", 4, Some("2001:db8:7::")),
+        ];
+        let given = pool.give(all.iter());
+        let any = &given[&NamespacedName::new("shop", "any")];
+        let families: Vec<bool> = any.iter().map(IpAddr::is_ipv6).collect();
+        assert_eq!(families, [false, true]);
+        let named = |name: &str| given.get(&NamespacedName::new("shop", name)).cloned();
+        let of = |text: &str| Some(vec![text.parse().expect("an address")]);
+        assert_eq!(named("named"), of("2001:db8:7::9"));
+        assert_eq!(named("mapped"), of("127.66.0.9"));
+        assert_eq!(named("edge"), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::name::NamespacedName;
 use crate::objects::Objects;
 use crate::ours::{Gateways, OurGateway};
 use crate::policies::Policies;
+use crate::precedence::KeptPorts;
 use crate::route::{Route, RouteKind};
 use crate::rule::{BackendTarget, Rule};
 use crate::served::{AttachedRoute, HostRoutes, Served};
@@ -37,7 +38,10 @@ pub(crate) enum Place<'o> {
     },
     Service {
         service: NamespacedName,
+        /// The one that the parentRef names.
         port: Option<u16>,
+        /// All that it means.
+        ports: Vec<u16>,
     },
 }
 
@@ -90,9 +94,7 @@ pub(crate) fn attach<'o>(
                 None => return Attached::NotOurs,
             }
         }
-        // Only requests have routes to Services.
-        ("" | "core", "Service") if route.kind.stream().is_some() => return Attached::NotOurs,
-        ("" | "core", "Service") => attach_to_service(parent, name, objects),
+        ("" | "core", "Service") => attach_to_service(route.kind, parent, name, objects),
         _ => return Attached::NotOurs,
     };
     Attached::To(Box::new(Attachment {
@@ -190,41 +192,75 @@ fn attach_to_gateway<'o>(
 }
 
 fn attach_to_service<'o>(
+    kind: RouteKind,
     parent: &ParentReference,
     service: NamespacedName,
     objects: &Objects,
 ) -> (Place<'o>, Option<Refusal>) {
-    let found = objects.services.get(&service);
-    let none = |message: String| Err(Refusal::new("NoMatchingParent", message));
-    let port = match found {
-        None => none(format!("There is no Service {service}.")),
-        Some(found) if found.external_name.is_some() => none(format!(
+    let meant = meant_ports(kind, parent, &service, objects);
+    let (ports, refusal) = match meant {
+        Ok(ports) => (ports, None),
+        Err(message) => (Vec::new(), Some(Refusal::new("NoMatchingParent", message))),
+    };
+    let is_one = parent.port.is_some() || parent.section_name.is_some();
+    let port = ports.first().copied().filter(|_| is_one);
+    let place = Place::Service {
+        service,
+        port,
+        ports,
+    };
+    (place, refusal)
+}
+
+/// The ports of a Service that a parentRef of a route of this kind means: at least one.
+fn meant_ports(
+    kind: RouteKind,
+    parent: &ParentReference,
+    service: &NamespacedName,
+    objects: &Objects,
+) -> Result<Vec<u16>, String> {
+    let Some(found) = objects.services.get(service) else {
+        return Err(format!("There is no Service {service}."));
+    };
+    if found.external_name.is_some() {
+        return Err(format!(
             "Service {service} is an ExternalName: nobody is called by its name."
-        )),
-        Some(found) if found.is_headless => none(format!(
+        ));
+    }
+    if found.is_headless {
+        return Err(format!(
             "Service {service} is headless: its pods are called, and routes have no part in that."
+        ));
+    }
+    let is_meant = |(name, number): &&(Option<String>, u16)| {
+        let section = parent.section_name.as_ref();
+        section.is_none_or(|section| name.as_ref() == Some(section))
+            && parent.port.is_none_or(|port| port == *number)
+    };
+    let named: Vec<u16> = found
+        .ports
+        .iter()
+        .filter(is_meant)
+        .map(|(_, number)| *number)
+        .collect();
+    if named.is_empty() {
+        return Err(format!(
+            "Service {service} has no such port; it has {}.",
+            found.shown_ports()
+        ));
+    }
+    let spoken = kind.transport();
+    let mut ports = named;
+    ports.retain(|number| found.speaks(*number, spoken));
+    // A number may stand for TCP and for UDP.
+    ports.sort_unstable();
+    ports.dedup();
+    match ports.is_empty() {
+        true => Err(format!(
+            "Service {service} has no such port for {spoken}, which is what {kind}s lead on."
         )),
-        Some(found) => {
-            let meant = |(name, number): &&(Option<String>, u16)| {
-                let section = parent.section_name.as_ref();
-                section.is_none_or(|section| name.as_ref() == Some(section))
-                    && parent.port.is_none_or(|port| port == *number)
-            };
-            match found.ports.iter().find(meant) {
-                Some(_) if parent.section_name.is_none() => Ok(parent.port),
-                Some((_, number)) => Ok(Some(*number)),
-                None => none(format!(
-                    "Service {service} has no such port; it has {}.",
-                    found.shown_ports()
-                )),
-            }
-        }
-    };
-    let (port, refusal) = match port {
-        Ok(port) => (port, None),
-        Err(refusal) => (None, Some(refusal)),
-    };
-    (Place::Service { service, port }, refusal)
+        false => Ok(ports),
+    }
 }
 
 /// To which Gateway each host belongs at the port that all of them share.
@@ -345,10 +381,22 @@ impl Attachment<'_> {
         }
     }
 
+    /// At a Service: whose calls it leads, if not everybody's.
+    pub(crate) fn callers(&self) -> Option<&str> {
+        let own = &self.route.metadata.name.namespace;
+        match &self.place {
+            Place::Service { service, .. } => (service.namespace != *own).then_some(own.as_str()),
+            Place::Gateway { .. } => None,
+        }
+    }
+
     /// Why it is not accepted at this parent, if it is not.
-    fn refused(&self, kept: &Kept<'_>) -> Option<Refusal> {
+    fn refused(&self, kept: &Kept<'_>, ports: &KeptPorts) -> Option<Refusal> {
         if let Some(refusal) = &self.refusal {
             return Some(refusal.clone());
+        }
+        if ports.kept.is_empty() && !ports.lost.is_empty() {
+            return Some(Refusal::new("Conflicted", self.shown_lost_ports(ports)));
         }
         if !self.is_apart() && kept.shared.is_empty() && !kept.lost.is_empty() {
             return Some(Refusal::new("HostnameConflict", shown_lost(&kept.lost)));
@@ -364,7 +412,20 @@ impl Attachment<'_> {
         }
     }
 
-    pub(crate) fn conditions(&self, resolved: &Resolved, kept: &Kept<'_>) -> Vec<Condition> {
+    fn shown_lost_ports(&self, ports: &KeptPorts) -> String {
+        let told = ports.lost.iter().map(|(port, winner)| {
+            let own = self.route.kind;
+            format!("At port {port}, {winner}s go before {own}s.")
+        });
+        told.collect::<Vec<_>>().join(" ")
+    }
+
+    pub(crate) fn conditions(
+        &self,
+        resolved: &Resolved,
+        kept: &Kept<'_>,
+        ports: &KeptPorts,
+    ) -> Vec<Condition> {
         let route = &**self.route;
         let mut conditions = Vec::with_capacity(3);
         let dropped = || {
@@ -372,7 +433,7 @@ impl Attachment<'_> {
             let faults = faults.map(|(rule, why)| format!("spec.rules[{rule}]: {}", why.message));
             faults.collect::<Vec<_>>().join("; ")
         };
-        conditions.push(if let Some(refusal) = self.refused(kept) {
+        conditions.push(if let Some(refusal) = self.refused(kept, ports) {
             refusal.fails("Accepted")
         } else if let (true, Some((_, first))) = (route.is_refused(), route.faults.first()) {
             let message = format!(
@@ -389,6 +450,10 @@ impl Attachment<'_> {
             if !kept.lost.is_empty() && !self.is_apart() {
                 message.push(' ');
                 message.push_str(&shown_lost(&kept.lost));
+            }
+            if !ports.lost.is_empty() {
+                message.push(' ');
+                message.push_str(&self.shown_lost_ports(ports));
             }
             Condition::holds("Accepted", "Accepted", message)
         });
@@ -418,11 +483,13 @@ impl Attachment<'_> {
         conditions
     }
 
-    fn serve_stream(&self, protocol: StreamProtocol, resolved: &Resolved, served: &mut Served) {
-        // Only requests have routes to Services.
-        let Place::Gateway { ours, claims, .. } = &self.place else {
-            return;
-        };
+    fn serve_stream(
+        &self,
+        protocol: StreamProtocol,
+        resolved: &Resolved,
+        ports: &KeptPorts,
+        served: &mut Served,
+    ) {
         let metadata = &self.route.metadata;
         let route = |rules: &[Arc<Rule>]| StreamRoute {
             route: metadata.name.to_string(),
@@ -432,6 +499,17 @@ impl Attachment<'_> {
                 .flat_map(|rule| &rule.backends)
                 .cloned()
                 .collect(),
+        };
+        let (ours, claims) = match &self.place {
+            Place::Gateway { ours, claims, .. } => (ours, claims),
+            Place::Service { service, .. } => {
+                let routes = served.services.entry(service.clone()).or_default();
+                for port in &ports.kept {
+                    let new = route(&resolved.rules);
+                    routes.streams.put(self.callers(), protocol, *port, new);
+                }
+                return;
+            }
         };
         let (opened, whole) = (route(&resolved.rules), route(&resolved.whole));
         for address in &ours.own {
@@ -448,12 +526,18 @@ impl Attachment<'_> {
         }
     }
 
-    pub(crate) fn serve(&self, resolved: &Resolved, kept: &Kept<'_>, served: &mut Served) {
-        if self.refused(kept).is_some() || resolved.rules.is_empty() {
+    pub(crate) fn serve(
+        &self,
+        resolved: &Resolved,
+        kept: &Kept<'_>,
+        ports: &KeptPorts,
+        served: &mut Served,
+    ) {
+        if self.refused(kept, ports).is_some() || resolved.rules.is_empty() {
             return;
         }
         if let Some(protocol) = self.route.kind.stream() {
-            return self.serve_stream(protocol, resolved, served);
+            return self.serve_stream(protocol, resolved, ports, served);
         }
         let metadata = &self.route.metadata;
         let attached = |service_port, listener_port| AttachedRoute {
@@ -488,19 +572,22 @@ impl Attachment<'_> {
                     }
                 }
             }
-            Place::Service { service, port } => {
+            Place::Service { service, port, .. } => {
                 let routes = served.services.entry(service.clone()).or_default();
-                let is_producer = service.namespace == metadata.name.namespace;
-                let list = match is_producer {
-                    true => &mut routes.producer,
-                    false => {
-                        let callers = metadata.name.namespace.clone();
-                        routes.consumers.entry(callers).or_default()
-                    }
+                let list = match self.callers() {
+                    None => &mut routes.producer,
+                    Some(callers) => routes.consumers.entry(callers.to_owned()).or_default(),
                 };
-                let new = attached(*port, None);
-                if !list.contains(&new) {
-                    list.push(new);
+                let named = ports.kept.iter().copied().map(Some);
+                let own: Vec<Option<u16>> = match ports.lost.is_empty() {
+                    true => vec![*port],
+                    false => named.collect(),
+                };
+                for port in own {
+                    let new = attached(port, None);
+                    if !list.contains(&new) {
+                        list.push(new);
+                    }
                 }
             }
         }

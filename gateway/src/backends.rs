@@ -167,23 +167,15 @@ impl Resolving<'_> {
                 let message = format!("Service {service} has no port {port}; it has {ports}.");
                 Err((Refusal::new("BackendNotFound", message), false))
             }
-            Some(found) if !found.speaks(*port, transport(kind)) => {
+            Some(found) if !found.speaks(*port, kind.transport()) => {
                 let message = format!(
                     "Port {port} of Service {service} is not for {}, which is what {kind}s lead on.",
-                    transport(kind)
+                    kind.transport()
                 );
                 Err((Refusal::new("UnsupportedProtocol", message), true))
             }
             Some(_) => Ok(()),
         }
-    }
-}
-
-/// What a route's backends are spoken to by, as Services name it.
-fn transport(kind: RouteKind) -> &'static str {
-    match kind {
-        RouteKind::Udp => "UDP",
-        RouteKind::Http | RouteKind::Grpc | RouteKind::Tls | RouteKind::Tcp => "TCP",
     }
 }
 

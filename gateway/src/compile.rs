@@ -1,7 +1,7 @@
 //! From objects to what is served and to what their statuses say, in one pass. Pure.
 //!
 //! ```text
-//! classes → gateways, their listeners → routes at each parent → whose a host is → what is served · statuses
+//! classes → gateways, their listeners → routes at each parent → whose a host is, which kind a port has → what is served · statuses
 //! ```
 //! A route is served by a parent exactly if its status says `Accepted` there; what it asks for and does not get is answered with 500
 //! and told in the same words.
@@ -21,6 +21,7 @@ use crate::name::NamespacedName;
 use crate::objects::Objects;
 use crate::ours::Gateways;
 use crate::policies::Policies;
+use crate::precedence::Precedence;
 use crate::route::RouteKind;
 use crate::served::Served;
 use crate::status::{
@@ -90,12 +91,13 @@ pub fn compile(objects: &Objects) -> Compiled {
         compiled.routes_of(*kind).insert(name.clone(), status);
     }
     let hosts = Hosts::of(&attachments);
+    let precedence = Precedence::of(&attachments);
     let mut attached_routes: BTreeMap<
         (&NamespacedName, usize),
         BTreeSet<(RouteKind, &NamespacedName)>,
     > = BTreeMap::new();
     let mut reached: BTreeMap<NamespacedName, BTreeSet<&NamespacedName>> = BTreeMap::new();
-    for attachment in attachments {
+    for attachment in &attachments {
         let (kind, name) = (attachment.route.kind, &attachment.route.metadata.name);
         if let Place::Gateway { ours, selected, .. } = &attachment.place {
             let gateway = &ours.gateway.metadata.name;
@@ -108,9 +110,10 @@ pub fn compile(objects: &Objects) -> Compiled {
             }
         }
         let resolved = attachment.resolve(objects, &policies);
-        let kept = hosts.kept_by(&attachment);
-        let conditions = attachment.conditions(&resolved, &kept);
-        attachment.serve(&resolved, &kept, &mut compiled.served);
+        let kept = hosts.kept_by(attachment);
+        let ports = precedence.kept_by(attachment);
+        let conditions = attachment.conditions(&resolved, &kept, &ports);
+        attachment.serve(&resolved, &kept, &ports, &mut compiled.served);
         let statuses = compiled.routes_of(kind);
         let status = statuses.entry(name.clone()).or_default();
         status.parents.push(ParentStatus {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! watch → api.rs → objects.rs, route.rs: once for each change of an object
-//!                  └► compile.rs: ours.rs (addresses.rs · listeners.rs · certificates.rs) → attach.rs (hostname.rs · backends.rs · policies.rs)
+//!                  └► compile.rs: ours.rs (addresses.rs · listeners.rs · certificates.rs) → attach.rs (hostname.rs · precedence.rs · backends.rs · policies.rs)
 //!                                 ─► served.rs → weft_mesh      status.rs → weft_controllers
 //! ```
 //! Invariants: equal objects give an equal result, in whatever order they came; a route is served where its status says that it is
@@ -27,6 +27,7 @@ mod name;
 mod objects;
 mod ours;
 mod policies;
+mod precedence;
 mod route;
 mod rule;
 mod served;
@@ -54,4 +55,6 @@ pub use status::{
     AncestorStatus, Condition, GatewayStatus, ListenerSetStatus, ListenerStatus, ParentStatus,
     RouteStatus,
 };
-pub use streams::{StreamFront, StreamListener, StreamProtocol, StreamRoute};
+pub use streams::{
+    PortStreams, ServiceStreams, StreamFront, StreamListener, StreamProtocol, StreamRoute,
+};

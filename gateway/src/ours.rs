@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::addresses::Given;
+use crate::addresses::{Given, parsed};
 use crate::api::{CONTROLLER_NAME, Gateway, GatewayClass, KeyPair, Listener, ListenerSet};
 use crate::certificates::{Referrer, is_own_group, key_pair};
 use crate::listeners::{FromNamespaces, Judged, Judging, Nodes, Owner, judge};
@@ -349,11 +349,15 @@ impl<'o> OurGateway<'o> {
         }
         let asked = self.gateway.spec.addresses.iter();
         let mut asked = asked.filter_map(|address| address.value.as_deref());
-        let usable = |value: &str| match self.own.as_slice() {
-            [] => nodes.addresses.iter().any(|address| address == value),
-            own => own.iter().any(|address| address.to_string() == value),
+        let is_there = |value: &str| {
+            let wanted = parsed(value);
+            let nodes = || nodes.addresses.iter().filter_map(|address| parsed(address));
+            wanted.is_some_and(|wanted| match self.own.as_slice() {
+                [] => nodes().any(|address| address == wanted),
+                own => own.contains(&wanted),
+            })
         };
-        if let Some(other) = asked.find(|value| !usable(value)) {
+        if let Some(other) = asked.find(|value| !is_there(value)) {
             let message = match nodes.pool.is_empty() {
                 true => format!("No node has the address {other}."),
                 false => format!("The address {other} is not to be had."),

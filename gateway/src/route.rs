@@ -46,6 +46,14 @@ impl RouteKind {
         }
     }
 
+    /// What it leads on, as Services name it.
+    pub(crate) fn transport(self) -> &'static str {
+        match self {
+            RouteKind::Udp => "UDP",
+            RouteKind::Http | RouteKind::Grpc | RouteKind::Tls | RouteKind::Tcp => "TCP",
+        }
+    }
+
     /// What it leads on, where that is bytes and not requests.
     pub(crate) fn stream(self) -> Option<StreamProtocol> {
         match self {

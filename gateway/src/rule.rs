@@ -183,6 +183,12 @@ impl Protocol {
             _ => Protocol::AsAsked,
         }
     }
+
+    /// Whether the name says that requests in the clear are spoken, in whichever version. WebSocket is another protocol.
+    #[must_use]
+    pub fn is_http(name: Option<&str>) -> bool {
+        name == Some("http") || Self::named(name) == Protocol::H2c
+    }
 }
 
 /// How a backend proves itself, and what it is shown.

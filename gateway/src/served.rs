@@ -11,7 +11,7 @@ use crate::hostname::HostPattern;
 use crate::name::NamespacedName;
 use crate::route::RouteKind;
 use crate::rule::Rule;
-use crate::streams::{StreamFront, StreamProtocol};
+use crate::streams::{ServiceStreams, StreamFront, StreamProtocol};
 
 /// All routes that have effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct ServiceRoutes {
     pub producer: Vec<AttachedRoute>,
     /// Of other namespaces, for callers there.
     pub consumers: BTreeMap<String, Vec<AttachedRoute>>,
+    /// What leads streams and datagrams on. A port for the same callers has these or those.
+    pub streams: ServiceStreams,
 }
 
 /// A route at one of its parents.

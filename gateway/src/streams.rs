@@ -5,6 +5,8 @@
 //! what is inside; one that passes through looks at the name and passes on all of it. Both may share a port, and listeners of HTTPS with
 //! them, apart by their hostnames.
 //!
+//! At a Service (GAMMA) there are no listeners, and names have no part: a route has a port, for every caller or for those of its namespace.
+//!
 //! Invariants: of several routes for the same the oldest is served, then the first by name; a name is its most specific listener's, and in
 //! that the most specific host's, with routes or without; a share that leads to nobody is refused, and never others' gain.
 
@@ -32,6 +34,14 @@ impl StreamProtocol {
             "TLS" => Some(StreamProtocol::Tls),
             "UDP" => Some(StreamProtocol::Udp),
             _ => None,
+        }
+    }
+
+    /// What its bytes are carried by.
+    fn carrier(self) -> Self {
+        match self {
+            StreamProtocol::Tcp | StreamProtocol::Tls => StreamProtocol::Tcp,
+            StreamProtocol::Udp => StreamProtocol::Udp,
         }
     }
 }
@@ -63,13 +73,7 @@ pub struct StreamRoute {
 impl StreamListener {
     /// Takes a route in, if it goes before the one that is there.
     pub(crate) fn put(&mut self, host: HostPattern, new: StreamRoute) {
-        let rank = |route: &StreamRoute| (route.created, route.route.clone());
-        match self.hosts.get(&host) {
-            Some(known) if rank(known) <= rank(&new) => {}
-            _ => {
-                self.hosts.insert(host, new);
-            }
-        }
+        put(&mut self.hosts, host, new);
     }
 
     /// The route for a name.
@@ -77,6 +81,50 @@ impl StreamListener {
         let matching = self.hosts.iter().filter(|(host, _)| host.matches(name));
         let found = matching.max_by_key(|(host, _)| host.specificity());
         found.map(|(_, route)| route)
+    }
+}
+
+/// Of two for the same, the older stays, then the first by name.
+fn put<K: Ord>(routes: &mut BTreeMap<K, StreamRoute>, at: K, new: StreamRoute) {
+    let goes_before = |known: &StreamRoute| {
+        (known.created, known.route.as_str()) <= (new.created, new.route.as_str())
+    };
+    if !routes.get(&at).is_some_and(goes_before) {
+        routes.insert(at, new);
+    }
+}
+
+/// Routes of streams and datagrams at a Service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceStreams {
+    /// Of the Service's own namespace, for every caller.
+    pub producer: PortStreams,
+    /// Of other namespaces, for callers there.
+    pub consumers: BTreeMap<String, PortStreams>,
+}
+
+/// By port: those of TCP and of UDP are apart.
+pub type PortStreams = BTreeMap<(StreamProtocol, u16), StreamRoute>;
+
+impl ServiceStreams {
+    /// `callers`: whose streams it leads, if not everybody's.
+    pub(crate) fn put(
+        &mut self,
+        callers: Option<&str>,
+        protocol: StreamProtocol,
+        port: u16,
+        new: StreamRoute,
+    ) {
+        let group = match callers {
+            None => &mut self.producer,
+            Some(callers) => self.consumers.entry(callers.to_owned()).or_default(),
+        };
+        put(group, (protocol.carrier(), port), new);
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.producer.is_empty() && self.consumers.is_empty()
     }
 }
 

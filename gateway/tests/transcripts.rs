@@ -1301,6 +1301,9 @@ fn routes_of_bytes_are_served_by_their_place_and_name() {
       at Gateway bytes http
         Accepted=False NotAllowedByListeners: No listener allows TCPRoutes.
         ResolvedRefs=True ResolvedRefs: All references hold.
+      at Service web
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
 
     tcp shop/b-older
       at Gateway bytes tcp
@@ -1319,6 +1322,7 @@ fn routes_of_bytes_are_served_by_their_place_and_name() {
         *.shop.test: shop/wild → web.shop:80 ×3 | 500 No ReferenceGrant in other lets TLSRoutes of shop refer to Service other/far
       Udp 192.0.2.9:81 listener *
         *: shop/dns → dns.shop:53 | 500 Port 80 of Service shop/web is not for UDP, which is what UDPRoutes lead on
+      service shop/web Tcp port 80, for all: shop/a-newer → api.shop:80
     ");
     // A grant opens its share; one for another kind does not.
     cluster.apply(
@@ -1341,5 +1345,106 @@ fn routes_of_bytes_are_served_by_their_place_and_name() {
         *.shop.test: shop/wild → web.shop:80 ×3 | far.other:80
       Udp 192.0.2.9:81 listener *
         *: shop/dns → dns.shop:53 | 500 Port 80 of Service shop/web is not for UDP, which is what UDPRoutes lead on
+      service shop/web Tcp port 80, for all: shop/a-newer → api.shop:80
+    ");
+}
+
+/// At Services: streams and datagrams by the port alone, for all callers or for those of one namespace; of several kinds the most specific.
+#[test]
+fn routes_of_bytes_lead_who_calls_a_service() {
+    let cluster = Cluster::of(
+        r#"
+- kind: Service
+  metadata: {name: dns, namespace: shop}
+  spec: {clusterIP: 10.43.0.3, ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53}]}
+- kind: TCPRoute
+  metadata: {name: both-ports, namespace: shop}
+  spec: {parentRefs: [{group: "", kind: Service, name: api}], rules: [{backendRefs: [{name: web, port: 80, weight: 3}, {name: gone, port: 1}]}]}
+- kind: TCPRoute
+  metadata: {name: newer, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+  spec: {parentRefs: [{group: "", kind: Service, name: api, port: 80}], rules: [{backendRefs: [{name: dns, port: 53}]}]}
+- kind: TCPRoute
+  metadata: {name: own-callers, namespace: cart}
+  spec: {parentRefs: [{group: "", kind: Service, name: api, namespace: shop, sectionName: http}], rules: [{backendRefs: [{name: web, namespace: shop, port: 80}]}]}
+- kind: TLSRoute
+  metadata: {name: named, namespace: shop}
+  spec: {parentRefs: [{group: "", kind: Service, name: api, port: 50051}], hostnames: [api.test], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: GRPCRoute
+  metadata: {name: calls, namespace: shop}
+  spec: {parentRefs: [{group: "", kind: Service, name: web}], rules: [{backendRefs: [{name: api, port: 50051}]}]}
+- kind: HTTPRoute
+  metadata: {name: requests, namespace: shop}
+  spec: {parentRefs: [{group: "", kind: Service, name: web}, {group: "", kind: Service, name: api}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: UDPRoute
+  metadata: {name: questions, namespace: shop}
+  spec: {parentRefs: [{group: "", kind: Service, name: dns}, {group: "", kind: Service, name: web}], rules: [{backendRefs: [{name: dns, port: 53}]}]}
+"#,
+    );
+    insta::assert_snapshot!(cluster.told_without(&["class"]), @r"
+    route shop/requests
+      at Service web
+        Accepted=False Conflicted: At port 80, GRPCRoutes go before HTTPRoutes.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Service api
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    grpc shop/calls
+      at Service web
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    tls shop/named
+      at Service api 50051
+        Accepted=False Conflicted: At port 50051, HTTPRoutes go before TLSRoutes.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    tcp cart/own-callers
+      at Service api http
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    tcp shop/both-ports
+      at Service api
+        Accepted=False Conflicted: At port 80, HTTPRoutes go before TCPRoutes. At port 50051, HTTPRoutes go before TCPRoutes.
+        ResolvedRefs=False BackendNotFound: There is no Service shop/gone.
+
+    tcp shop/newer
+      at Service api 80
+        Accepted=False Conflicted: At port 80, HTTPRoutes go before TCPRoutes.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    udp shop/questions
+      at Service dns
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Service web
+        Accepted=False NoMatchingParent: Service shop/web has no such port for UDP, which is what UDPRoutes lead on.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      service shop/api, for all: shop/requests
+          everything → web.shop:80
+      service shop/api Tcp port 80, for cart: cart/own-callers → web.shop:80
+      service shop/dns Udp port 53, for all: shop/questions → dns.shop:53
+      service shop/web, for all: shop/calls
+          everything → api.shop:50051
+    ");
+    // Where no requests are led, bytes are: a port by the more specific kind, and of one kind by the older route.
+    let mut without = cluster;
+    without.delete(weft_gateway::Kind::HttpRoute, "shop", "requests");
+    insta::assert_snapshot!(without.told_of("tcp shop/both-ports", true), @r"
+    tcp shop/both-ports
+      at Service api
+        Accepted=True Accepted: The route is accepted. At port 50051, TLSRoutes go before TCPRoutes.
+        ResolvedRefs=False BackendNotFound: There is no Service shop/gone.
+
+    served
+      service shop/api Tcp port 80, for all: shop/both-ports → web.shop:80 ×3 | gone.shop:1
+      service shop/api Tcp port 50051, for all: shop/named → web.shop:80
+      service shop/api Tcp port 80, for cart: cart/own-callers → web.shop:80
+      service shop/dns Udp port 53, for all: shop/questions → dns.shop:53
+      service shop/web, for all: shop/calls
+          everything → api.shop:50051
     ");
 }

@@ -27,7 +27,7 @@ use crate::{
     failure, headers, hold,
     measure::{self, Charge, RequestBytes},
     metrics::{Edge, Origin},
-    outbound::{Arrival, Client},
+    outbound::{Arrival, Client, OnlyHere},
     replay,
     resolve::Target,
     retry::{self, Refusal, Verdict},
@@ -138,6 +138,8 @@ pub(crate) struct Call {
     /// It carries datagrams.
     datagrams: bool,
     client: Option<Client>,
+    /// This node's endpoints answer it, or nobody.
+    only_here: bool,
     /// Where its session has it go, and that its answer says where it came from.
     stays: Option<Stays>,
     /// Size of the request where it is known beforehand.
@@ -207,6 +209,7 @@ impl Call {
             grpc: measure::is_grpc(&head.headers),
             datagrams: head.extensions.get::<Datagrams>().is_some(),
             client: head.extensions.get::<Client>().copied(),
+            only_here: head.extensions.get::<OnlyHere>().is_some(),
             stays: head.extensions.get::<Stays>().copied(),
             request_bytes: body.size_hint().exact(),
             held_bytes: body.is_whole().unwrap_or_else(|| {
@@ -372,8 +375,7 @@ impl Call {
         let Destination::Service { service, port } = &self.destination else {
             return Ok(None);
         };
-        let is_bound_here = self.client.is_some_and(|client| client.only_here);
-        if is_bound_here || self.context.depth >= DEPTH_MAX {
+        if self.is_bound_here() || self.context.depth >= DEPTH_MAX {
             return Ok(None);
         }
         let until = *until.get_or_insert_with(|| Instant::now() + hold::HELD_TIME_MAX);
@@ -409,12 +411,22 @@ impl Call {
         let mut rng = rand::rng();
         if let Some(client) = self.client {
             let endpoint = self.pick_for(client, port, tried, now)?;
-            return Some((endpoint, port.has_choice() && !client.only_here));
+            return Some((endpoint, port.has_choice() && !self.is_bound_here()));
+        }
+        if self.only_here {
+            let endpoint = port.pick_near(tried, now, &mut rng);
+            let endpoint = endpoint.or_else(|| port.pick_near(&[], now, &mut rng))?;
+            return Some((Arc::clone(endpoint), port.has_choice_near()));
         }
         let endpoint = port
             .pick(tried, now, &mut rng)
             .or_else(|| port.pick(&[], now, &mut rng))?;
         Some((Arc::clone(endpoint), port.has_choice()))
+    }
+
+    /// Whether it is for this node's endpoints alone.
+    fn is_bound_here(&self) -> bool {
+        self.only_here || self.client.is_some_and(|client| client.only_here)
     }
 
     fn asked(&self) -> retry::Asked<'_> {
@@ -459,7 +471,7 @@ impl Call {
         now: u64,
     ) -> Option<Arc<Endpoint>> {
         let mut rng = rand::rng();
-        let mut pick = |tried: &[SocketAddr]| match client.only_here {
+        let mut pick = |tried: &[SocketAddr]| match self.is_bound_here() {
             true => port.pick_near(tried, now, &mut rng).cloned(),
             // As kube-proxy has it, connections go everywhere.
             false => port.pick_anywhere(tried, now, &mut rng).cloned(),
@@ -502,7 +514,12 @@ impl Call {
     fn pick_untried(&self, table: &Table, tried: &[SocketAddr]) -> Option<()> {
         let now = self.inner.nanos(self.began);
         let port = self.port(table).filter(|port| !port.is_empty())?;
-        port.pick(tried, now, &mut rand::rng()).map(|_| ())
+        let mut rng = rand::rng();
+        let found = match self.only_here {
+            true => port.pick_near(tried, now, &mut rng),
+            false => port.pick(tried, now, &mut rng),
+        };
+        found.map(|_| ())
     }
 
     fn port<'t>(&'t self, table: &'t Table) -> Option<&'t Port> {

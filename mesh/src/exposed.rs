@@ -1,8 +1,9 @@
 //! The way into the cluster for byte streams and datagrams: Services at addresses of their own (LoadBalancer) and at ports of this node
-//! (NodePort), and listeners of Gateways for UDP. Connections to Gateways are taken in `gateway.rs`.
+//! (NodePort), listeners of Gateways for UDP, and what nodes tell who balances before them. Connections to Gateways are taken in `gateway.rs`.
 //!
 //! ```text
 //! a table comes ─► which places there are (table/exposure.rs) ─► one task a place, on a core ─► stream.rs · datagrams.rs ─► as any call
+//!                                                                                         └► health.rs
 //! ```
 //! A place is listened at by one node of a machine: the others try again each second, and have it a second after that one is gone. Whoever
 //! comes has no name; the gateway calls under its own identity.
@@ -11,6 +12,7 @@
 //! judged by the table of that moment; connections, sessions and the bytes on the way are bounded.
 
 mod datagrams;
+mod health;
 mod stream;
 
 use std::{
@@ -43,8 +45,16 @@ const BACKLOG: i32 = 1024;
 /// Runs what listens at a place: on which core is the node's to say.
 pub type Spawn = Arc<dyn Fn(BoxFuture<'static, ()>) -> JoinHandle<()> + Send + Sync>;
 
+/// What is done at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Streams,
+    Datagrams,
+    Health,
+}
+
 /// Where something is listened at.
-type Place = (Protocol, SocketAddr);
+type Place = (What, SocketAddr);
 
 /// What a listener knows of where it is.
 #[derive(Debug, Clone, Copy)]
@@ -120,8 +130,8 @@ impl Mesh {
                         _ => REFUSED_PAUSE,
                     };
                     if known != Some(why) {
-                        let (protocol, at) = place;
-                        tracing::info!(?protocol, %at, %error, "a place of a Service is not to be had here");
+                        let (what, at) = place;
+                        tracing::info!(?what, %at, %error, "a place of a Service is not to be had here");
                     }
                     again = again.min(now + pause);
                     Slot::Waits {
@@ -136,28 +146,28 @@ impl Mesh {
     }
 
     fn listen(&self, place: Place, node: IpAddr, spawn: &Spawn) -> io::Result<Slot> {
-        let (protocol, at) = place;
-        let kind = match protocol {
-            Protocol::Tcp => Type::STREAM,
-            Protocol::Udp => Type::DGRAM,
-            Protocol::Sctp => return Err(io::ErrorKind::Unsupported.into()),
+        let (what, at) = place;
+        let kind = match what {
+            What::Streams | What::Health => Type::STREAM,
+            What::Datagrams => Type::DGRAM,
         };
         let socket = Socket::new(Domain::for_address(at), kind, None)?;
-        if protocol == Protocol::Tcp {
+        if kind == Type::STREAM {
             // Connections of before may still be on their way out.
             socket.set_reuse_address(true)?;
         }
         socket.bind(&at.into())?;
         socket.set_nonblocking(true)?;
+        if kind == Type::STREAM {
+            socket.listen(BACKLOG)?;
+        }
         let (stop, on) = (CancellationToken::new(), At { place: at, node });
         let outbound = Outbound::of_gateway(self.clone());
         let stopped = stop.clone();
-        let serving: BoxFuture<'static, ()> = match protocol {
-            Protocol::Tcp => {
-                socket.listen(BACKLOG)?;
-                Box::pin(stream::serve(outbound, socket.into(), on, stopped))
-            }
-            _ => Box::pin(datagrams::serve(outbound, socket.into(), on, stopped)),
+        let serving: BoxFuture<'static, ()> = match what {
+            What::Streams => Box::pin(stream::serve(outbound, socket.into(), on, stopped)),
+            What::Datagrams => Box::pin(datagrams::serve(outbound, socket.into(), on, stopped)),
+            What::Health => Box::pin(health::serve(outbound, socket.into(), on, stopped)),
         };
         Ok(Slot::Held {
             stop,
@@ -168,13 +178,18 @@ impl Mesh {
 
 /// Where a node at `address` should listen.
 fn wanted(table: &Table, address: IpAddr) -> BTreeSet<Place> {
+    let what = |protocol| match protocol {
+        Protocol::Tcp => Some(What::Streams),
+        Protocol::Udp => Some(What::Datagrams),
+        Protocol::Sctp => None,
+    };
     let places = table.exposures().filter_map(|exposure| match exposure {
-        Exposure::Address(Protocol::Sctp, _) | Exposure::Node(Protocol::Sctp, _) => None,
-        Exposure::Address(protocol, at) => Some((protocol, at)),
-        Exposure::Node(protocol, port) => Some((protocol, SocketAddr::new(address, port))),
+        Exposure::Address(protocol, at) => Some((what(protocol)?, at)),
+        Exposure::Node(protocol, port) => Some((what(protocol)?, SocketAddr::new(address, port))),
+        Exposure::Health(port) => Some((What::Health, SocketAddr::new(address, port))),
     });
     let datagrams = table.streams.places_of_datagrams();
-    let datagrams = datagrams.map(|at| (Protocol::Udp, at));
+    let datagrams = datagrams.map(|at| (What::Datagrams, at));
     let mut places: BTreeSet<Place> = places.chain(datagrams).collect();
     while places.len() > PLACES_MAX {
         places.pop_last();

@@ -6,8 +6,8 @@
 //! `<service>.<namespace>.localhost` that nobody published anything for, the service itself, for whom [`OpenServices`] says. The gateway
 //! calls under its own identity: meshes and policies see it as the peer, guests see nobody, because nobody was identified.
 //!
-//! Invariants: one host and one path, whoever looks (`ingress.rs`); nothing a client sends in `x-weft-*`, `forwarded` or `x-forwarded-*` is
-//! believed; a failure is a status and one sentence of text; a service that nobody published is closed; a client that is slow to say what
+//! Invariants: one host and one path, whoever looks (`ingress.rs`); nothing a client sends in `x-weft-*` or `forwarded` is believed, and of
+//! `x-forwarded-*` what proxies said that are trusted (`forwarded.rs`); a failure is a status and one sentence of text; a service that nobody published is closed; a client that is slow to say what
 //! it wants is closed, and what it is slow to read is cut off (`pace.rs`); shutting down finishes what was begun.
 
 use std::{
@@ -47,6 +47,7 @@ use crate::{
     call::{called_by, earlier},
     dial::dial,
     failure::{self, sentence},
+    forwarded::{self, Seen},
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
     hello::{self, name_of},
     in_turn::in_turn,
@@ -105,6 +106,9 @@ pub struct GatewayConfig {
     /// Longest time to a response where no route says so. None: what the workload allows, 30 s by default.
     pub request_timeout: Option<Duration>,
     pub open_services: OpenServices,
+    /// Proxies in front of the gateway whose word counts for where a request came from, at most [`crate::TRUSTED_HOPS_MAX`]. Whoever reaches
+    /// the gateway past them is believed, too.
+    pub trusted_hops: u8,
 }
 
 impl Default for GatewayConfig {
@@ -115,6 +119,7 @@ impl Default for GatewayConfig {
             idle_timeout: Duration::from_secs(75),
             request_timeout: None,
             open_services: OpenServices::ToNobody,
+            trusted_hops: 0,
         }
     }
 }
@@ -333,13 +338,20 @@ struct Placed {
 /// What goes on over a connection once both ends agreed on another protocol.
 type Tunnel = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A request that asks for WebSocket (RFC 6455 §4.1).
+/// A request that asks for WebSocket (RFC 6455 §4.1), and for nothing else with it.
+///
+/// A proxy before this gateway that knows of no upgrades passes on the line and takes what follows for requests; it does not say
+/// `connection: upgrade`, which is for one hop. What it would take for a tunnel, or a body for the beginning of one, is a request like any other.
 fn asked_upgrade(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
     if request.version() != Version::HTTP_11 || *request.method() != Method::GET {
         return None;
     }
-    let wanted = request.headers().get(header::UPGRADE)?;
-    let is_it = wanted.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let lines = request.headers();
+    let wanted = headers::only(lines, &header::UPGRADE)?;
+    headers::only(lines, &header::SEC_WEBSOCKET_KEY)?;
+    let is_it = wanted.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && headers::lists(lines, &header::CONNECTION, "upgrade")
+        && request.body().is_end_stream();
     is_it.then(|| hyper::upgrade::on(request))
 }
 
@@ -376,6 +388,8 @@ impl Front {
 
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         let method = request.method().clone();
+        // What follows was meant for a tunnel.
+        let is_last = method == Method::CONNECT && request.version() < Version::HTTP_2;
         let upgrade = asked_upgrade(&mut request);
         let (tenant, begun) = self.begin(request, upgrade);
         let answered = match begun {
@@ -391,11 +405,16 @@ impl Front {
             }
         };
         let answered = answered.map(|response| response.map(|body| in_turn(tenant, body)));
-        answered.unwrap_or_else(|failure| {
+        let mut response = answered.unwrap_or_else(|failure| {
             let (client, why) = (self.client, failure.detail.as_deref());
             tracing::debug!(%client, %failure, why, "request not answered by a workload");
             sentence(&failure, &method)
-        })
+        });
+        if is_last {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
     }
 
     /// The layers of `outbound.rs`, with the listeners in place of names; and whose turn it takes.
@@ -581,17 +600,14 @@ impl Front {
         })
     }
 
-    /// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.
+    /// Says where the request came from.
     fn forwarded(&self, lines: &mut HeaderMap, host: HeaderValue) {
-        // Once for all that is added up to the callee, or the map grows at every other line. It has far fewer than it may.
-        let _ = lines.try_reserve(headers::ADDED_LINES_USUAL);
-        if let Some(client) = &self.client_line {
-            lines.insert(headers::FORWARDED_FOR, client.clone());
-        }
-        let is_tls = self.scheme() == Scheme::HTTPS;
-        let proto = if is_tls { "https" } else { "http" };
-        lines.insert(headers::FORWARDED_PROTO, HeaderValue::from_static(proto));
-        lines.insert(headers::FORWARDED_HOST, host);
+        let seen = Seen {
+            peer: self.client_line.as_ref(),
+            scheme: self.scheme(),
+            host,
+        };
+        forwarded::tell(lines, self.inner.gateway.trusted_hops, seen);
     }
 }
 

@@ -164,6 +164,22 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a line that is a list has this word, however its letters are written.
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    let lines = headers.get_all(name).iter();
+    let words = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    words
+        .map(<[u8]>::trim_ascii)
+        .any(|said| said.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// The value of a line that is there once.
+pub(crate) fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut all = headers.get_all(name).iter();
+    let first = all.next()?;
+    all.next().is_none().then_some(first)
+}
+
 /// Whether a request's head may come in: within the limits, with room for what the mesh adds.
 pub(crate) fn may_enter(uri: &Uri, headers: &HeaderMap) -> bool {
     fits(

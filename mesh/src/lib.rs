@@ -38,6 +38,7 @@ mod dns;
 mod egress;
 mod exposed;
 mod failure;
+mod forwarded;
 mod front;
 mod gate;
 mod gateway;
@@ -91,6 +92,7 @@ pub use egress::{
     OwnAddresses, Resolve, Resolving, SpecialAddress,
 };
 pub use exposed::Spawn;
+pub use forwarded::TRUSTED_HOPS_MAX;
 pub use gateway::{GatewayConfig, OpenServices};
 pub use hello::Hello;
 pub use hold::Wanted;

@@ -1,4 +1,4 @@
-//! What names of the cluster mean to those who do not speak HTTP: the answers of a look-up, and who is behind an address.
+//! What names of the cluster mean to those who do not speak HTTP: the answers of a look-up.
 //!
 //! ```text
 //! web                             in the search list of namespace shop: web.shop.svc.cluster.local, then web.svc.cluster.local, then …
@@ -83,18 +83,6 @@ impl Mesh {
     #[must_use]
     pub fn is_published(&self, protocol: Protocol, at: SocketAddr) -> bool {
         self.inner.table.load().behind(protocol, at).is_some()
-    }
-
-    /// The endpoints in use behind a Service's address for datagrams, those of this node first; none where it is no such address.
-    #[must_use]
-    pub fn endpoints(&self, of: SocketAddr) -> Vec<SocketAddr> {
-        let table = self.inner.table.load();
-        let of_cluster = table.service_by_ip(of.ip());
-        let behind = || table.behind(Protocol::Udp, of);
-        let found = of_cluster.map(|service| (service, of.port()));
-        let found = found.or_else(behind);
-        let port = found.and_then(|(service, port)| service.port_of(Protocol::Udp, port));
-        port.map(|port| port.addresses()).unwrap_or_default()
     }
 }
 

@@ -18,6 +18,7 @@
 
 mod datagrams;
 mod raw;
+mod requests;
 
 use std::{
     net::SocketAddr,
@@ -27,11 +28,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, uri::Scheme};
 use http_body::Body as _;
 use smallvec::smallvec;
 use weft_call::{Failure, FailureKind};
-use weft_gateway::{BackendTls, Protocol};
+use weft_gateway::{BackendTls, Protocol, StreamProtocol};
 use weft_turns::Tenant;
 
 use crate::{
@@ -50,12 +51,13 @@ use crate::{
     resolve::Target,
     route::{Entry, Exchange, Mirrored, Stays, Sticky, View},
     speak::speak,
-    table::{Port, Table},
+    table::{Bound, Port, Table},
 };
 
 pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
 pub(crate) use raw::Client;
 pub use raw::Raw;
+use requests::OpenedTo;
 
 /// A call that is under way.
 pub(crate) type Calling = weft_call::Calling<Body>;
@@ -68,6 +70,10 @@ pub(crate) struct Arrival {
     /// Whose turn it has to be before it goes on. None: whoever makes the call runs, so that it is.
     pub(crate) turn: Option<Tenant>,
 }
+
+/// Of a call that this node's endpoints answer or nobody. An extension of its request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnlyHere;
 
 /// What routing decided.
 pub(crate) enum CallWay<'t> {
@@ -133,8 +139,8 @@ impl Outbound {
         let table = inner.table.load_full();
         let context = take_context(&mut request);
         let way = ingress::from_workload(&mut request)
-            .and_then(|default_port| self.resolve(&table, request.uri(), default_port))
-            .and_then(|target| self.route(target, &request));
+            .and_then(|default_port| self.target(&table, &request, default_port))
+            .and_then(|target| self.route(&table, target, &mut request));
         let way = match way {
             Err(failure) if self.may_leave(&failure, request.uri()) => {
                 let arrival = Arrival {
@@ -256,6 +262,24 @@ impl Outbound {
         }
     }
 
+    /// Whom a request is for: whom it names, or whom the stream was opened to that it came on.
+    fn target<'t>(
+        &self,
+        table: &'t Table,
+        request: &Request<Body>,
+        default_port: u16,
+    ) -> Result<Target<'t>, Failure> {
+        let Some(OpenedTo(to)) = request.extensions().get() else {
+            return self.resolve(table, request.uri(), default_port);
+        };
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(to.to_string());
+        let uri = uri.path_and_query("/").build();
+        let uri = uri.map_err(|_| failure::bad_request("its host is not valid"))?;
+        self.resolve(table, &uri, to.port())
+    }
+
     fn resolve<'t>(
         &self,
         table: &'t Table,
@@ -276,20 +300,31 @@ impl Outbound {
         )
     }
 
-    /// Routes bound to the service replace the way straight to its endpoints.
+    /// Routes bound to the service replace the way straight to its endpoints. Where they are for streams, a request is led as the connection would
+    /// be that it needs.
     fn route<'t>(
         &self,
+        table: &'t Table,
         target: Target<'t>,
-        request: &Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<CallWay<'t>, Failure> {
         let Target::Service { service, port } = target else {
             return Ok(CallWay::Direct(target));
         };
-        match service.routes(&self.caller.workload.namespace, port) {
-            Some(routes) => routed(routes.select(View::new(request, port)), || {
-                format!("{} {}", request.method(), request.uri().path())
-            }),
-            None => Ok(CallWay::Direct(target)),
+        let namespace = &self.caller.workload.namespace;
+        match service.bound(namespace, StreamProtocol::Tcp, port) {
+            Some(Bound::Requests(routes)) => {
+                routed(routes.select(View::new(request, port)), || {
+                    format!("{} {}", request.method(), request.uri().path())
+                })
+            }
+            Some(Bound::Stream(route)) => table.led(route, rand::random()).map(CallWay::Direct),
+            None => {
+                if service.outside().local_inside {
+                    request.extensions_mut().insert(OnlyHere);
+                }
+                Ok(CallWay::Direct(target))
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use crate::{Body, BoxError};
+use crate::{Body, BoxError, headers};
 
 /// Bodies up to this size are kept for another try; the figure is Linkerd's.
 pub(crate) const REPLAY_BYTES_MAX: u64 = 64 << 10;
@@ -169,14 +169,18 @@ impl Shared {
             .is_some_and(|declared| self.bytes() < declared)
     }
 
-    /// Counts a frame, or the end, against what was declared.
+    /// Counts a frame, or the end, against what was declared. Lines at its end may say no more than those at its beginning.
     fn check(
         &self,
-        frame: Option<Result<Frame<Bytes>, BoxError>>,
+        mut frame: Option<Result<Frame<Bytes>, BoxError>>,
     ) -> Option<Result<Frame<Bytes>, BoxError>> {
-        let is_last = match &frame {
+        let is_last = match &mut frame {
             Some(Err(_)) => return frame,
             Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_forged(trailers);
+                    headers::strip_hop_by_hop(trailers);
+                }
                 let sent = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.bytes.fetch_add(sent, Ordering::Relaxed);
                 frame.is_trailers()

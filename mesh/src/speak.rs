@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     client::conn::{http1, http2},
@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 use weft_call::{Failure, FailureKind};
 
-use crate::{Body, BoxError, measure};
+use crate::{Body, BoxError, headers, measure};
 
 /// Of a request whose callee speaks HTTP/2 and nothing else. An extension, which no guest and no client can set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,12 @@ pub async fn speak(
     let (mut sender, connection) = shaken.map_err(failed)?;
     let mut driven = Driven::new(connection.map(drop));
     let answered = driven.until(sender.send_request(request)).await;
-    Ok(driven.answering(answered.map_err(failed)?))
+    let response = answered.map_err(failed)?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let told = "the workload agreed to another protocol, which nobody asked for";
+        return Err(Failure::new(FailureKind::BadResponse, told));
+    }
+    Ok(driven.answering(response))
 }
 
 /// What came of asking for another protocol.
@@ -83,8 +88,12 @@ pub(crate) async fn upgrade(
     let mut driven = Driven::new(connection.with_upgrades().map(drop));
     let answered = driven.until(sender.send_request(request)).await;
     let mut response = answered.map_err(failed)?;
-    if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Upgraded::Answered(driven.answering(response)));
+    }
+    if !headers::lists(response.headers(), &header::UPGRADE, "websocket") {
+        let told = "the workload agreed to another protocol than was asked for";
+        return Err(Failure::new(FailureKind::BadResponse, told));
     }
     let upgrading = hyper::upgrade::on(&mut response);
     let upgraded = driven.until(upgrading).await.map_err(failed)?;

@@ -8,6 +8,7 @@
 //! health across generations, and a service its budget of retries and what is counted of its calls; what one namespace says of an address changes nothing for the services of
 //! another; endpoints this node cannot reach are not in it.
 
+mod bound;
 mod builder;
 mod endpoint;
 mod exposure;
@@ -24,13 +25,16 @@ use std::{
 };
 
 use http::HeaderValue;
-use weft_call::counted::ServiceCalls;
+use weft_call::{Failure, FailureKind, counted::ServiceCalls};
+use weft_gateway::{StreamProtocol, StreamRoute};
 use weft_turns::Tenant;
 
+pub(crate) use bound::Bound;
+use bound::BoundRoutes;
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::{Port, Way};
-pub(crate) use exposure::{Exposure, Outside};
+pub(crate) use exposure::{Exposure, Outside, Ready};
 pub use ranges::PodRange;
 pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, SliceNames};
 
@@ -39,7 +43,7 @@ use crate::budget::Budget;
 use crate::dns::zone::Zone;
 use crate::front::Fronts;
 use crate::resolve::Target;
-use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
+use crate::route::{BackendTarget, Listeners};
 use crate::streams::Streams;
 use crate::wire;
 
@@ -82,27 +86,6 @@ pub struct Service {
     budget: Arc<Budget>,
     activity: Arc<Activity>,
     wakes: bool,
-}
-
-/// Routes of a service, in order of precedence.
-#[derive(Debug, Default, PartialEq)]
-struct BoundRoutes {
-    /// Of the service's own namespace.
-    producer: RouteList,
-    /// Of other namespaces, for callers there.
-    consumers: HashMap<String, RouteList>,
-}
-
-impl BoundRoutes {
-    fn of(routes: &ServiceRoutes) -> Self {
-        let consumers = routes.consumers.iter();
-        Self {
-            producer: RouteList::of(&routes.producer),
-            consumers: consumers
-                .map(|(namespace, routes)| (namespace.clone(), RouteList::of(routes)))
-                .collect(),
-        }
-    }
 }
 
 /// Names of a service for metrics and for the wire.
@@ -233,17 +216,14 @@ impl Service {
             .map(|port| port.number)
     }
 
-    /// The routes that replace default routing for a caller in `namespace`, if any are bound to `port`.
-    pub(crate) fn routes(&self, namespace: &str, port: u16) -> Option<&RouteList> {
-        let BoundRoutes {
-            producer,
-            consumers,
-        } = &*self.routes;
-        let consumer = consumers.get(namespace);
-        consumer
-            .filter(|list| list.covers(port))
-            .or_else(|| (!producer.is_empty()).then_some(producer))
-            .filter(|list| list.covers(port))
+    /// What replaces the way straight to its endpoints at `port`, for a caller in `namespace`.
+    pub(crate) fn bound(
+        &self,
+        namespace: &str,
+        protocol: StreamProtocol,
+        port: u16,
+    ) -> Option<Bound<'_>> {
+        self.routes.bound(namespace, protocol, port)
     }
 }
 
@@ -351,6 +331,23 @@ impl Table {
         }
     }
 
+    /// Where a route of streams or datagrams leads one; `number` is any, and says to which share.
+    ///
+    /// # Errors
+    /// When that share leads to nobody, or there is none.
+    pub(crate) fn led(&self, route: &StreamRoute, number: u64) -> Result<Target<'_>, Failure> {
+        let backend = route.backend(number);
+        let target = match backend {
+            Some(backend) => self.backend(&backend.target),
+            None => Err("all of its shares are nothing".to_owned()),
+        };
+        target.map_err(|reason| {
+            let route = &route.route;
+            let told = format!("route {route} leads to nobody: {reason}");
+            Failure::new(FailureKind::InvalidBackend, told)
+        })
+    }
+
     /// This table, with what is known of endpoints that stay. Costs nothing between tables of one builder, whose endpoints
     /// share it; otherwise as much as there are endpoints.
     #[must_use]
@@ -448,7 +445,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use rand::{SeedableRng, rngs::SmallRng};
-    use weft_gateway::{AttachedRoute, Backend, NamespacedName, Rule, Served};
+    use weft_gateway::{AttachedRoute, Backend, NamespacedName, Rule, Served, ServiceRoutes};
 
     use super::{
         testing::{endpoint, service},
@@ -457,7 +454,7 @@ mod tests {
     use crate::{
         balance,
         route::{
-            View,
+            RouteList, View,
             testing::{attached, attached_rules, prefix},
         },
     };
@@ -676,11 +673,19 @@ mod tests {
         }
     }
 
+    fn requests<'t>(service: &'t Service, namespace: &str) -> &'t RouteList {
+        match service.bound(namespace, StreamProtocol::Tcp, 80) {
+            Some(Bound::Requests(list)) => list,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn service_routes_apply_to_all_or_to_one_namespace() {
         let routes = ServiceRoutes {
             producer: vec![route("vote", "/producer")],
             consumers: [("shop".to_owned(), vec![route("shop", "/consumer")])].into(),
+            ..ServiceRoutes::default()
         };
         let served = Served {
             services: [(NamespacedName::new("vote", "web"), routes)].into(),
@@ -701,7 +706,7 @@ mod tests {
             ("shop", "/consumer", Some("shop/r")),
         ] {
             let request = http::Request::get(path).body(()).expect("a request");
-            let list = service.routes(namespace, 80).expect("routes");
+            let list = requests(service, namespace);
             let entry = list.select(View::new(&request, 80));
             assert_eq!(
                 entry.map(|entry| entry.rule.route.as_str()),
@@ -709,8 +714,10 @@ mod tests {
                 "{namespace} {path}"
             );
         }
-        assert!(service.routes("vote", 81).is_none());
-        let list = service.routes("vote", 80).expect("routes");
+        let tcp = StreamProtocol::Tcp;
+        assert!(service.bound("vote", tcp, 81).is_none());
+        assert!(service.bound("vote", StreamProtocol::Udp, 80).is_none());
+        let list = requests(service, "vote");
         let request = http::Request::get("/producer").body(()).expect("a request");
         let rule = &list.select(View::new(&request, 80)).expect("a rule").rule;
         let backend = |number: usize| table.backend(&rule.backends[number].target);
@@ -741,9 +748,9 @@ mod tests {
         builder.set_service(service("vote", "web").build());
         let table = builder.table(3);
         let web = table.service("vote", "web").expect("the service");
-        assert!(web.routes("shop", 80).is_some());
+        assert!(web.bound("shop", StreamProtocol::Tcp, 80).is_some());
         let cart = table.service("shop", "cart").expect("the service");
-        assert!(cart.routes("shop", 80).is_none());
+        assert!(cart.bound("shop", StreamProtocol::Tcp, 80).is_none());
         assert_eq!(table.services_len(), 3);
     }
 }

@@ -1,10 +1,13 @@
-//! Sessions and forwarded ports as load, for `cargo xtask bench sessions` and `port-forward`: each run is one measurement, told as a line of JSON.
+//! Sessions and streams as load, for `cargo xtask bench sessions`, `port-forward` and `tcp`: each run is one measurement, told as a line of JSON.
 //!
 //! ```text
 //! streams exec NAMESPACE POD CONTAINER SESSIONS AT_ONCE        a shell that says a word, over a WebSocket each, on a connection of its own
 //! streams forward NAMESPACE POD PORT up|down MIB               bytes through a forwarded port, to the component `echo` behind it
 //! streams plain up|down MIB                                    the same through a proxy that copies, to a server in this process
 //! streams tls up|down MIB                                      the same with TLS on both of its sides, as the way to a pod has
+//! streams straight ADDRESS up|down MIB                         bytes to whoever does at an address what `echo` does
+//! streams opens ADDRESS CONNECTIONS                            connections to it, one after the other, each of which is answered a word
+//! streams serve                                                does what `echo` does, at a port that it says, until it is ended
 //! ```
 //!
 //! The kubeconfig is the one of `WEFT_KUBECONFIG`. A session that does not say its word, or a byte that is lost, is a failure.
@@ -52,6 +55,12 @@ fn main() -> Result<()> {
             }
             ["plain", way, mib] => proxied(Way::of(way, mib)?, false).await,
             ["tls", way, mib] => proxied(Way::of(way, mib)?, true).await,
+            ["straight", address, way, mib] => {
+                let way = Way::of(way, mib)?;
+                measured(connected(address).await?, way).await
+            }
+            ["opens", address, connections] => opens(address, connections.parse()?).await,
+            ["serve"] => serves().await,
             _ => bail!("see the first lines of this file for what can be asked"),
         }
     })?;
@@ -244,6 +253,42 @@ impl<R: AsyncRead + Unpin> Answers<R> {
                     );
                 }
             }
+        }
+    }
+}
+
+// === Straight ===
+
+async fn connected(address: &str) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn opens(address: &str, connections: usize) -> Result<Value> {
+    let begun = Instant::now();
+    for _ in 0..connections {
+        let mut stream = connected(address).await?;
+        stream.write_all(b"give 0\n").await?;
+        let mut word = [0; 5];
+        stream.read_exact(&mut word).await?;
+        ensure!(&word == b"done\n", "a connection was answered {word:?}");
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(
+        json!({"connections": connections, "seconds": seconds, "per_second": connections as f64 / seconds}),
+    )
+}
+
+async fn serves() -> Result<Value> {
+    let (listener, address) = listen().await?;
+    println!("{}", address.port());
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        // Whoever leaves early is no reason to stop.
+        if let Err(error) = serve(stream).await {
+            eprintln!("a connection ended: {error}");
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct NodeConfig {
     /// Where the gateway is besides the node's own address, with the other nodes of this machine.
     pub gateway_address: Option<IpAddr>,
     pub open_services: OpenServices,
+    /// Proxies in front of the gateway that are believed.
+    pub trusted_hops: u8,
     /// Ranges of addresses, apart by commas, that lead to this node: Services and Gateways have addresses of their own there.
     pub service_addresses: Option<String>,
     pub mesh_port: u16,
@@ -237,6 +239,7 @@ pub async fn run(
         .cluster_domain(CLUSTER_DOMAIN)
         .gateway(GatewayConfig {
             open_services: config.open_services,
+            trusted_hops: config.trusted_hops,
             connections_max: places.gateway,
             ..GatewayConfig::default()
         })

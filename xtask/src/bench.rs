@@ -17,6 +17,7 @@
 //! * `sessions`: what ten thousand commands in a container leave behind; not part of `all`.
 //! * `failures`: how long a lost node is noticed, and what rollouts and drains cost under load; not part of `all`.
 //! * `wake`: what the first call to a Deployment without a replica waits for; not part of `all`.
+//! * `tcp`: bytes and connections through a TCP listener of a Gateway, beside nginx' stream module; not part of `all`.
 //! * `port-forward`: how fast bytes pass a forwarded port, beside a proxy that copies and one with TLS; not part of `all`.
 //!
 //! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
@@ -38,6 +39,7 @@ mod runtime;
 mod scheduler;
 mod sessions;
 mod store;
+mod tcp;
 mod wake;
 mod wasmtime;
 
@@ -105,6 +107,7 @@ enum What {
     Failures,
     Sessions,
     PortForward,
+    Tcp,
     Wake,
 }
 
@@ -293,6 +296,7 @@ pub fn run(args: &Args) -> Result<()> {
             "bytes through a forwarded port",
             port_forward::measure,
         ),
+        (What::Tcp, "tcp", "TCP through the gateway", tcp::measure),
         (
             What::Wake,
             "wake",
@@ -307,6 +311,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Scheduler,
         What::Sessions,
         What::PortForward,
+        What::Tcp,
         What::Wake,
     ];
     let in_all = |what| !apart.contains(&what);
@@ -520,6 +525,7 @@ fn render(document: &Value) -> String {
         ("failures", failures::render),
         ("sessions", sessions::render),
         ("port_forward", port_forward::render),
+        ("tcp", tcp::render),
         ("wake", wake::render),
     ];
     for (key, render) in sections {

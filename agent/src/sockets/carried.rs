@@ -58,6 +58,7 @@ fn refused(failure: &Failure) -> io::Error {
         | FailureKind::UnknownService
         | FailureKind::Overloaded
         | FailureKind::NotCallable
+        | FailureKind::InvalidBackend
         | FailureKind::Stopped => io::ErrorKind::ConnectionRefused.into(),
         FailureKind::Deadline | FailureKind::TryTimeout => io::ErrorKind::TimedOut.into(),
         _ => io::ErrorKind::HostUnreachable.into(),

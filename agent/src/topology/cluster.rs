@@ -106,6 +106,11 @@ impl Change {
         self.services.is_empty() && self.routes.is_none() && !self.nodes_changed
     }
 
+    /// Whether other pods are whose than before.
+    pub(super) fn has_ranges(&self) -> bool {
+        self.ranges.is_some()
+    }
+
     /// The addresses that calls out of the cluster do not lead to, if they are others than before.
     pub(super) fn take_own(&mut self) -> Option<OwnAddresses> {
         self.own.take()
@@ -123,6 +128,7 @@ impl Change {
                 Some(Parts { service, slices }) => {
                     let mut spec = service_spec(name, &service, &slices, &self.nodes);
                     spec.preferred = self.here.preferred(&slices);
+                    spec.same_zone = self.here.same_zone(&slices);
                     builder.set_service(spec);
                 }
                 None => builder.remove_service(&name.namespace, &name.name),

@@ -1,7 +1,8 @@
 //! Which endpoints of a Service are meant for callers of this node, as the hints of its slices say (`trafficDistribution`). Pure.
 //!
 //! Hints hold where every endpoint that is ready has one and one of them is for here: those for the node go before those for its zone. Else
-//! nobody is preferred, lest one endpoint that was hinted at takes all calls of a Service whose others were not looked at yet.
+//! nobody is preferred, lest one endpoint that was hinted at takes all calls of a Service whose others were not looked at yet. Besides, calls stay
+//! in the zone as long as somebody there has room.
 //! Source: kube-proxy 1.37 `pkg/proxy/topology.go`.
 
 use super::slice::Slice;
@@ -34,6 +35,13 @@ impl Here {
         };
         let by_node = chosen(ready(), |hints| &hints.nodes, &self.node);
         by_node.or_else(by_zone).unwrap_or_default()
+    }
+
+    /// Where the endpoints are that are in this node's zone.
+    pub(super) fn same_zone(&self, slices: &[Arc<Slice>]) -> BTreeSet<IpAddr> {
+        let zone = self.zone.iter();
+        let found = zone.flat_map(|zone| slices.iter().flat_map(|slice| slice.in_zone(zone)));
+        found.collect()
     }
 }
 
@@ -106,11 +114,25 @@ mod tests {
             let expected = expected.iter().map(|last| IpAddr::from([10, 42, 0, *last]));
             assert_eq!(found, expected.collect(), "{endpoints:?}");
         }
+        let slices = [Arc::new(Slice::read(&zoned(), "cluster.local"))];
+        assert_eq!(
+            here.same_zone(&slices),
+            [IpAddr::from([10, 42, 0, 1])].into()
+        );
         let nowhere = Here {
             node: "a".to_owned(),
             zone: None,
         };
+        assert_eq!(nowhere.same_zone(&slices), BTreeSet::new());
         let slices = [slice(&[(1, true, "", "east")])];
         assert_eq!(nowhere.preferred(&slices), BTreeSet::new());
+    }
+
+    fn zoned() -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "shop"}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.42.0.1"], "zone": "east"}, {"addresses": ["10.42.0.2"], "zone": "west"}, {"addresses": ["10.42.0.3"]}],
+        }))
+        .expect("a slice")
     }
 }

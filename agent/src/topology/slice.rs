@@ -43,6 +43,7 @@ struct Pod {
     ready: bool,
     serving: bool,
     hints: Hints,
+    zone: Option<String>,
 }
 
 impl Slice {
@@ -132,6 +133,7 @@ impl Slice {
                         .map(|zone| zone.name)
                         .collect(),
                 },
+                zone: endpoint.zone.clone(),
                 name,
             });
         }
@@ -162,6 +164,13 @@ impl Slice {
     pub(super) fn hinted(&self) -> impl Iterator<Item = (IpAddr, &Hints)> {
         let ready = self.endpoints.iter().filter(|pod| pod.ready);
         ready.map(|pod| (pod.ip, &pod.hints))
+    }
+
+    /// Where its endpoints in a zone are.
+    pub(super) fn in_zone(&self, zone: &str) -> impl Iterator<Item = IpAddr> {
+        let pods = self.endpoints.iter();
+        let pods = pods.filter(move |pod| pod.zone.as_deref() == Some(zone));
+        pods.map(|pod| pod.ip)
     }
 
     /// Whether any of its pods is on the node, or may be: of some only the address is known.
@@ -237,6 +246,7 @@ pub(super) fn service_spec(
             port: number,
             speaks_h2: weft_gateway::Protocol::named(port.app_protocol.as_deref())
                 == weft_gateway::Protocol::H2c,
+            speaks_http: weft_gateway::Protocol::is_http(port.app_protocol.as_deref()),
             node_port: port
                 .node_port
                 .and_then(|port| u16::try_from(port).ok())
@@ -257,8 +267,12 @@ pub(super) fn service_spec(
         source_ranges: source_ranges(service),
         external_local: spec.and_then(|spec| spec.external_traffic_policy.as_deref())
             == Some("Local"),
+        health_port: health_port(service),
+        internal_local: spec.and_then(|spec| spec.internal_traffic_policy.as_deref())
+            == Some("Local"),
         affinity: affinity(service),
         preferred: BTreeSet::new(),
+        same_zone: BTreeSet::new(),
         wakes: slices.iter().any(|slice| slice.wakes),
         names: slices
             .iter()
@@ -286,6 +300,15 @@ fn addresses(service: &Service) -> Vec<IpAddr> {
         .flatten()
         .filter_map(|one| one.ip.as_ref());
     addresses.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+/// Where each node tells how many of its endpoints are there.
+fn health_port(service: &Service) -> Option<u16> {
+    let spec = service.spec.as_ref()?;
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.external_traffic_policy.as_deref() == Some("Local");
+    let number = spec.health_check_node_port.filter(|_| is_balanced)?;
+    u16::try_from(number).ok().filter(|number| *number > 0)
 }
 
 /// Who may come there; what cannot be read lets nobody in.

@@ -356,6 +356,84 @@ fn a_service_is_its_ports_with_the_endpoints_of_all_its_slices() {
     assert_eq!(spec.cluster_ip, Some([10, 43, 0, 7].into()));
 }
 
+/// A node that begins serves the table of what was told when it ran last, whichever state that was.
+#[tokio::test]
+async fn what_was_known_is_the_table_that_is_begun_with() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let begin = |mesh: &Mesh| {
+        let topology = Topology::new("a", "cluster.local");
+        topology.taken_up(folder.path(), b"authority", mesh)
+    };
+    let mesh = || Mesh::builder("a", "cluster.local").build();
+    let nothing = mesh();
+    let mut first = begin(&nothing);
+    assert_eq!(nothing.table().generation(), 0, "nothing was known");
+    let kept = first.kept.take().expect("where it is kept");
+    let mut cluster = Cluster::new("cluster.local").seen_from("a");
+    // Each of one state and of another: the last counts.
+    for (sort, which, state) in SORTS
+        .iter()
+        .flat_map(|sort| [(*sort, 0, 3_u8), (*sort, 1, 12), (*sort, 0, 60)])
+    {
+        let told = object((sort, which), state);
+        take(&mut cluster, &Step::Apply((sort, which), state));
+        fn one<K>(kept: &Kept, list: &List<K>, told: Value)
+        where
+            K: kube::Resource + DeserializeOwned + serde::Serialize,
+        {
+            let object: K = serde_json::from_value(told).expect("an object of the kind");
+            kept.one(list.name, &object);
+        }
+        match sort {
+            Sort::Class => one(&kept, &CLASSES, told),
+            Sort::Gateway => one(&kept, &GATEWAYS, told),
+            Sort::Grant => one(&kept, &GRANTS, told),
+            Sort::Namespace => one(&kept, &NAMESPACES, told),
+            Sort::Node => one(&kept, &NODES, told),
+            Sort::Route => one(&kept, &ROUTES, told),
+            Sort::Service => one(&kept, &SERVICES, told),
+            Sort::Slice => one(&kept, &SLICES, told),
+        }
+    }
+    drop(kept);
+    let keeper = first.keeper.lock().take().expect("who writes");
+    keeper.run().await;
+    let (again, expected) = (mesh(), mesh());
+    let _second = begin(&again);
+    assert_eq!(again.table().generation(), 1);
+    let mut builder = Table::builder("a", 0);
+    first.apply(cluster.take_change(), &mut builder, &expected);
+    assert!(*again.table() == builder.table(1), "{:#?}", again.table());
+    assert!(again.table().services_len() > 0);
+}
+
+#[test]
+fn policies_of_a_service_are_told_to_the_mesh() {
+    let told = |spec: Value| {
+        let service: Service = serde_json::from_value(json!({"spec": spec})).expect("a service");
+        let name = NamespacedName::new("vote", "web");
+        let spec = service_spec(name, &service, &[], &BTreeMap::new());
+        (spec.external_local, spec.internal_local, spec.health_port)
+    };
+    for (spec, expected) in [
+        (json!({}), (false, false, None)),
+        (
+            json!({"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Cluster"}),
+            (false, true, None),
+        ),
+        (
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30001}),
+            (true, false, Some(30001)),
+        ),
+        (
+            json!({"type": "NodePort", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30001}),
+            (true, false, None),
+        ),
+    ] {
+        assert_eq!(told(spec.clone()), expected, "{spec}");
+    }
+}
+
 #[test]
 fn only_the_cluster_gives_pods_their_addresses() {
     let facts = NodeFacts {

@@ -97,6 +97,44 @@ async fn services_get_addresses_of_their_own() {
     );
 }
 
+/// Where nodes tell who balances before them how many endpoints they have: a node port like any other, for as long as its policy.
+#[tokio::test]
+async fn the_port_of_health_checks_is_given_out_and_taken_back() {
+    let world = World::new().await;
+    let post = format!("POST {SERVICES}");
+    let balancer = |name: &str, port: Value| {
+        json!({"metadata": {"name": name}, "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "allocateLoadBalancerNodePorts": false, "healthCheckNodePort": port, "ports": [{"port": 80}]}})
+    };
+    let made = world.ask(&post, balancer("a", Value::Null)).await;
+    let number = made.body["spec"]["healthCheckNodePort"].clone();
+    let given = number.as_i64().expect("a port");
+    assert!((30000..32768).contains(&given), "{given}");
+    let second = world.ask(&post, balancer("b", number.clone())).await;
+    assert_eq!(
+        second.line(),
+        format!(
+            "500 InternalError: Internal error occurred: failed to allocate requested HealthCheck NodePort {given}: provided port is already allocated"
+        )
+    );
+    let a = format!("{SERVICES}/a");
+    let labelled =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"healthCheckNodePort": null}});
+    let labelled = world.patch(&a, "merge-patch", labelled).await;
+    assert_eq!(labelled.body["spec"]["healthCheckNodePort"], number);
+    let other = json!({"spec": {"healthCheckNodePort": given + 1}});
+    let other = world.patch(&a, "merge-patch", other).await;
+    assert_eq!(
+        other.line(),
+        r#"422 Invalid: Service "a" is invalid: spec.healthCheckNodePort: Forbidden: field is immutable"#
+    );
+    let everywhere = json!({"spec": {"externalTrafficPolicy": "Cluster"}});
+    let everywhere = world.patch(&a, "merge-patch", everywhere).await;
+    assert_eq!(everywhere.status, 200, "{}", everywhere.line());
+    assert_eq!(everywhere.body["spec"].get("healthCheckNodePort"), None);
+    assert_eq!(world.ask(&post, balancer("b", number)).await.status, 201);
+}
+
 #[tokio::test]
 async fn a_service_keeps_its_address_and_a_pod_its_tolerations() {
     let world = World::new().await;

@@ -78,6 +78,11 @@ impl Cluster {
         assert!(self.objects.delete(Kind::Node, &name));
     }
 
+    pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
+        let name = NamespacedName::new(namespace, name);
+        assert!(self.objects.delete(kind, &name));
+    }
+
     pub fn compiled(&self) -> Compiled {
         compile(&self.objects)
     }
@@ -339,6 +344,7 @@ fn served(compiled: &Compiled) -> String {
         let ServiceRoutes {
             producer,
             consumers,
+            streams,
         } = routes;
         let consumers = consumers.iter().map(|(who, routes)| (who.as_str(), routes));
         for (who, routes) in std::iter::once(("all", producer)).chain(consumers) {
@@ -354,6 +360,18 @@ fn served(compiled: &Compiled) -> String {
                     .rules
                     .iter()
                     .for_each(|rule| text.push_str(&outcome(rule)));
+            }
+        }
+        let consumers = streams.consumers.iter();
+        let consumers = consumers.map(|(who, ports)| (who.as_str(), ports));
+        for (who, ports) in std::iter::once(("all", &streams.producer)).chain(consumers) {
+            for ((protocol, port), route) in ports {
+                let backends: Vec<String> = route.backends.iter().map(leads).collect();
+                let (name, backends) = (&route.route, backends.join(" | "));
+                let _ = writeln!(
+                    text,
+                    "  service {service} {protocol:?} port {port}, for {who}: {name} → {backends}"
+                );
             }
         }
     }

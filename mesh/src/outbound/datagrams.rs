@@ -10,6 +10,7 @@
 use std::{
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -19,10 +20,16 @@ use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
+use weft_api::hash::fnv1a_64;
 use weft_call::{Failure, FailureKind};
+use weft_gateway::{BackendTarget, StreamProtocol};
 
 use super::{Arrival, Begun, CallWay, Outbound, filter, raw::raw, send, take_context};
-use crate::{Body, BoxError, failure, ingress, resolve::Target};
+use crate::{
+    Body, BoxError, affinity, failure, ingress,
+    resolve::Target,
+    table::{Bound, Protocol, Service, Table},
+};
 
 /// How long a flow is kept without an answer.
 pub const FLOW_IDLE_MAX: Duration = Duration::from_secs(30);
@@ -152,6 +159,77 @@ impl hyper::body::Body for Sent {
 }
 
 impl Outbound {
+    /// The endpoints that a datagram from the workload at `from` to `to` may go to, those of this node first; none where that is no address of a
+    /// Service, or leads to nobody.
+    ///
+    /// Of a Service whose clients stay it is the one where this client was last. The shares of a route are told apart by both ends, so that what one
+    /// socket sends to one address goes to one share.
+    #[must_use]
+    pub fn endpoints(&self, from: SocketAddr, to: SocketAddr) -> Vec<SocketAddr> {
+        let table = self.table();
+        let found = match table.service_by_ip(to.ip()) {
+            Some(service) => self.meant(&table, service, to.port(), from),
+            None => {
+                let behind = table.behind(Protocol::Udp, to);
+                behind.map(|(service, port)| (service, port, false))
+            }
+        };
+        let Some((service, number, only_here)) = found else {
+            return Vec::new();
+        };
+        let Some(port) = service.port_of(Protocol::Udp, number) else {
+            return Vec::new();
+        };
+        let all = match only_here {
+            true => port.at(true),
+            false => port.addresses(),
+        };
+        let Some(time) = service.outside().affinity else {
+            return all;
+        };
+        let who = affinity::Client {
+            service: Arc::clone(service.labels()),
+            port: number,
+            ip: from.ip(),
+        };
+        let now = Instant::now();
+        let last = self.affinity().last(&who, now);
+        let last = last.filter(|last| all.contains(last));
+        let place = usize::from(from.port()).checked_rem(all.len());
+        let any = || all.get(place?).copied();
+        let Some(endpoint) = last.or_else(any) else {
+            return Vec::new();
+        };
+        self.affinity().keep(who, endpoint, now, time);
+        vec![endpoint]
+    }
+
+    /// The Service and its port that datagrams to a port of `service` are for, and whether this node's endpoints alone are.
+    fn meant<'t>(
+        &self,
+        table: &'t Table,
+        service: &'t Arc<Service>,
+        port: u16,
+        from: SocketAddr,
+    ) -> Option<(&'t Arc<Service>, u16, bool)> {
+        let namespace = &self.caller.workload.namespace;
+        let Some(Bound::Stream(route)) = service.bound(namespace, StreamProtocol::Udp, port) else {
+            return Some((service, port, service.outside().local_inside));
+        };
+        let labels = service.labels();
+        let ends = format!("{from} {} {port}", labels.display);
+        let target = &route.backend(fnv1a_64(ends.bytes()))?.target;
+        let BackendTarget::Service {
+            namespace,
+            name,
+            port,
+        } = target
+        else {
+            return None;
+        };
+        Some((table.service(namespace, name)?, *port, false))
+    }
+
     /// Carries the datagrams of a flow from `client` to the pod at `address`, and hands what comes back to `received`, until nothing
     /// did for [`FLOW_IDLE_MAX`] or the sender is gone.
     ///

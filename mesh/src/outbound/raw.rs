@@ -1,7 +1,8 @@
 //! Byte streams between workloads: a connection of `wasi:sockets` is one call, whose two bodies are its two directions.
 //!
 //! Such a call is marked ([`Raw`]) by the host that makes it, beside the request and not in it: no guest and no client can. It is resolved,
-//! balanced, authorised, encrypted and charged as any call, meets no route, and has no deadline: it lasts as long as both ends want it to.
+//! balanced, authorised, encrypted and charged as any call, meets no rule for requests, and has no deadline: it lasts as long as both ends want it
+//! to. Where a route of streams is bound to the Service, a workload's stream goes where that leads; those of the gateway were led already.
 //!
 //! Invariant: a stream is opened once; what was sent is never sent to another.
 
@@ -10,10 +11,17 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use http::Request;
 use tokio_rustls::client::TlsStream;
 use weft_call::{Failure, FailureKind};
-use weft_gateway::BackendTls;
+use weft_gateway::{BackendTls, StreamProtocol};
 
-use super::{Arrival, Begun, CallWay, Outbound, filter, send, take_context};
-use crate::{Body, PodAddress, dial::Dialed, failure, ingress};
+use super::{Arrival, Begun, CallWay, OnlyHere, Outbound, filter, send, take_context};
+use crate::{
+    Body, PodAddress,
+    dial::Dialed,
+    failure, ingress,
+    metrics::Origin,
+    resolve::Target,
+    table::{Bound, Table},
+};
 
 /// Of a call whose bodies are the two directions of a byte stream. An extension of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +93,8 @@ impl Outbound {
         let table = inner.table.load_full();
         let context = take_context(&mut request);
         let target = ingress::from_workload(&mut request)
-            .and_then(|default_port| self.resolve(&table, request.uri(), default_port));
+            .and_then(|default_port| self.resolve(&table, request.uri(), default_port))
+            .and_then(|target| self.led(&table, target, &mut request));
         let begun = target.map(CallWay::Direct).and_then(|way| {
             let arrival = Arrival {
                 request,
@@ -100,6 +109,29 @@ impl Outbound {
             // Only rules answer by themselves, and it met none.
             Begun::Answered(_) => Err(FailureKind::NoRoute.into()),
         }
+    }
+
+    /// Where a stream to `target` goes.
+    fn led<'t>(
+        &self,
+        table: &'t Table,
+        target: Target<'t>,
+        request: &mut Request<Body>,
+    ) -> Result<Target<'t>, Failure> {
+        let Target::Service { service, port } = target else {
+            return Ok(target);
+        };
+        if self.caller.origin != Origin::Workload {
+            return Ok(target);
+        }
+        let namespace = &self.caller.workload.namespace;
+        if let Some(Bound::Stream(route)) = service.bound(namespace, StreamProtocol::Tcp, port) {
+            return table.led(route, rand::random());
+        }
+        if service.outside().local_inside {
+            request.extensions_mut().insert(OnlyHere);
+        }
+        Ok(target)
     }
 
     /// Opens a byte stream to what is attached at `address` of this node, past services.

@@ -19,8 +19,8 @@ use weft_gateway::{NamespacedName, Served, ServiceRoutes};
 
 use super::exposure::Behind;
 use super::{
-    BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, PodRange, Port, Service, ServiceIndex,
-    ServiceLabels, ServiceSpec, Table, Way, ranges::PodRanges,
+    BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, PodRange, Port, Ready, Service,
+    ServiceIndex, ServiceLabels, ServiceSpec, Table, Way, ranges::PodRanges,
 };
 use crate::{WorkloadInfo, front::Fronts, route::Listeners, streams::Streams, wire};
 
@@ -118,6 +118,7 @@ impl TableBuilder {
     pub fn set_service(&mut self, spec: ServiceSpec) {
         self.table.zone.set(&spec);
         let exposures = Exposure::of(&spec);
+        let ready = Ready::of(&spec, &self.node);
         let known = self.table.service_index(&spec.namespace, &spec.name);
         let before = known.map(|index| Arc::clone(&self.table.services[index.0]));
         let labels = match &before {
@@ -159,13 +160,21 @@ impl TableBuilder {
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
             let is_preferred =
                 |endpoint: &&Arc<Endpoint>| spec.preferred.contains(&endpoint.address.ip());
+            let is_in_zone =
+                |endpoint: &&Arc<Endpoint>| spec.same_zone.contains(&endpoint.address.ip());
+            let mut zone: Vec<_> = all.iter().filter(is_in_zone).cloned().collect();
+            if zone.len() == all.len() {
+                zone.clear();
+            }
             ports.push(Port {
                 name: port.name,
                 protocol: port.protocol,
                 number: port.port,
                 speaks_h2: port.speaks_h2,
+                speaks_http: port.speaks_http,
                 near: all.iter().filter(is_near).cloned().collect(),
                 preferred: all.iter().filter(is_preferred).cloned().collect(),
+                zone,
                 all,
                 outside,
             });
@@ -179,6 +188,8 @@ impl TableBuilder {
             outside: Arc::new(Outside {
                 affinity: spec.affinity,
                 local: spec.external_local,
+                local_inside: spec.internal_local,
+                ready,
                 source_ranges: spec.source_ranges,
             }),
             routes,

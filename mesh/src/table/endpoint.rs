@@ -109,10 +109,13 @@ pub(crate) struct Port {
     pub(super) protocol: Protocol,
     pub(super) number: u16,
     pub(super) speaks_h2: bool,
+    pub(super) speaks_http: bool,
     /// Endpoints of this node.
     pub(super) near: Vec<Arc<Endpoint>>,
     /// Those that its Service wants callers of this node to go to; none where it is the same to it.
     pub(super) preferred: Vec<Arc<Endpoint>>,
+    /// Those in this node's zone; none where that is all of them, or nobody knows.
+    pub(super) zone: Vec<Arc<Endpoint>>,
     pub(super) all: Vec<Arc<Endpoint>>,
     /// An endpoint of no node, as somebody writes into a slice for what is not in the cluster.
     pub(super) outside: Option<SocketAddr>,
@@ -120,14 +123,14 @@ pub(crate) struct Port {
 
 impl Port {
     /// Chooses an endpoint that is not among `tried`: of this node while those are neither busy nor failing, then of those that are
-    /// preferred, else of all. `None` when every endpoint was tried or there is none.
+    /// preferred, then of this node's zone, else of all. `None` when every endpoint was tried or there is none.
     pub(crate) fn pick(
         &self,
         tried: &[SocketAddr],
         now: u64,
         rng: &mut impl rand::Rng,
     ) -> Option<&Arc<Endpoint>> {
-        for tier in [&self.near, &self.preferred] {
+        for tier in [&self.near, &self.preferred, &self.zone] {
             if let Some(found) = pick(tier, tried, now, rng)
                 && !found.health().is_ejected(now)
                 && found.load().pending() < balance::SPILL_PENDING
@@ -190,6 +193,11 @@ impl Port {
         self.speaks_h2
     }
 
+    /// Whether its Service says that HTTP is spoken there.
+    pub(crate) fn speaks_http(&self) -> bool {
+        self.speaks_http
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -204,6 +212,11 @@ impl Port {
         self.all.len() > 1
     }
 
+    /// The same where it has to stay on this node.
+    pub(crate) fn has_choice_near(&self) -> bool {
+        self.near.len() > 1
+    }
+
     /// The port with other endpoints in the place of its own.
     pub(super) fn map(&self, renewed: impl Fn(&Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
         Self {
@@ -211,8 +224,10 @@ impl Port {
             protocol: self.protocol,
             number: self.number,
             speaks_h2: self.speaks_h2,
+            speaks_http: self.speaks_http,
             near: self.near.iter().map(&renewed).collect(),
             preferred: self.preferred.iter().map(&renewed).collect(),
+            zone: self.zone.iter().map(&renewed).collect(),
             all: self.all.iter().map(&renewed).collect(),
             outside: self.outside,
         }
@@ -224,9 +239,10 @@ impl Port {
         };
         (&self.name, self.protocol, self.number, self.outside)
             == (&other.name, other.protocol, other.number, other.outside)
-            && self.speaks_h2 == other.speaks_h2
+            && (self.speaks_h2, self.speaks_http) == (other.speaks_h2, other.speaks_http)
             && same(&self.near, &other.near)
             && same(&self.preferred, &other.preferred)
+            && same(&self.zone, &other.zone)
             && same(&self.all, &other.all)
     }
 }
@@ -287,5 +303,50 @@ mod tests {
         };
         assert_eq!(picked(&[]), wanted);
         assert_eq!(picked(&wanted), ["10.42.0.1"]);
+    }
+
+    #[test]
+    fn a_call_leaves_its_zone_only_where_nobody_there_can_take_it() {
+        let all = ["10.42.1.1", "10.42.2.1", "10.42.3.1"];
+        let mut spec = service("vote", "web")
+            .endpoints(all.map(|ip| endpoint("vote", ip, ip, "b")).to_vec())
+            .build();
+        let near = ["10.42.1.1", "10.42.2.1"];
+        spec.same_zone = near
+            .map(|ip| ip.parse().expect("an address"))
+            .into_iter()
+            .collect();
+        let table = Table::builder("a", 1).service(spec).build();
+        let service = table.service("vote", "web").expect("the service");
+        let port = service.port(80).expect("the port");
+        let picked = |tried: &[&str]| {
+            let tried = tried.iter().map(|ip| format!("{ip}:8080").parse());
+            let tried: Vec<_> = tried.map(|address| address.expect("an address")).collect();
+            let mut rng = SmallRng::seed_from_u64(1);
+            let found = (0..50).filter_map(|_| port.pick(&tried, 0, &mut rng));
+            found.map(|one| one.pod.clone()).collect::<BTreeSet<_>>()
+        };
+        let told = |ips: &[&str]| {
+            ips.iter()
+                .map(|ip| (*ip).to_owned())
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(picked(&[]), told(&near));
+        assert_eq!(picked(&near), told(&["10.42.3.1"]));
+        for ip in near {
+            let address = format!("{ip}:8080").parse().expect("an address");
+            let busy = table.endpoint(address).expect("the endpoint");
+            (0..crate::balance::SPILL_PENDING).for_each(|_| busy.load().begin());
+        }
+        assert!(picked(&[]).contains("10.42.3.1"), "{:?}", picked(&[]));
+        // Connections go everywhere, as with kube-proxy.
+        let mut rng = SmallRng::seed_from_u64(1);
+        let anywhere = (0..50).filter_map(|_| port.pick_anywhere(&[], 0, &mut rng));
+        assert!(
+            anywhere
+                .map(|one| one.pod.clone())
+                .collect::<BTreeSet<_>>()
+                .contains("10.42.3.1")
+        );
     }
 }

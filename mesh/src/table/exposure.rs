@@ -19,6 +19,8 @@ pub(crate) enum Exposure {
     Address(Protocol, SocketAddr),
     /// At each node's address.
     Node(Protocol, u16),
+    /// The same, and there it is only told how many endpoints are ready.
+    Health(u16),
 }
 
 impl Exposure {
@@ -35,7 +37,35 @@ impl Exposure {
                 .map(|number| Exposure::Node(port.protocol, number));
             own.chain(node).map(|exposure| (exposure, port.port))
         });
-        ports.collect()
+        // That is none of its ports.
+        let health = spec.health_port.map(|number| (Exposure::Health(number), 0));
+        ports.chain(health).collect()
+    }
+}
+
+/// How many endpoints of a Service are ready, each pod once.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Ready {
+    pub(crate) all: usize,
+    /// On this node.
+    pub(crate) here: usize,
+}
+
+impl Ready {
+    /// Of a Service that tells it to nobody nothing is counted.
+    pub(super) fn of(spec: &ServiceSpec, node: &str) -> Self {
+        if spec.health_port.is_none() {
+            return Self::default();
+        }
+        let endpoints = spec.ports.iter().flat_map(|port| &port.endpoints);
+        let ready = endpoints.filter(|endpoint| endpoint.ready);
+        let all: BTreeMap<IpAddr, &str> = ready
+            .map(|endpoint| (endpoint.ip, endpoint.node.as_str()))
+            .collect();
+        Self {
+            here: all.values().filter(|on| **on == node).count(),
+            all: all.len(),
+        }
     }
 }
 
@@ -43,7 +73,11 @@ impl Exposure {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Outside {
     pub(crate) affinity: Option<Duration>,
+    /// Who comes from outside is served by the endpoints of the node that he comes to.
     pub(crate) local: bool,
+    /// The same of workloads that call it.
+    pub(crate) local_inside: bool,
+    pub(crate) ready: Ready,
     pub(super) source_ranges: Vec<IpNet>,
 }
 
@@ -85,6 +119,12 @@ impl Table {
         let found = self.exposed.get(&own);
         let behind = found.or_else(|| self.exposed.get(&node()?))?;
         Some((self.services.get(behind.service.0)?, behind.port))
+    }
+
+    /// The Service whose endpoints are told at this port of the nodes.
+    pub(crate) fn checked(&self, port: u16) -> Option<&Arc<Service>> {
+        let behind = self.exposed.get(&Exposure::Health(port))?;
+        self.services.get(behind.service.0)
     }
 
     /// All exposures, in no order.

@@ -29,10 +29,16 @@ pub struct ServiceSpec {
     pub source_ranges: Vec<IpNet>,
     /// Who comes from outside to a node is served by that node's endpoints alone (`externalTrafficPolicy: Local`).
     pub external_local: bool,
+    /// Where each node tells how many of its endpoints are there (`healthCheckNodePort`).
+    pub health_port: Option<u16>,
+    /// Workloads that call it by its name or address are served by their own node's endpoints alone (`internalTrafficPolicy: Local`).
+    pub internal_local: bool,
     /// How long a client that is known by its address stays with its endpoint (`sessionAffinity: ClientIP`).
     pub affinity: Option<Duration>,
     /// Where the endpoints are that this node's callers prefer, if they do (`trafficDistribution`).
     pub preferred: BTreeSet<IpAddr>,
+    /// Where the endpoints are that are in this node's zone.
+    pub same_zone: BTreeSet<IpAddr>,
     /// Where it has no endpoint, a call has one made: it is held meanwhile (`hold.rs`).
     pub wakes: bool,
     /// What its slices say for names.
@@ -93,6 +99,8 @@ pub struct ServicePortSpec {
     pub port: u16,
     /// HTTP/2 is spoken there, without an upgrade, and nothing else.
     pub speaks_h2: bool,
+    /// Its Service says that HTTP is spoken there, in whichever version.
+    pub speaks_http: bool,
     /// Where each node serves it, too.
     pub node_port: Option<u16>,
     pub endpoints: Vec<EndpointSpec>,

@@ -17,12 +17,9 @@ pub(crate) fn service(namespace: &str, name: &str) -> ServiceMaker {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         ports: vec![ServicePortSpec {
-            speaks_h2: false,
-            name: None,
-            protocol: Protocol::Tcp,
             port: 80,
-            node_port: None,
             endpoints: vec![endpoint(namespace, &format!("{name}-0"), "10.42.0.1", "a")],
+            ..ServicePortSpec::default()
         }],
         ..ServiceSpec::default()
     })

@@ -15,7 +15,7 @@ use weft_api::identity::SpiffeId;
 use weft_api::view;
 use weft_gateway::{NamespacedName, Object, Objects, api, compile};
 use weft_mesh::{
-    Body, CancellationToken, EndpointSpec, Failure, LocalWorkload, Mesh, PodAddress, Protocol, Raw,
+    Body, CancellationToken, EndpointSpec, Failure, LocalWorkload, Mesh, PodAddress, Raw,
     ServicePortSpec, ServiceSpec, SpeaksH2, Table, WorkloadInfo, WorkloadService,
 };
 
@@ -210,8 +210,6 @@ fn spec(value: &Value, namespace: &str, name: &str, number: u8) -> ServiceSpec {
     let ports = value["spec"]["ports"].as_array().expect("ports").iter();
     let ports = ports.map(|port| ServicePortSpec {
         speaks_h2: port["appProtocol"] == "kubernetes.io/h2c",
-        protocol: Protocol::Tcp,
-        node_port: None,
         name: port["name"].as_str().map(str::to_owned),
         port: port["port"]
             .as_u64()
@@ -221,6 +219,7 @@ fn spec(value: &Value, namespace: &str, name: &str, number: u8) -> ServiceSpec {
             "empty" => Vec::new(),
             _ => vec![endpoint.clone()],
         },
+        ..ServicePortSpec::default()
     });
     ServiceSpec {
         namespace: namespace.to_owned(),

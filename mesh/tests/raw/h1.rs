@@ -2,15 +2,25 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Gateway, PATIENCE};
+use super::{Gateway, PATIENCE, tls};
 
 /// Sends bytes and reads until the gateway closes. Each response is `STATUS TEXT` of what it says, several are joined by ` + `; nothing at
 /// all is `closed`.
 pub async fn exchange(gateway: SocketAddr, bytes: &[u8]) -> String {
-    let said = bytes_of(gateway, bytes).await;
+    let stream = TcpStream::connect(gateway).await.expect("a connection");
+    spoken(stream, bytes).await
+}
+
+/// The same on a connection that is there.
+pub async fn spoken(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> String {
+    heard(&mut stream, bytes).await
+}
+
+pub async fn heard(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) -> String {
+    let said = said_to(stream, bytes).await;
     let mut rest = &said[..];
     let mut responses = Vec::new();
     while !rest.is_empty() {
@@ -26,10 +36,15 @@ pub async fn exchange(gateway: SocketAddr, bytes: &[u8]) -> String {
 
 /// Everything that the gateway says until it closes the connection.
 async fn bytes_of(gateway: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(gateway).await.expect("a connection");
+    said_to(&mut stream, bytes).await
+}
+
+async fn said_to(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) -> Vec<u8> {
     let talk = async {
-        let mut stream = TcpStream::connect(gateway).await.expect("a connection");
         // It may close before it has read all.
         let _ = stream.write_all(bytes).await;
+        let _ = stream.flush().await;
         let mut said = Vec::new();
         let _ = stream.read_to_end(&mut said).await;
         said
@@ -80,26 +95,38 @@ enum Want<'t> {
 }
 use Want::{All, AtMostOne, One, Refused};
 
-/// Sends each, written with line ends as an editor has them, and says of which something else came than should.
+/// Sends each, written with line ends as an editor has them, in the clear and over TLS, and says of which something else came than should.
 async fn told(cases: &[(&str, &str, Want<'_>)]) -> Vec<String> {
     let gateway = Gateway::start();
     let mut wrong = Vec::new();
     for (name, raw, want) in cases {
         let raw = raw.replace('\n', "\r\n");
         let said = exchange(gateway.address, raw.as_bytes()).await;
-        let is_one = !said.contains(" + ") && !said.contains("smuggled");
-        let is_right = match want {
-            One(text) => is_one && said.starts_with(text),
-            All(text) => said == *text,
-            Refused => is_one && (said.starts_with('4') || said == "closed"),
-            AtMostOne => is_one,
-        };
-        if !is_right {
+        if !want.is(&said) {
             wrong.push(format!("{name}: {said}"));
+        }
+        let stream = tls::agreed(&gateway, b"http/1.1").await;
+        // The mirror says how it was reached.
+        let said = spoken(stream, raw.as_bytes()).await;
+        let said = said.replace("https://", "http://");
+        if !want.is(&said) {
+            wrong.push(format!("{name}, over TLS: {said}"));
         }
     }
     gateway.serves().await;
     wrong
+}
+
+impl Want<'_> {
+    fn is(&self, said: &str) -> bool {
+        let is_one = !said.contains(" + ") && !said.contains("smuggled");
+        match self {
+            One(text) => is_one && said.starts_with(text),
+            All(text) => said == *text,
+            Refused => is_one && (said.starts_with('4') || said == "closed"),
+            AtMostOne => is_one,
+        }
+    }
 }
 
 const NONE: Vec<String> = Vec::new();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Gateway, PATIENCE};
+use super::{Gateway, PATIENCE, tls};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -65,7 +65,7 @@ pub fn request(stream: u32, lines: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields(lines))
 }
 
-const GET: [(&str, &str); 4] = [
+pub const GET: [(&str, &str); 4] = [
     (":method", "GET"),
     (":scheme", "http"),
     (":authority", "mirror.vote.localhost"),
@@ -73,7 +73,7 @@ const GET: [(&str, &str); 4] = [
 ];
 
 /// `GET /` of the mirror with further fields.
-fn get(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
+pub fn get(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
     request(stream, &[&GET[..], more].concat())
 }
 
@@ -261,14 +261,20 @@ impl Want<'_> {
     }
 }
 
-/// Sends each, then a request like any other on the same connection, and says of which something else came than should.
-async fn told(cases: &[(&str, Want<'_>, Vec<u8>)]) -> Vec<String> {
+/// Sends each, in the clear and over TLS, then a request like any other on the same connection, and says of which something else came than
+/// should.
+pub async fn told(cases: &[(&str, Want<'_>, Vec<u8>)]) -> Vec<String> {
     let gateway = Gateway::start();
     let mut wrong = Vec::new();
     for (name, want, sent) in cases {
         let told = ask(gateway.address, sent, want.then()).await;
         if !want.is(&told) {
             wrong.push(format!("{name}: {told}"));
+        }
+        let stream = tls::agreed(&gateway, b"h2").await;
+        let told = converse(stream, sent, want.then(), &last()).await;
+        if !want.is(&told) {
+            wrong.push(format!("{name}, over TLS: {told}"));
         }
     }
     gateway.serves().await;

@@ -421,3 +421,147 @@ async fn a_prefix_is_not_left_by_dots_slashes_or_escapes() {
     ");
     stop.cancel();
 }
+
+/// Says where the request came from and for whom it is, as it was told.
+async fn whence(request: Request<Body>) -> Result<Response<Body>, Failure> {
+    let told = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"].map(|name| {
+        let values = request.headers().get_all(name).iter();
+        let values: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+        values.join(" | ")
+    });
+    let host = request.uri().authority().map(ToString::to_string);
+    let text = format!("{} for {}", told.join("; "), host.unwrap_or_default());
+    Ok(Response::new(Body::full(text)))
+}
+
+/// What is answered to a request of these lines, sent by hand: its status, and where it leads or what it says.
+async fn said(at: std::net::SocketAddr, path: &str, lines: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(at).await.expect("open");
+    let request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{lines}\r\n");
+    stream.write_all(request.as_bytes()).await.expect("room");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("an end");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let mut head = head.lines();
+    let status = head.next().and_then(|line| line.get(9..12));
+    let location = head.find_map(|line| line.strip_prefix("location: "));
+    format!(
+        "{} {}",
+        status.expect("a status"),
+        location.unwrap_or_else(|| body.trim_end())
+    )
+}
+
+#[tokio::test]
+async fn proxies_in_front_are_believed_as_far_as_they_are_trusted() {
+    for (trusted_hops, expected) in [
+        (
+            0,
+            "200 127.0.0.1; http; whence.vote.localhost for whence.vote.localhost",
+        ),
+        (
+            1,
+            "200 203.0.113.7, 127.0.0.1; https; www.shop.test for whence.vote.localhost",
+        ),
+    ] {
+        let mesh = Mesh::builder("a", DOMAIN)
+            .gateway(GatewayConfig {
+                open_services: OpenServices::ToThisMachine,
+                trusted_hops,
+                ..GatewayConfig::default()
+            })
+            .build();
+        mesh.attach(pod(1), workload("whence", whence));
+        let (listener, address) = listen();
+        let services = vec![service("whence", vec![endpoint("whence", 1, "a", address)])];
+        mesh.publish(Table::builder("a", 1).services(services).build());
+        let stop = CancellationToken::new();
+        let serving = stop.clone();
+        tokio::spawn(async move { mesh.serve_gateway(listener, serving).await });
+        let lines = "Host: whence.vote.localhost\r\nX-Forwarded-For: 10.0.0.1, 203.0.113.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: www.shop.test\r\n";
+        assert_eq!(said(address, "/", lines).await, expected, "{trusted_hops}");
+        stop.cancel();
+    }
+}
+
+/// Listeners at an address of IPv6: hosts that are addresses, and where requests are said to come from and are sent on to.
+#[tokio::test]
+async fn a_gateway_is_at_addresses_of_ipv6_too() {
+    let mesh = Mesh::builder("a", DOMAIN).build();
+    mesh.attach(pod(1), workload("whence", whence));
+    let listener = std::net::TcpListener::bind("[::1]:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let place: std::net::SocketAddr = "[2001:db8::9]:80".parse().expect("a place");
+    let rule = |path: &str, filters| {
+        Arc::new(Rule {
+            route: "vote/whence".to_owned(),
+            matches: vec![Match {
+                path: PathMatch::Exact(path.to_owned()),
+                ..Match::default()
+            }],
+            filters,
+            backends: match path {
+                "/" => vec![Backend::new(BackendTarget::Service {
+                    namespace: "vote".to_owned(),
+                    name: "whence".to_owned(),
+                    port: 80,
+                })],
+                _ => Vec::new(),
+            },
+            ..Rule::default()
+        })
+    };
+    let redirect = weft_mesh::Filter::Redirect(weft_mesh::Redirect {
+        scheme: Some("https".to_owned()),
+        ..weft_mesh::Redirect::default()
+    });
+    let route = AttachedRoute {
+        route: "vote/whence".to_owned(),
+        rules: [rule("/", Vec::new()), rule("/away", vec![redirect])].into(),
+        listener_port: Some(80),
+        ..AttachedRoute::default()
+    };
+    let hosts = [(HostPattern::Any, vec![route])].into();
+    let front = weft_mesh::Front {
+        listeners: [(HostPattern::Any, hosts)].into(),
+        ..weft_mesh::Front::default()
+    };
+    let served = Served {
+        fronts: [(place, front)].into(),
+        ..Served::default()
+    };
+    let services = vec![service("whence", vec![endpoint("whence", 1, "a", address)])];
+    let builder = Table::builder("a", 1).services(services);
+    mesh.publish(builder.routes(&served).build());
+    assert_eq!(*mesh.places().borrow(), [place].into());
+    let stop = CancellationToken::new();
+    let serving = (mesh.clone(), stop.clone());
+    tokio::spawn(async move { serving.0.serve_place(place, listener, serving.1).await });
+    for (host, expected) in [
+        (
+            "[2001:DB8::9]",
+            "200 ::1; http; [2001:db8::9] for [2001:db8::9]",
+        ),
+        (
+            "[2001:db8::9]:80",
+            "200 ::1; http; [2001:db8::9]:80 for [2001:db8::9]:80",
+        ),
+        ("shop.test", "200 ::1; http; shop.test for shop.test"),
+        // A zone is one machine's, and half of an address is none.
+        (
+            "[fe80::1%25eth0]",
+            "400 the request is not acceptable: its host is not valid",
+        ),
+        (
+            "[2001:db8::9",
+            "400 the request is not acceptable: its host is not valid",
+        ),
+    ] {
+        let told = said(address, "/", &format!("Host: {host}\r\n")).await;
+        assert_eq!(told, expected, "{host}");
+    }
+    let away = said(address, "/away", "Host: [2001:db8::9]\r\n").await;
+    assert_eq!(away, "302 https://[2001:db8::9]/away");
+    stop.cancel();
+}

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use weft_agent::AgentError;
 use weft_agent::heartbeat::{LEASE_EVERY_SECONDS, LEASE_EVERY_SECONDS_MAX};
 use weft_api::Quantity;
-use weft_mesh::OpenServices;
+use weft_mesh::{OpenServices, TRUSTED_HOPS_MAX};
 use weft_runtime::CompilerCommand;
 use weft_runtime::worker::WorkerCommand;
 
@@ -103,7 +103,12 @@ pub struct Args {
         default_missing_value = "everybody"
     )]
     open_services: Option<OpenTo>,
-    /// Ranges of addresses that lead to this node, as 192.0.2.0/28,2001:db8::/120: each Gateway gets one of them
+    /// Believe so many proxies in front of the gateway what they say of where a request came from (x-forwarded-for). Only where nobody
+    /// reaches the gateway past them
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u8).range(..=i64::from(TRUSTED_HOPS_MAX)))]
+    trusted_hops: u8,
+    /// Ranges of addresses that are this machine's and lead to it, as 192.0.2.0/28,2001:db8::/120: each Gateway gets one of IPv4 and one of
+    /// IPv6, each Service of type LoadBalancer one
     #[arg(long, value_name = "CIDRS")]
     service_addresses: Option<String>,
     /// Write the log as JSON
@@ -202,6 +207,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         gateway_port_shared: args.share_gateway_port,
         gateway_address: args.gateway_address,
         open_services: open_services(args.open_services),
+        trusted_hops: args.trusted_hops,
         service_addresses: args.service_addresses,
         mesh_port: args.mesh_port,
         node_port: args.node_port,

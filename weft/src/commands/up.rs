@@ -53,7 +53,11 @@ pub struct Args {
     /// Port of the gateway, shared by all nodes; 0 picks a free one
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     gateway_port: u16,
-    /// Ranges of addresses of this machine, of which each Gateway gets one [default: of 127.0.0.0/8, by the API's port]
+    /// Believe so many proxies in front of the gateway what they say of where a request came from (x-forwarded-for)
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u8).range(..=i64::from(weft_mesh::TRUSTED_HOPS_MAX)))]
+    trusted_hops: u8,
+    /// Ranges of addresses of this machine, of which each Gateway gets one of IPv4 and one of IPv6 [default: of 127.0.0.0/8, by the API's
+    /// port]
     #[arg(long, value_name = "CIDRS")]
     service_addresses: Option<String>,
     /// Answer the cluster's names to programs of this machine at this address, as 127.0.0.53:5353
@@ -185,6 +189,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         node_addresses: args.node_addresses,
         nodes: args.nodes,
         cores: args.cores,
+        trusted_hops: args.trusted_hops,
         service_addresses: args.service_addresses,
         services_open: args.open_services,
         dns_address: args.dns_address,
@@ -272,6 +277,7 @@ struct Cluster {
     node_addresses: Option<Ipv4Net>,
     nodes: u16,
     cores: Option<usize>,
+    trusted_hops: u8,
     service_addresses: Option<String>,
     services_open: bool,
     dns_address: Option<SocketAddr>,
@@ -348,6 +354,7 @@ impl Cluster {
             ("--gateway-port", self.gateway.port().to_string()),
             ("--mesh-port", "0".into()),
             ("--node-port", "0".into()),
+            ("--trusted-hops", self.trusted_hops.to_string()),
             ("--capacity-cpu", format!("{}m", share(machine.cpu_millis))),
             ("--capacity-memory", share(machine.memory_bytes).to_string()),
         ];

@@ -1,7 +1,8 @@
-//! nginx answering from its memory: what a proxy does that runs nothing.
+//! nginx answering from its memory: what a proxy does that runs nothing. And nginx passing on bytes.
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -33,12 +34,34 @@ pub fn case(name: &'static str, program: Program, answer: &'static str) -> Case<
 }
 
 fn start(program: &Program, answer: &str) -> Result<(Server, u16)> {
+    started(program, |port| configured(port, answer))
+}
+
+/// nginx passing on connections to `port` of this machine, by its stream module; and where it listens.
+pub fn pass(program: &Program, module: &Path, to: u16) -> Result<(Server, u16)> {
+    started(program, |port| {
+        format!(
+            "load_module {};
+daemon off; pid nginx.pid; worker_processes auto;
+events {{ worker_connections 4096; }}
+stream {{
+  access_log off;
+  server {{ listen 127.0.0.1:{port} reuseport; proxy_pass 127.0.0.1:{to}; tcp_nodelay on; }}
+}}
+",
+            module.display()
+        )
+    })
+}
+
+/// `configured`: what it is told, for a port.
+fn started(program: &Program, configured: impl FnOnce(u16) -> String) -> Result<(Server, u16)> {
     let folder = target().join("bench-nginx");
     fs::create_dir_all(&folder)?;
     // Free now; nobody else on this machine is after it in the next milliseconds.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let configuration = folder.join("nginx.conf");
-    fs::write(&configuration, configured(port, answer))?;
+    fs::write(&configuration, configured(port))?;
     let process = program
         .command()
         .arg("-p")

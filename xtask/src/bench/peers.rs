@@ -54,6 +54,15 @@ pub fn nginx() -> Option<Program> {
     Program::on_path("nginx").or_else(|| unpacked(&["nginx"], "usr/sbin/nginx"))
 }
 
+/// The same with the module that passes on bytes of TCP, which is a file of its own.
+pub fn nginx_stream() -> Option<(Program, PathBuf)> {
+    let packages = ["libnginx-mod-stream", "nginx"];
+    let program = unpacked(&packages, "usr/sbin/nginx")?;
+    let folder = target().join("peers").join(packages[0]);
+    let module = folder.join("usr/lib/nginx/modules/ngx_stream_module.so");
+    module.exists().then_some((program, module))
+}
+
 /// A load generator that nobody here wrote. What it answers to `--version` is its usage, and 1.
 pub fn wrk() -> Option<Program> {
     let packages = ["wrk", "libluajit-5.1-2", "libluajit-5.1-common"];

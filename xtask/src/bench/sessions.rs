@@ -89,7 +89,7 @@ pub fn serve(cluster: &Cluster, name: &str, image: &str, command: &[&str]) -> Re
     cluster.apply(&[
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
         json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE},
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": name}},
             "spec": {"containers": [{"name": "main", "image": image, "command": command}]},
         }),
     ])?;

@@ -138,6 +138,64 @@ pub(super) fn allocate_address(
     Ok(())
 }
 
+/// Whether nodes tell whoever balances before them how many endpoints they have.
+pub(super) fn is_health_checked(service: &Value) -> bool {
+    text(service, "/spec/type") == "LoadBalancer"
+        && text(service, "/spec/externalTrafficPolicy") == "Local"
+}
+
+/// The port that nodes tell it at, if there is one.
+pub(super) fn health_port(service: &Value) -> Option<i64> {
+    integer(service, "/spec/healthCheckNodePort").filter(|number| *number > 0)
+}
+
+/// Gives out that port, unless the ports that are `taken` by the same Service are all there is. What it was it stays.
+fn allocate_health_port(
+    new: &mut Value,
+    old: Option<&Value>,
+    taken: &BTreeSet<u16>,
+    free: impl Fn(u16) -> bool,
+) -> Result<(), StatusError> {
+    if !is_health_checked(new) {
+        return Ok(());
+    }
+    let kept = old.filter(|old| is_health_checked(old));
+    let kept = kept.and_then(health_port);
+    let number = match (health_port(new), kept) {
+        // Another one is refused, as what cannot be changed.
+        (Some(_), Some(_)) => return Ok(()),
+        (None, Some(kept)) => kept,
+        (Some(wanted), None) => {
+            let in_range = u16::try_from(wanted)
+                .ok()
+                .filter(|number| NODE_PORTS.contains(number));
+            let refusal = match in_range {
+                Some(number) if free(number) && !taken.contains(&number) => return Ok(()),
+                Some(_) => "provided port is already allocated",
+                None => {
+                    "provided port is not in the valid range. The range of valid ports is 30000-32767"
+                }
+            };
+            return Err(StatusError::internal(format!(
+                "failed to allocate requested HealthCheck NodePort {wanted}: {refusal}"
+            )));
+        }
+        (None, None) => NODE_PORTS
+            .clone()
+            .find(|number| free(*number) && !taken.contains(number))
+            .ok_or_else(|| {
+                StatusError::internal("failed to allocate a HealthCheck NodePort 0: range is full")
+            })?
+            .into(),
+    };
+    put(
+        member(new, "spec"),
+        "healthCheckNodePort",
+        Some(number.into()),
+    );
+    Ok(())
+}
+
 pub(super) fn allocate_ports(
     new: &mut Value,
     old: Option<&Value>,
@@ -203,5 +261,5 @@ pub(super) fn allocate_ports(
     if let Some(slot) = new.pointer_mut("/spec/ports") {
         *slot = ports.into();
     }
-    Ok(())
+    allocate_health_port(new, old, &taken, free)
 }

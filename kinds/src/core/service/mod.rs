@@ -20,7 +20,7 @@ use weft_api::status::StatusError;
 pub use addresses::{ADDRESS_MANAGED_BY, ADDRESS_MANAGER, address_claim, held_address};
 pub use allocation::ServiceRange;
 
-use allocation::{allocate_address, allocate_ports, port_claim};
+use allocation::{allocate_address, allocate_ports, health_port, is_health_checked, port_claim};
 
 use crate::columns::{Column, Row, labels_text, or_none};
 use crate::kind::{NameRule, Selectable};
@@ -165,6 +165,9 @@ impl Strategy for Services {
                 claims.insert(port_claim(number));
             }
         }
+        if is_health_checked(value) {
+            claims.extend(health_port(value).map(port_claim));
+        }
         claims
     }
 
@@ -237,6 +240,11 @@ fn drop_of_former_type(next: &mut Value, old: &Value) {
         kind => kind,
     }
     .to_owned();
+    // The same of what another policy has no use for.
+    let is_unused = is_health_checked(old) && !is_health_checked(next);
+    if is_unused && health_port(next) == health_port(old) {
+        put(member(next, "spec"), "healthCheckNodePort", None);
+    }
     let before = text(old, "/spec/type");
     if now == before {
         return;

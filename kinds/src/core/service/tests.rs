@@ -197,6 +197,27 @@ fn ports_and_addresses_that_others_hold_are_refused() {
         ),
         (json!({"clusterIP": "None"}), Ok(0)),
         (json!({"type": "NodePort", "ports": [{"port": 1}]}), Ok(2)),
+        // What balances before the nodes asks each of them at one more port.
+        (
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 1}]}),
+            Ok(3),
+        ),
+        (
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30002, "ports": [{"port": 1}]}),
+            Ok(3),
+        ),
+        (
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30001, "ports": [{"port": 1}]}),
+            Err(
+                "failed to allocate requested HealthCheck NodePort 30001: provided port is already allocated",
+            ),
+        ),
+        (
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 80, "ports": [{"port": 1}]}),
+            Err(
+                "failed to allocate requested HealthCheck NodePort 80: provided port is not in the valid range. The range of valid ports is 30000-32767",
+            ),
+        ),
     ];
     for (spec, expected) in cases {
         let mut new = json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec});
@@ -213,4 +234,25 @@ fn ports_and_addresses_that_others_hold_are_refused() {
             (outcome, expected) => panic!("{outcome:?} and not {expected:?}: {new}"),
         }
     }
+}
+
+/// It stays as long as the policy does, goes with it, and is nobody's to change.
+#[test]
+fn the_port_of_health_checks_stays_with_its_policy() {
+    let spec = json!({"clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"], "type": "LoadBalancer",
+        "ports": [{"port": 80, "nodePort": 30001}], "externalTrafficPolicy": "Local", "healthCheckNodePort": 30005});
+    let old = told::with(&service(), "/spec", spec);
+    let unsaid = told::with(&old, "/spec/healthCheckNodePort", Value::Null);
+    let mut kept = unsaid.clone();
+    let allocated = Services.allocate(&mut kept, Some(&old), &Cluster(BTreeSet::new()));
+    allocated.expect("it is there");
+    assert_eq!(kept["spec"]["healthCheckNodePort"], 30005);
+    assert_eq!(told::of_update(&SERVICE, &kept, &old, None), [""; 0]);
+    let other = told::with(&old, "/spec/healthCheckNodePort", json!(30006));
+    assert_eq!(
+        told::of_update(&SERVICE, &other, &old, None),
+        ["spec.healthCheckNodePort: Forbidden: field is immutable"]
+    );
+    let everywhere = told::with(&old, "/spec/externalTrafficPolicy", json!("Cluster"));
+    assert_eq!(told::of_update(&SERVICE, &everywhere, &old, None), [""; 0]);
 }

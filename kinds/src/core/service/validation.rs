@@ -133,6 +133,14 @@ pub(super) fn of_update(new: &Value, old: &Value, problems: &mut Problems) {
     if balances(&spec) && balances(&before) && class.value() != kept.value() {
         problems.invalid(&class, class.shown(), "may not change once set");
     }
+    let is_checked = |spec: &Field<'_, '_>| {
+        balances(spec) && spec.child("externalTrafficPolicy").text() == "Local"
+    };
+    let health = spec.child("healthCheckNodePort");
+    let kept = before.child("healthCheckNodePort");
+    if is_checked(&spec) && is_checked(&before) && health.integer() != kept.integer() {
+        problems.forbidden(&health, "field is immutable");
+    }
     of_new(new, problems);
 }
 
