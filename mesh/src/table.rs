@@ -11,6 +11,7 @@
 mod builder;
 mod endpoint;
 mod exposure;
+mod policies;
 mod ranges;
 mod spec;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::{
 
 use http::HeaderValue;
 use weft_call::counted::ServiceCalls;
+use weft_gateway::Resilience;
 use weft_turns::Tenant;
 
 pub use builder::TableBuilder;
@@ -36,6 +38,7 @@ pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, S
 
 use crate::activity::Activity;
 use crate::budget::Budget;
+use crate::door::{Door, Guard};
 use crate::dns::zone::Zone;
 use crate::front::Fronts;
 use crate::resolve::Target;
@@ -58,6 +61,8 @@ pub struct Table {
     by_name: imbl::HashMap<String, imbl::HashMap<String, ServiceIndex>>,
     by_ip: imbl::HashMap<IpAddr, ServiceIndex>,
     endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
+    /// What policies ask of calls to endpoints of this node.
+    doors: imbl::HashMap<SocketAddr, Arc<Door>>,
     /// Whose all other addresses of pods are.
     pods: Option<Arc<ranges::PodRanges>>,
     pub(crate) listeners: Arc<Listeners>,
@@ -79,6 +84,10 @@ pub struct Service {
     alias: Option<Arc<str>>,
     outside: Arc<Outside>,
     routes: Arc<BoundRoutes>,
+    /// How it is called; what nobody asks for is not in it.
+    resilience: Arc<Resilience>,
+    /// How its calls are taken here, where anybody asks for anything.
+    guard: Option<Arc<Guard>>,
     budget: Arc<Budget>,
     activity: Arc<Activity>,
     wakes: bool,
@@ -147,7 +156,9 @@ impl Service {
             alias: None,
             outside: Arc::default(),
             routes: Arc::default(),
-            budget: Arc::default(),
+            resilience: Arc::default(),
+            guard: None,
+            budget: builder::budget(&Resilience::default()),
             activity: Arc::default(),
             wakes: false,
         }
@@ -160,6 +171,7 @@ impl Service {
             && self.alias == other.alias
             && self.outside == other.outside
             && self.routes == other.routes
+            && self.resilience == other.resilience
             && self.wakes == other.wakes
             && self.ports.len() == other.ports.len()
             && self
@@ -262,6 +274,7 @@ impl Table {
             by_name: imbl::HashMap::new(),
             by_ip: imbl::HashMap::new(),
             endpoints: imbl::HashMap::new(),
+            doors: imbl::HashMap::new(),
             pods: None,
             listeners: Arc::default(),
             fronts: Arc::default(),
@@ -382,7 +395,12 @@ impl Table {
             let old = previous.service(&labels.namespace, &labels.name);
             Arc::new(Service {
                 ports: ports.collect(),
-                budget: Arc::clone(&old.unwrap_or(service).budget),
+                budget: {
+                    let of_same = |old: &&Arc<Service>| {
+                        old.resilience.budget == service.resilience.budget
+                    };
+                    Arc::clone(&old.filter(of_same).unwrap_or(service).budget)
+                },
                 activity: Arc::clone(&old.unwrap_or(service).activity),
                 ..Service::clone(service)
             })

@@ -122,7 +122,7 @@ impl World {
                 &mut self.rng,
             );
             let index = index.expect("somebody is chosen, however they are");
-            let Standing { load, health } = &self.endpoints[index];
+            let Standing { load, health, .. } = &self.endpoints[index];
             let (takes, fault) = behaviours[index](&mut self.rng, load.pending());
             load.begin();
             health.begin(now);
@@ -150,7 +150,7 @@ impl World {
             && first.key().0 <= to
         {
             let (ended, call) = (first.key().0, first.remove());
-            let Standing { load, health } = &self.endpoints[call.index];
+            let Standing { load, health, .. } = &self.endpoints[call.index];
             load.end();
             match call.fault {
                 Some(fault) => health.failed(fault, call.began, ended),

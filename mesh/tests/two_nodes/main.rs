@@ -6,5 +6,6 @@ mod faults;
 mod gateway;
 mod gateway_streams;
 mod held;
+mod resilience;
 mod streams;
 mod world;
