@@ -21,6 +21,10 @@ fn well(_: &mut SmallRng, _: u32) -> (Duration, Option<Fault>) {
     (Duration::from_millis(10), None)
 }
 
+fn is_slow(_: &mut SmallRng, _: u32) -> (Duration, Option<Fault>) {
+    (Duration::from_millis(200), None)
+}
+
 fn fails_fast(_: &mut SmallRng, _: u32) -> (Duration, Option<Fault>) {
     (Duration::from_micros(100), Some(Fault::Failed))
 }
@@ -207,6 +211,23 @@ fn the_fastest_way_to_fail_attracts_few_calls_and_heals_within_the_backoff() {
                 );
             });
         }
+    }
+}
+
+/// Ninety-nine of a hundred calls take what they take where all endpoints are well.
+#[test]
+fn one_of_ten_that_is_slow_gets_less_than_a_hundredth_of_the_calls() {
+    for rate in RATES {
+        each_seed(|seed| {
+            let mut world = World::new(seed, 10);
+            let mut behaviours: [Behaviour; 10] = [well; 10];
+            behaviours[3] = is_slow;
+            let counts = world.run(&behaviours, rate, 60);
+            let all: u32 = counts.iter().map(|count| count.calls()).sum();
+            let slow = counts[3].calls();
+            println!("{rate}/s: {slow} of {all}");
+            assert!(slow * 100 < all, "{rate}/s: {slow} of {all}");
+        });
     }
 }
 
