@@ -184,7 +184,11 @@ impl Topology {
                 self.follow(&link, UDP_ROUTES, all_of("UDPRoute", UDP_ROUTES.name)),
                 self.follow(&link, SETS, all_of("ListenerSet", SETS.name)),
                 self.follow(&link, POLICIES, all_of("BackendTLSPolicy", POLICIES.name)),
-                self.follow(&link, MESH_POLICIES, own_of("MeshPolicy", MESH_POLICIES.name)),
+                self.follow(
+                    &link,
+                    MESH_POLICIES,
+                    own_of("MeshPolicy", MESH_POLICIES.name)
+                ),
                 self.follow(&link, FAULTS, own_of("FaultInjection", FAULTS.name)),
                 self.certificates(&link),
                 self.publish(&mesh),

@@ -1381,9 +1381,9 @@ fn policies_are_put_together_part_by_part_and_told_where_they_do_not_hold() {
     let said = |name: &str| {
         let name = weft_gateway::NamespacedName::new("shop", name);
         let conditions = &compiled.mesh_policies[&name];
-        let said = conditions.iter().map(|one| {
-            format!("{}={} {}: {}", one.kind, one.holds, one.reason, one.message)
-        });
+        let said = conditions
+            .iter()
+            .map(|one| format!("{}={} {}: {}", one.kind, one.holds, one.reason, one.message));
         said.collect::<Vec<_>>().join("; ")
     };
     let names = ["all", "later", "web", "rival", "lost"];
@@ -1415,12 +1415,22 @@ fn policies_are_put_together_part_by_part_and_told_where_they_do_not_hold() {
     let concurrency = web.concurrency.as_ref().expect("its own");
     assert_eq!((concurrency.min, concurrency.max), (3, 3));
     assert_eq!(concurrency.critical[0].namespace, "shop");
-    assert_eq!((web.rate_limits[0].burst, web.rate_limits[0].per), (5, seconds(60)));
+    assert_eq!(
+        (web.rate_limits[0].burst, web.rate_limits[0].per),
+        (5, seconds(60))
+    );
     assert!(web.guards() && !api.guards());
     let fault = &api.faults[0];
-    assert_eq!((&*fault.name, fault.delay), ("shop/slow", Some((millis(200), 50))));
+    assert_eq!(
+        (&*fault.name, fault.delay),
+        ("shop/slow", Some((millis(200), 50)))
+    );
     let status = compiled.faults.values().next().expect("a fault");
     assert!(status.accepted.holds);
     assert_eq!(status.until, fault.until);
-    assert_eq!(fault.until - 1_767_225_600, 600, "ten minutes after it was made");
+    assert_eq!(
+        fault.until - 1_767_225_600,
+        600,
+        "ten minutes after it was made"
+    );
 }

@@ -329,7 +329,10 @@ fn paths(effort: &Effort) -> Value {
                 let uri = format!("http://{way}-{case}/");
                 let took = world.runtime.block_on(timed(&outbound, &uri, effort.calls));
                 let both = (quantile(&took, 0.5), quantile(&took, 0.99));
-                figures.entry(format!("{way}-{case}")).or_default().push(both);
+                figures
+                    .entry(format!("{way}-{case}"))
+                    .or_default()
+                    .push(both);
             }
         }
     }
@@ -397,7 +400,12 @@ fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let mut fields = fields.split_whitespace().skip(11);
-    let mut next = || -> f64 { fields.next().and_then(|text| text.parse().ok()).unwrap_or(0.0) };
+    let mut next = || -> f64 {
+        fields
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0.0)
+    };
     (next() + next()) / 100.0
 }
 
@@ -443,7 +451,10 @@ fn throughput(effort: &Effort) -> Value {
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1);
-    pages.and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    pages
+        .and_then(|pages| pages.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 4096
 }
 
 /// What who calls whom takes in memory: callers, services and the figures of each pair.
@@ -452,9 +463,8 @@ fn edges() -> Value {
     const SERVICES: usize = 20;
     let world = World::new();
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let services = (0..SERVICES).map(|number| {
-        service(&format!("s{number}"), vec![endpoint(1, "a", address)])
-    });
+    let services =
+        (0..SERVICES).map(|number| service(&format!("s{number}"), vec![endpoint(1, "a", address)]));
     let table = Table::builder("a", 2).services(services).build();
     world.a.publish(table);
     let outbounds: Vec<Outbound> = (0..CALLERS)
@@ -687,7 +697,10 @@ fn one_of_ten(effort: &Effort) -> Value {
     let mut all = BTreeMap::new();
     for bad in ["failing", "slow"] {
         let (errors, p99) = measured(bad);
-        all.insert(bad, json!({"errors": errors, "p99_ms": p99, "p99_ratio": p99 / well}));
+        all.insert(
+            bad,
+            json!({"errors": errors, "p99_ms": p99, "p99_ratio": p99 / well}),
+        );
     }
     json!(all)
 }

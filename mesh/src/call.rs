@@ -218,7 +218,7 @@ impl Call {
             let deadline = until(headers::grpc_timeout(&head.headers));
             context.deadline = earlier(context.deadline, deadline);
         }
-        let faults = says.map_or(&[][..], |says| &says.faults);
+        let faults = says.map_or(&[][..], |says| says.faults.as_slice());
         let injected = match faults {
             [] => None,
             faults => {
@@ -310,9 +310,7 @@ impl Call {
 
     /// Counts what a policy does to calls of its Service.
     pub(crate) fn acted(&self, action: &'static str) {
-        self.inner
-            .metrics
-            .acted(self.destination.labels(), action);
+        self.inner.metrics.acted(self.destination.labels(), action);
     }
 
     /// Retry, with its budget, around pick around attempt.
@@ -375,8 +373,7 @@ impl Call {
                         if hedged.is_seconds {
                             let callee = Callee::at(&second);
                             let generation = table.generation();
-                            let edges =
-                                self.caller.edges(&self.inner, generation, &callee, labels);
+                            let edges = self.caller.edges(&self.inner, generation, &callee, labels);
                             self.edges = Some(edges);
                             self.acted("hedge-won");
                         }

@@ -398,9 +398,7 @@ mod tests {
         let ports = [80, 9090].map(|port| SocketAddr::from(([10, 42, 0, 1], port)));
         attachments.insert(ports, workload(|| Response::new(Body::empty())));
         let found = ports.map(|address| attachments.get(address).expect("attached"));
-        let call = |at: usize| {
-            delivered(&found[at], Request::new(Body::empty()))
-        };
+        let call = |at: usize| delivered(&found[at], Request::new(Body::empty()));
         let held = call(0).await.expect("a place");
         for at in 0..2 {
             let full = call(at).await.err().expect("turned away");

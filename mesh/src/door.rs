@@ -106,7 +106,9 @@ impl Door {
 fn rate_limited(service: &str, after: Duration) -> Failure {
     Failure::new(
         FailureKind::LimitReached,
-        format!("a MeshPolicy limits the calls of this caller to {service}, and it has had its share"),
+        format!(
+            "a MeshPolicy limits the calls of this caller to {service}, and it has had its share"
+        ),
     )
     .with_blame(Blame::Policy)
     .with_retry_after(after)

@@ -5,7 +5,8 @@
 //!
 //! Invariants: never below `min` or above `max`; the limit does not grow while less than half of it is used, or a quiet hour would make
 //! room for anything.
-//! Source: Netflix' concurrency-limits, `Gradient2Limit` (smoothing 0.2, tolerance 1.5, a long average of 600 samples).
+//! Source: Netflix' concurrency-limits, `Gradient2Limit` (smoothing 0.2, tolerance 1.5, a long average of 600 samples), but for what the long
+//! average learns of busy times.
 
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use std::time::Duration;
 const STEP_SAMPLES: u32 = 10;
 /// Steps over which the long average is taken, so that it is one of 600 samples.
 const LONG_STEPS: f64 = 60.0;
+/// And of steps in which the limit was used and calls took longer: what is slow because there is much to do would become usual, and the limit
+/// creep up with it. A workload that is slower for good is known for that after 60,000 calls.
+const BUSY_STEPS: f64 = 6000.0;
 /// Calls may take so much longer than usual before there are too many.
 const TOLERANCE: f64 = 1.5;
 /// Room that is tried beyond what is known to be good.
@@ -58,7 +62,9 @@ impl Gradient {
         }
         let short = self.sum / f64::from(self.samples);
         (self.sum, self.samples) = (0.0, 0);
+        let is_used = f64::from(inside) >= self.limit / 2.0;
         let mut long = match self.long {
+            Some(long) if is_used && short > long => long + (short - long) / BUSY_STEPS,
             Some(long) => long + (short - long) / LONG_STEPS,
             None => short,
         };
@@ -67,7 +73,7 @@ impl Gradient {
             long *= 0.95;
         }
         self.long = Some(long);
-        if f64::from(inside) < self.limit / 2.0 {
+        if !is_used {
             return;
         }
         let gradient = (TOLERANCE * long / short).clamp(GRADIENT_MIN, 1.0);

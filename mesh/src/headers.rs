@@ -268,7 +268,11 @@ mod tests {
             ("1x", None),
             ("", None),
         ] {
-            assert_eq!(grpc_timeout(&map(&[("grpc-timeout", line)])), expected, "{line:?}");
+            assert_eq!(
+                grpc_timeout(&map(&[("grpc-timeout", line)])),
+                expected,
+                "{line:?}"
+            );
         }
         for (line, expected) in [
             ("u=0", Some(Priority::Critical)),

@@ -127,7 +127,11 @@ mod tests {
         assert_eq!(taken(&b, 0), 3, "another caller has its own");
         assert_eq!(taken(&a, 100 * MILLI), 1);
         assert_eq!(taken(&a, 350 * MILLI), 2);
-        assert_eq!(taken(&a, 60_000 * MILLI), 3, "no more than a burst is saved");
+        assert_eq!(
+            taken(&a, 60_000 * MILLI),
+            3,
+            "no more than a burst is saved"
+        );
     }
 
     #[test]
@@ -152,8 +156,15 @@ mod tests {
             let _ = limits.take(Some(&peer("x", &number.to_string())), 0);
         }
         assert!(limits.due.lock().len() <= CALLERS_MAX + 1);
-        assert!(limits.take(Some(&peer("x", "late")), 0).is_err(), "a place is shared");
-        assert!(limits.take(Some(&peer("x", "later")), 3_000 * MILLI).is_ok());
+        assert!(
+            limits.take(Some(&peer("x", "late")), 0).is_err(),
+            "a place is shared"
+        );
+        assert!(
+            limits
+                .take(Some(&peer("x", "later")), 3_000 * MILLI)
+                .is_ok()
+        );
         assert!(limits.due.lock().len() < 10, "those were forgotten");
     }
 }

@@ -366,7 +366,10 @@ mod tests {
         let Source::Stream(shared) = &source else {
             panic!("a stream");
         };
-        assert!(!shared.state.lock().keep(KEPT_BYTES_MAX), "there is no room");
+        assert!(
+            !shared.state.lock().keep(KEPT_BYTES_MAX),
+            "there is no room"
+        );
     }
 
     #[tokio::test]

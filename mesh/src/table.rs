@@ -38,8 +38,8 @@ pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, S
 
 use crate::activity::Activity;
 use crate::budget::Budget;
-use crate::door::{Door, Guard};
 use crate::dns::zone::Zone;
+use crate::door::{Door, Guard};
 use crate::front::Fronts;
 use crate::resolve::Target;
 use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
@@ -396,9 +396,8 @@ impl Table {
             Arc::new(Service {
                 ports: ports.collect(),
                 budget: {
-                    let of_same = |old: &&Arc<Service>| {
-                        old.resilience.budget == service.resilience.budget
-                    };
+                    let of_same =
+                        |old: &&Arc<Service>| old.resilience.budget == service.resilience.budget;
                     Arc::clone(&old.filter(of_same).unwrap_or(service).budget)
                 },
                 activity: Arc::clone(&old.unwrap_or(service).activity),

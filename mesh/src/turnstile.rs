@@ -264,7 +264,7 @@ mod tests {
         ];
         let begun = tokio::time::Instant::now();
         assert_eq!(turnstile.enter(Priority::Critical).await.err(), Some(Shed));
-        assert_eq!(begun.elapsed(), PATIENCE);
+        assert!(begun.elapsed() >= PATIENCE);
         assert_eq!(turnstile.state.lock().queued, 0);
         // One that is dropped while it waits takes no place.
         {

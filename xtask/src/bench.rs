@@ -207,12 +207,7 @@ pub fn run(args: &Args) -> Result<()> {
             "calls through the mesh",
             calls::measure,
         ),
-        (
-            What::Mesh,
-            "mesh",
-            "the mesh alone",
-            mesh::measure,
-        ),
+        (What::Mesh, "mesh", "the mesh alone", mesh::measure),
         (
             What::Runtime,
             "runtime",

@@ -23,9 +23,7 @@ pub(super) fn decide(node: &str, access: &Access<'_>) -> Result<(), &'static str
             "weft.dev",
             "capabilitygrants" | "keyvaluestores" | "meshpolicies" | "faultinjections",
             None,
-        ) => {
-            (access.reads(), "a node may only read it")
-        }
+        ) => (access.reads(), "a node may only read it"),
         // Whether a pod that it names runs there, and is granted the store, is seen on the objects.
         ("weft.dev", "keyvaluestores", Some("data")) => (
             access.verb == "create",

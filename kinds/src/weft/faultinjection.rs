@@ -49,7 +49,11 @@ impl Strategy for FaultInjections {
         }
         let (delay, abort) = (spec.child("delay"), spec.child("abort"));
         if !delay.is_set() && !abort.is_set() {
-            problems.invalid(&spec, "", "must specify at least one of: `delay` or `abort`");
+            problems.invalid(
+                &spec,
+                "",
+                "must specify at least one of: `delay` or `abort`",
+            );
         }
         judge(&delay.child("duration"), "1ms"..="1h", problems);
     }
@@ -111,12 +115,16 @@ mod tests {
                 (
                     "/spec/duration",
                     json!("48h"),
-                    &["spec.duration: Invalid value: \"48h\": must be between 1s and 24h, inclusive"],
+                    &[
+                        "spec.duration: Invalid value: \"48h\": must be between 1s and 24h, inclusive",
+                    ],
                 ),
                 (
                     "/spec",
                     json!({"targetRefs": [{"group": "", "kind": "Service", "name": "price"}], "duration": "10m"}),
-                    &["spec: Invalid value: \"\": must specify at least one of: `delay` or `abort`"],
+                    &[
+                        "spec: Invalid value: \"\": must specify at least one of: `delay` or `abort`",
+                    ],
                 ),
                 (
                     "/spec/abort/httpStatus",

@@ -28,11 +28,7 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
 }
 
 /// Tells of a length that is not among `allowed`, which are shown as they are written here.
-pub(super) fn judge(
-    field: &Field<'_, '_>,
-    allowed: RangeInclusive<&str>,
-    problems: &mut Problems,
-) {
+pub(super) fn judge(field: &Field<'_, '_>, allowed: RangeInclusive<&str>, problems: &mut Problems) {
     let Some(found) = parse(field.text()) else {
         // The schema tells what is no length.
         return;

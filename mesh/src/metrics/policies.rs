@@ -27,10 +27,7 @@ impl Acts {
         }
         let key = match acts.len() < EDGES_MAX {
             true => key,
-            false => (
-                Arc::new(ServiceLabels::new("overflow", "overflow")),
-                action,
-            ),
+            false => (Arc::new(ServiceLabels::new("overflow", "overflow")), action),
         };
         *acts.entry(key).or_insert(0) += 1;
     }
@@ -55,11 +52,7 @@ impl Acts {
 }
 
 /// What services of whom a policy says something have left of retries, and room for calls at the endpoints here.
-pub(super) fn encode(
-    table: &Table,
-    now: u64,
-    encoder: &mut DescriptorEncoder<'_>,
-) -> fmt::Result {
+pub(super) fn encode(table: &Table, now: u64, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "weft_mesh_retry_budget_left",
         "Retries that a service's budget has left.",
@@ -80,18 +73,20 @@ pub(super) fn encode(
         .filter_map(|(address, door)| Some((address, &door.labels, door.room()?)))
         .collect();
     rooms.sort_by_key(|(address, ..)| **address);
-    for (name, help, which) in [
+    type Which = fn((u32, u32)) -> u32;
+    let families: [(&str, &str, Which); 2] = [
         (
             "weft_mesh_concurrency_limit",
             "Calls that an endpoint takes at once, by what was measured of it.",
-            (|room| room.0) as fn((u32, u32)) -> u32,
+            |room| room.0,
         ),
         (
             "weft_mesh_concurrency_inside",
             "Calls that are with such an endpoint.",
             |room| room.1,
         ),
-    ] {
+    ];
+    for (name, help, which) in families {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (address, labels, room) in &rooms {
             let address = address.to_string();

@@ -43,7 +43,9 @@ fn acted(mesh: &Mesh, action: &str) -> u64 {
             && line.contains(&format!("action=\"{action}\""))
     });
     let counts = lines.map(|line| line.rsplit(' ').next().expect("a number"));
-    counts.map(|count| count.parse::<u64>().expect("a number")).sum()
+    counts
+        .map(|count| count.parse::<u64>().expect("a number"))
+        .sum()
 }
 
 fn again(codes: &[u16], attempts: u32) -> Option<Retry> {
@@ -88,7 +90,9 @@ fn get(uri: &str) -> Request<Body> {
 async fn an_answer_is_asked_for_again_where_it_may_be() {
     let world = world();
     let calls = Arc::new(AtomicU32::new(0));
-    world.a.attach(pod(1), workload("web", answers(503, &calls)));
+    world
+        .a
+        .attach(pod(1), workload("web", answers(503, &calls)));
     let policy = Resilience {
         retry: again(&[503], 2),
         ..Resilience::default()
@@ -122,7 +126,7 @@ fn link(
     calls: &Arc<AtomicU32>,
 ) -> impl Fn(Request<Body>) -> weft_call::Calling<Body> + Clone + Send + Sync + 'static {
     let (outbound, calls) = (of(mesh, account), Arc::clone(calls));
-    move |request: Request<Body>| {
+    move |request: Request<Body>| -> weft_call::Calling<Body> {
         calls.fetch_add(1, Ordering::SeqCst);
         let context = request.extensions().get::<CallContext>().cloned();
         let mut onward = get(&next);
@@ -204,7 +208,9 @@ async fn who_hears_from_another_node_that_tries_are_spent_does_not_try_again() {
     let (first, last) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let onward = link(&world.b, "voting", "http://down/".to_owned(), &first);
     world.b.attach(pod(2), workload("voting", onward));
-    world.b.attach(pod(3), workload("voting", answers(500, &last)));
+    world
+        .b
+        .attach(pod(3), workload("voting", answers(500, &last)));
     let policy = || Resilience {
         retry: again(&[500], 1),
         ..Resilience::default()
@@ -217,7 +223,11 @@ async fn who_hears_from_another_node_that_tries_are_spent_does_not_try_again() {
     let (status, _) = world.get("http://voting/").await.expect("an answer");
     assert_eq!(status, 500);
     let counts = (first.load(Ordering::SeqCst), last.load(Ordering::SeqCst));
-    assert_eq!(counts, (1, 2), "tried again where it failed, and nowhere else");
+    assert_eq!(
+        counts,
+        (1, 2),
+        "tried again where it failed, and nowhere else"
+    );
     assert_eq!(acted(&world.a, "retry-spent"), 1);
 }
 
@@ -286,7 +296,9 @@ async fn of_an_endpoint_that_is_tried_again_one_good_answer_is_enough() {
     };
     let calls = Arc::new(AtomicU32::new(0));
     world.a.attach(pod(1), workload("web", answer));
-    world.a.attach(pod(2), workload("web", answers(200, &calls)));
+    world
+        .a
+        .attach(pod(2), workload("web", answers(200, &calls)));
     let at = |last| endpoint("web", last, "a", world.b_address);
     let policy = Resilience {
         breaker: Some(Breaker {
@@ -354,8 +366,15 @@ async fn a_call_that_may_be_made_twice_is_where_the_first_try_takes_long() {
     let (status, text) = world.get("http://both/").await.expect("an answer");
     assert_eq!((status, &*text), (StatusCode::OK, "second"));
     assert_eq!(calls.load(Ordering::SeqCst), 2);
-    assert_eq!(ended.load(Ordering::SeqCst), 1, "the slower one is let go of");
-    assert_eq!((acted(&world.a, "hedged"), acted(&world.a, "hedge-won")), (1, 1));
+    assert_eq!(
+        ended.load(Ordering::SeqCst),
+        1,
+        "the slower one is let go of"
+    );
+    assert_eq!(
+        (acted(&world.a, "hedged"), acted(&world.a, "hedge-won")),
+        (1, 1)
+    );
     // What may be done only once is not.
     calls.store(0, Ordering::SeqCst);
     let soon = Resilience {
@@ -419,7 +438,8 @@ async fn each_caller_has_its_share_by_whatever_way_it_comes() {
     let limit = || two_an_hour(LimitedBy::ServiceAccount);
     let served = asked([("here", limit()), ("there", limit())]);
     publish(&world.a, 1, specs(), &served);
-    publish(&world.b, 1, specs(), &served);
+    let mut of_b = Table::builder("b", 1).services(specs()).routes(&served);
+    world.b.publish(of_b.table(1));
     for name in ["here", "there"] {
         let uri = format!("http://{name}/");
         for account in ["web", "other"] {
@@ -432,7 +452,9 @@ async fn each_caller_has_its_share_by_whatever_way_it_comes() {
         }
     }
     // At the pod's own address, past the Service, it has had its share already.
-    let past = world.outbound().call_attached(pod(1), get("http://localhost:8080/"));
+    let past = world
+        .outbound()
+        .call_attached(pod(1), get("http://localhost:8080/"));
     assert!(is_limited(&past.await));
     let straight = world.call(get("http://10.42.0.1:8080/")).await;
     assert!(is_limited(&straight), "{straight:?}");
@@ -440,10 +462,18 @@ async fn each_caller_has_its_share_by_whatever_way_it_comes() {
     assert_eq!(acted(&world.b, "rate-limited"), 2);
     // No endpoint is avoided for it.
     assert_eq!(gauge(&world.a, "weft_mesh_endpoints_ejected"), 0);
-    // A table with the same policy knows what was counted; another policy begins anew.
-    publish(&world.b, 2, specs(), &served);
+    // A table of later knows what was counted as long as the policy says the same.
+    for spec in specs() {
+        of_b.set_service(spec);
+    }
+    of_b.set_routes(&served);
+    world.b.publish(of_b.table(2));
     let outcome = world.call(get("http://there/")).await;
-    assert!(outcome.is_ok(), "another builder's table: {outcome:?}");
+    assert!(is_limited(&outcome), "{outcome:?}");
+    of_b.set_routes(&Served::default());
+    world.b.publish(of_b.table(3));
+    let outcome = world.call(get("http://there/")).await;
+    assert!(outcome.is_ok(), "nobody asks for it any more: {outcome:?}");
 }
 
 #[tokio::test]
@@ -508,7 +538,12 @@ async fn an_endpoint_has_as_many_calls_as_a_policy_lets_in() {
         }),
         ..Resilience::default()
     };
-    let there = || vec![service("there", vec![endpoint("voting", 2, "b", world.b_address)])];
+    let there = || {
+        vec![service(
+            "there",
+            vec![endpoint("voting", 2, "b", world.b_address)],
+        )]
+    };
     let served = asked([("there", policy)]);
     publish(&world.a, 1, there(), &served);
     publish(&world.b, 1, there(), &served);
@@ -552,7 +587,9 @@ async fn an_endpoint_has_as_many_calls_as_a_policy_lets_in() {
 async fn a_fault_is_injected_for_whom_and_as_long_as_it_says() {
     let world = world();
     let calls = Arc::new(AtomicU32::new(0));
-    world.a.attach(pod(1), workload("web", answers(200, &calls)));
+    world
+        .a
+        .attach(pod(1), workload("web", answers(200, &calls)));
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = i64::try_from(now.expect("after 1970").as_secs()).expect("this century");
     let fault = |until| Resilience {
@@ -569,13 +606,21 @@ async fn a_fault_is_injected_for_whom_and_as_long_as_it_says() {
         }],
         ..Resilience::default()
     };
-    let here = || vec![service("here", vec![endpoint("web", 1, "a", world.b_address)])];
+    let here = || {
+        vec![service(
+            "here",
+            vec![endpoint("web", 1, "a", world.b_address)],
+        )]
+    };
     publish(&world.a, 1, here(), &asked([("here", fault(now + 3600))]));
     let begun = Instant::now();
     let (status, text) = world.get("http://here/").await.expect("an answer");
     assert_eq!((status.as_u16(), &*text), (418, "fault filter abort"));
     assert!(begun.elapsed() >= Duration::from_millis(30));
-    let done = [acted(&world.a, "fault-delay"), acted(&world.a, "fault-abort")];
+    let done = [
+        acted(&world.a, "fault-delay"),
+        acted(&world.a, "fault-abort"),
+    ];
     assert_eq!(done, [1, 1], "and not again by what makes further tries");
     assert_eq!(calls.load(Ordering::SeqCst), 0, "nobody was called");
     insta::assert_snapshot!(counted(&world.a), @"source here 418 FI x1");
@@ -620,11 +665,19 @@ async fn deadlines_and_priorities_only_shrink_along_the_call_tree() {
         (serving(Some(500), Priority::Usual), &[]),
         (
             serving(Some(50), Priority::Low),
-            &[("content-type", "application/grpc"), ("grpc-timeout", "20S"), ("priority", "u=0")],
+            &[
+                ("content-type", "application/grpc"),
+                ("grpc-timeout", "20S"),
+                ("priority", "u=0"),
+            ],
         ),
         (
             serving(Some(10), Priority::Usual),
-            &[("content-type", "application/grpc"), ("grpc-timeout", "1H"), ("priority", "u=7")],
+            &[
+                ("content-type", "application/grpc"),
+                ("grpc-timeout", "1H"),
+                ("priority", "u=7"),
+            ],
         ),
     ] {
         let mut request = Request::get("http://there/");

@@ -35,7 +35,10 @@ pub fn render(results: &Value) -> String {
         "p99",
         "beside no policy"
     );
-    for (name, key) in [("same node", "same_node"), ("other node, mTLS", "other_node")] {
+    for (name, key) in [
+        ("same node", "same_node"),
+        ("other node, mTLS", "other_node"),
+    ] {
         for case in ["none", "usual", "all"] {
             let ratio = match case {
                 "none" => 1.0,
