@@ -209,12 +209,10 @@ fn cases() -> Served {
 struct World {
     runtime: Runtime,
     a: Mesh,
-    stop: CancellationToken,
-    b: Option<std::thread::JoinHandle<()>>,
 }
 
 impl World {
-    /// The second node has a thread of its own, as another process has.
+    /// The second node has a thread of its own, as another process has, which ends with this one.
     fn new() -> Self {
         let (a, b) = (
             Mesh::builder("a", DOMAIN).build(),
@@ -260,28 +258,14 @@ impl World {
             let table = Table::builder(mesh.node(), 1).services(services);
             mesh.publish(table.routes(&cases()).build());
         }
-        let stop = CancellationToken::new();
-        let stopping = stop.clone();
-        let b = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             let runtime = current_thread();
-            let served = runtime.block_on(b.serve_inbound(listener, stopping));
+            let served = runtime.block_on(b.serve_inbound(listener, CancellationToken::new()));
             served.expect("a listener");
         });
         Self {
             runtime: current_thread(),
             a,
-            stop,
-            b: Some(b),
-        }
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(b) = self.b.take() {
-            // It has nothing left to do; what it panics with, it has printed.
-            let _ = b.join();
         }
     }
 }
