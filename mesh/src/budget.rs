@@ -37,6 +37,13 @@ struct Slot {
     retries: AtomicU64,
 }
 
+impl Default for Budget {
+    /// Of what no policy is for.
+    fn default() -> Self {
+        Self::new(20, Duration::from_secs(10), 10)
+    }
+}
+
 impl Budget {
     pub(crate) fn new(percent: u32, interval: Duration, min_per_second: u32) -> Self {
         let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
@@ -134,21 +141,17 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn usual() -> Budget {
-        Budget::new(20, Duration::from_secs(10), 10)
-    }
-
     fn taken(budget: &Budget, now: u64, wanted: usize) -> usize {
         (0..wanted).filter(|_| budget.take(now)).count()
     }
 
     #[test]
     fn retries_are_a_fifth_of_the_calls_or_ten_a_second() {
-        let budget = usual();
+        let budget = Budget::default();
         assert_eq!(taken(&budget, SECOND, 5000), 100, "ten seconds of ten");
         assert_eq!(taken(&budget, 10 * SECOND, 10), 0, "of the same interval");
         assert_eq!(taken(&budget, 11 * SECOND, 5000), 100);
-        let budget = usual();
+        let budget = Budget::default();
         (0..10_000).for_each(|call| budget.earn(call * SECOND / 1000));
         assert_eq!(
             budget.left(10 * SECOND),

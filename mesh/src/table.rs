@@ -158,7 +158,7 @@ impl Service {
             routes: Arc::default(),
             resilience: Arc::default(),
             guard: None,
-            budget: builder::budget(&Resilience::default()),
+            budget: Arc::default(),
             activity: Arc::default(),
             wakes: false,
         }

@@ -500,7 +500,7 @@ impl TableBuilder {
 }
 
 /// What a service of this policy has for further tries.
-pub(super) fn budget(resilience: &Resilience) -> Arc<Budget> {
+fn budget(resilience: &Resilience) -> Arc<Budget> {
     let asked = resilience.budget;
     let budget = Budget::new(asked.percent, asked.interval, asked.min_per_second);
     Arc::new(budget)
