@@ -629,11 +629,16 @@ mod tests {
         weft_mesh_request_duration_seconds histogram: Time of calls as their callers saw it, by the way they took.
         weft_mesh_added_seconds histogram: Time to a response's head beyond the workload's own.
         weft_mesh_retries_total counter: Tries after the first, by what had failed.
+        weft_mesh_policy_actions_total counter: What policies did to calls of their services.
         weft_mesh_connections_accepted_total counter: Connections of other nodes that were accepted.
         weft_mesh_handshakes_failed_total counter: Connections of other nodes that proved nothing.
         weft_mesh_denied_total counter: Calls out of the cluster that were denied.
         weft_mesh_table_generation gauge: Generation of the table of services in force.
         weft_mesh_endpoints_ejected gauge: Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.
+        weft_mesh_breakers_open gauge: Endpoints that policies have left alone for their answers.
+        weft_mesh_retry_budget_left gauge: Retries that a service's budget has left.
+        weft_mesh_concurrency_limit gauge: Calls that an endpoint takes at once, by what was measured of it.
+        weft_mesh_concurrency_inside gauge: Calls that are with such an endpoint.
         weft_mesh_svid_expiry_timestamp_seconds gauge: When the certificate of an identity ends.
         ");
     }
