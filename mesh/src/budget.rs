@@ -4,7 +4,7 @@
 //! up, so that when a service cannot keep up, retries add that share to its load and no more, whatever the callers are. How deep they are
 //! nested does not matter either: what is made for a further try is not tried again (`CallContext::repeated`), and who hears that its
 //! callee's calls were tried as often as may be does not try again itself (`Spent`).
-//! A call that is refused a retry ends with the failure that it had.
+//! A call that is refused a retry ends with the failure that it had. What that comes to is simulated in `budget/simulation.rs`.
 //!
 //! What never began and goes to an endpoint that is well needs no budget (`call.rs`): it adds nothing to what the service has to do. When a
 //! service is down there is no such endpoint.
@@ -134,6 +134,9 @@ fn pack(part: u64, count: u64) -> u64 {
 fn unpack(packed: u64) -> (u64, u64) {
     (packed >> 32, packed & (u64::MAX >> 32))
 }
+
+#[cfg(test)]
+mod simulation;
 
 #[cfg(test)]
 mod tests {
