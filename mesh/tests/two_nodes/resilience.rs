@@ -452,9 +452,8 @@ async fn each_caller_has_its_share_by_whatever_way_it_comes() {
         }
     }
     // At the pod's own address, past the Service, it has had its share already.
-    let past = world
-        .outbound()
-        .call_attached(pod(1), get("http://localhost:8080/"));
+    let outbound = world.outbound();
+    let past = outbound.call_attached(pod(1), get("http://localhost:8080/"));
     assert!(is_limited(&past.await));
     let straight = world.call(get("http://10.42.0.1:8080/")).await;
     assert!(is_limited(&straight), "{straight:?}");
