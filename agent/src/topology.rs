@@ -92,6 +92,10 @@ const NEEDED: [&str; 7] = [
     "gatewayclasses",
 ];
 
+/// Group and version of weft's own kinds.
+const OWN_GROUP: &str = "weft.dev";
+const OWN_VERSION: &str = "v1alpha1";
+
 /// Versions of the Gateway API in which its objects may be served, the newest first: who may put other definitions in the place of those that
 /// a cluster has from its beginning, may put older ones there.
 const GATEWAY_API_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
@@ -264,6 +268,12 @@ impl Topology {
                 self.follow(&link, UDP_ROUTES, all_of("UDPRoute", UDP_ROUTES.name)),
                 self.follow(&link, SETS, all_of("ListenerSet", SETS.name)),
                 self.follow(&link, POLICIES, all_of("BackendTLSPolicy", POLICIES.name)),
+                self.follow(
+                    &link,
+                    MESH_POLICIES,
+                    own_of("MeshPolicy", MESH_POLICIES.name)
+                ),
+                self.follow(&link, FAULTS, own_of("FaultInjection", FAULTS.name)),
                 self.certificates(&link),
                 self.publish(&mesh),
                 self.keep(),
@@ -582,6 +592,43 @@ const GRANTS: List<DynamicObject> = List {
     },
     delete: |cluster, name| cluster.forget_object(Kind::ReferenceGrant, name),
 };
+
+const MESH_POLICIES: List<DynamicObject> = List {
+    name: "meshpolicies",
+    names: |cluster| cluster.names(Kind::MeshPolicy),
+    apply: |cluster, policy| {
+        cluster.apply_gateway_api(Kind::MeshPolicy, &policy, |policy| {
+            Object::MeshPolicy(Box::new(policy))
+        });
+    },
+    delete: |cluster, name| cluster.forget_object(Kind::MeshPolicy, name),
+};
+
+const FAULTS: List<DynamicObject> = List {
+    name: "faultinjections",
+    names: |cluster| cluster.names(Kind::FaultInjection),
+    apply: |cluster, fault| {
+        cluster.apply_gateway_api(Kind::FaultInjection, &fault, Object::FaultInjection);
+    },
+    delete: |cluster, name| cluster.forget_object(Kind::FaultInjection, name),
+};
+
+/// All objects of a kind of our own, which has one version.
+fn own_of(
+    kind: &'static str,
+    plural: &'static str,
+) -> impl Fn(kube::Client, usize) -> Api<DynamicObject> {
+    move |client, _| {
+        let resource = ApiResource {
+            group: OWN_GROUP.into(),
+            version: OWN_VERSION.into(),
+            api_version: format!("{OWN_GROUP}/{OWN_VERSION}"),
+            kind: kind.into(),
+            plural: plural.into(),
+        };
+        Api::all_with(client, &resource)
+    }
+}
 
 /// All objects of a kind of the Gateway API, in the version at a place.
 fn all_of(

@@ -1,7 +1,10 @@
 //! What is known about one call.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,7 +27,86 @@ pub struct CallContext {
     pub attempt: u32,
     /// At which of its ports the workload is called; none where that is not known.
     pub port: Option<u16>,
+    /// How much it matters that it is answered. Whoever passes the call on may lower it, never raise it.
+    pub priority: Priority,
+    /// It, or a call that it is part of, is a further try of another: what is made for it is not tried again itself, or each level of the
+    /// tree would multiply the tries of the one above.
+    pub repeated: bool,
+    /// Where it is told that calls made for this one were tried as often as they may be; none where nobody asks.
+    pub spent: Option<Spent>,
 }
+
+/// How much it matters that a call is answered, where not all can be: what is less urgent is turned away first.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    Critical,
+    #[default]
+    Usual,
+    Low,
+    /// Nobody minds.
+    Sheddable,
+}
+
+impl Priority {
+    /// The first is what is answered first.
+    pub const ALL: [Self; 4] = [Self::Critical, Self::Usual, Self::Low, Self::Sheddable];
+
+    /// Its word between nodes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Usual => "usual",
+            Self::Low => "low",
+            Self::Sheddable => "sheddable",
+        }
+    }
+
+    /// The one of this urgency (RFC 9218): 0 is the most urgent, 7 the least, 3 what is usual.
+    #[must_use]
+    pub const fn of_urgency(urgency: u8) -> Self {
+        match urgency {
+            0 | 1 => Self::Critical,
+            2 | 3 => Self::Usual,
+            4 | 5 => Self::Low,
+            _ => Self::Sheddable,
+        }
+    }
+
+    /// The less urgent of both.
+    #[must_use]
+    pub fn lowered_to(self, other: Self) -> Self {
+        self.max(other)
+    }
+}
+
+/// That a call which was made for another one, directly or further below, was tried as often as it may be: trying the other one again would
+/// try it again, too. One for each call that is served; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Spent(Arc<AtomicBool>);
+
+impl Spent {
+    pub fn tell(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl PartialEq for Spent {
+    /// It is where something is told, and nothing that is known of the call.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Spent {}
 
 /// Who calls, as the host knows it (same node) or as a verified certificate says (another node).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +149,10 @@ pub struct FrozenContext {
     depth: u32,
     attempt: u32,
     port: Option<u16>,
+    #[serde(default)]
+    priority: Priority,
+    #[serde(default)]
+    repeated: bool,
 }
 
 impl CallContext {
@@ -84,6 +170,8 @@ impl CallContext {
             depth: self.depth,
             attempt: self.attempt,
             port: self.port,
+            priority: self.priority,
+            repeated: self.repeated,
         }
     }
 }
@@ -101,6 +189,10 @@ impl FrozenContext {
             depth: self.depth,
             attempt: self.attempt,
             port: self.port,
+            priority: self.priority,
+            repeated: self.repeated,
+            // Of another process, where nobody asks.
+            spent: None,
         }
     }
 }

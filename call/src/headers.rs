@@ -1,7 +1,7 @@
 //! The header codec: a call's context on a request, and a failure on a response, as nodes tell each other.
 //!
 //! ```text
-//! request    x-weft-timeout-ms, x-weft-depth, x-weft-attempt, traceparent, tracestate
+//! request    x-weft-timeout-ms, x-weft-depth, x-weft-attempt, x-weft-repeated, x-weft-priority, traceparent, tracestate
 //! response   x-weft-error: a kind, x-weft-blame, x-weft-processed, x-weft-retry-after-ms; the body is the message
 //! ```
 //! Who calls is not among them: that is what the connection proved. Nor is a failure's detail.
@@ -17,7 +17,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{Blame, CallContext, Failure, FailureKind, Peer, Processed, TraceContext};
+use crate::{Blame, CallContext, Failure, FailureKind, Peer, Priority, Processed, TraceContext};
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -26,6 +26,10 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const TIMEOUT: HeaderName = HeaderName::from_static("x-weft-timeout-ms");
 const DEPTH: HeaderName = HeaderName::from_static("x-weft-depth");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-weft-attempt");
+/// It is part of a further try.
+const REPEATED: HeaderName = HeaderName::from_static("x-weft-repeated");
+/// How much it matters, where that is not as usual.
+const PRIORITY: HeaderName = HeaderName::from_static("x-weft-priority");
 /// There is no response of a workload, and this is why.
 const ERROR: HeaderName = HeaderName::from_static("x-weft-error");
 const BLAME: HeaderName = HeaderName::from_static("x-weft-blame");
@@ -39,6 +43,14 @@ impl CallContext {
         match self.attempt {
             0 => lines.remove(ATTEMPT),
             attempt => lines.insert(ATTEMPT, HeaderValue::from(attempt)),
+        };
+        match self.repeated {
+            false => lines.remove(REPEATED),
+            true => lines.insert(REPEATED, HeaderValue::from_static("1")),
+        };
+        match self.priority {
+            Priority::Usual => lines.remove(PRIORITY),
+            other => lines.insert(PRIORITY, HeaderValue::from_static(other.as_str())),
         };
         match self.deadline {
             Some(deadline) => {
@@ -72,6 +84,9 @@ impl CallContext {
             attempt: small(ATTEMPT),
             // Who receives it knows where.
             port: None,
+            priority: priority(lines),
+            repeated: lines.contains_key(REPEATED),
+            spent: None,
         }
     }
 }
@@ -110,6 +125,14 @@ impl Failure {
         failure.retry_after = read(lines, RETRY_AFTER).map(Duration::from_millis);
         Some(failure)
     }
+}
+
+/// What is not understood is as usual.
+fn priority(lines: &HeaderMap) -> Priority {
+    let said = lines.get(PRIORITY).map(HeaderValue::as_bytes);
+    let mut all = Priority::ALL.into_iter();
+    let known = all.find(|known| said == Some(known.as_str().as_bytes()));
+    known.unwrap_or_default()
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -183,13 +206,19 @@ mod tests {
             trace in proptest::option::of(trace()),
             depth: u32,
             attempt: u32,
+            priority in select(&Priority::ALL[..]),
+            repeated: bool,
         ) {
             let (sent, came) = (Instant::now(), Instant::now() + Duration::from_secs(3));
             let after = |start: Instant| millis.map(|millis| start + Duration::from_millis(millis));
-            let context = CallContext { peer: None, deadline: after(sent), trace, depth, attempt, port: None };
+            let context = CallContext {
+                deadline: after(sent), trace, depth, attempt, priority, repeated, ..CallContext::default()
+            };
             let mut lines = HeaderMap::new();
             // Nothing is left of what was there before.
-            CallContext { deadline: Some(sent), attempt: 7, depth: 7, ..CallContext::default() }.encode(sent, &mut lines);
+            CallContext {
+                deadline: Some(sent), attempt: 7, depth: 7, priority: Priority::Low, repeated: true, ..CallContext::default()
+            }.encode(sent, &mut lines);
             context.encode(sent, &mut lines);
             let expected = CallContext { deadline: after(came), ..context.clone() };
             prop_assert_eq!(CallContext::decode(&lines, None, came), expected.clone());

@@ -27,7 +27,7 @@ pub mod stream_frame;
 mod trace;
 
 pub use body::{Body, BoxError};
-pub use context::{CallContext, FrozenContext, Peer, Transport};
+pub use context::{CallContext, FrozenContext, Peer, Priority, Spent, Transport};
 pub use failure::{Blame, Failure, Processed};
 pub use kind::FailureKind;
 pub use service::{CallService, Calling};

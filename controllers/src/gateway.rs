@@ -18,6 +18,7 @@
 mod certificates;
 mod infrastructure;
 mod mesh;
+mod resilience;
 mod routes;
 mod version;
 
@@ -31,9 +32,9 @@ use weft_api::object::{Object, ObjectError};
 use weft_api::view::{Namespace, Node, ObjectMeta};
 use weft_gateway::{Compiled, ListenerStatus, NamespacedName, Objects, api};
 use weft_kinds::{
-    BACKEND_TLS_POLICY, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE,
-    HTTP_ROUTE, Kind, LISTENER_SET, NAMESPACE, NODE, REFERENCE_GRANT, SECRET, SERVICE, TCP_ROUTE,
-    TLS_ROUTE, UDP_ROUTE, X_MESH,
+    BACKEND_TLS_POLICY, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, FAULT_INJECTION, GATEWAY,
+    GATEWAY_CLASS, GRPC_ROUTE, HTTP_ROUTE, Kind, LISTENER_SET, MESH_POLICY, NAMESPACE, NODE,
+    REFERENCE_GRANT, SECRET, SERVICE, TCP_ROUTE, TLS_ROUTE, UDP_ROUTE, X_MESH,
 };
 
 use crate::conditions::Condition;
@@ -59,6 +60,8 @@ pub const CONTROLLER: Controller = Controller {
             .kind::<UdpRoute>()
             .kind::<ListenerSet>()
             .kind::<BackendTlsPolicy>()
+            .kind::<MeshPolicy>()
+            .kind::<FaultInjection>()
             .kind::<Mesh>()
             .kind::<ReferenceGrant>()
             .kind::<KeyPair>()
@@ -81,6 +84,8 @@ pub const CONTROLLER: Controller = Controller {
         keys.extend(all::<UdpRoute>(view));
         keys.extend(all::<ListenerSet>(view));
         keys.extend(all::<BackendTlsPolicy>(view));
+        keys.extend(all::<MeshPolicy>(view));
+        keys.extend(all::<FaultInjection>(view));
         keys.extend(meshes(view));
         keys
     },
@@ -97,7 +102,7 @@ const CLASS: &str = "weft";
 
 /// Kinds whose statuses are told here.
 fn told_kinds() -> impl Iterator<Item = &'static Arc<Kind>> {
-    let kinds: [&'static Arc<Kind>; 10] = [
+    let kinds: [&'static Arc<Kind>; 12] = [
         &GATEWAY_CLASS,
         &GATEWAY,
         &HTTP_ROUTE,
@@ -107,6 +112,8 @@ fn told_kinds() -> impl Iterator<Item = &'static Arc<Kind>> {
         &UDP_ROUTE,
         &LISTENER_SET,
         &BACKEND_TLS_POLICY,
+        &MESH_POLICY,
+        &FAULT_INJECTION,
         &X_MESH,
     ];
     kinds.into_iter()
@@ -152,6 +159,8 @@ lens!(TcpRoute, TCP_ROUTE, StreamRoute);
 lens!(UdpRoute, UDP_ROUTE, StreamRoute);
 lens!(ListenerSet, LISTENER_SET);
 lens!(BackendTlsPolicy, BACKEND_TLS_POLICY);
+lens!(MeshPolicy, MESH_POLICY);
+lens!(FaultInjection, FAULT_INJECTION);
 lens!(Mesh, X_MESH);
 lens!(ReferenceGrant, REFERENCE_GRANT);
 
@@ -215,6 +224,16 @@ impl Track for GatewayApi {
                 touched,
                 Kind::BackendTlsPolicy,
                 |row: &Cached<BackendTlsPolicy>| Object::BackendTlsPolicy(row.body.0.clone()),
+            )
+        } else if is_of(&MESH_POLICY) {
+            self.take(touched, Kind::MeshPolicy, |row: &Cached<MeshPolicy>| {
+                Object::MeshPolicy(Box::new(row.body.0.clone()))
+            })
+        } else if is_of(&FAULT_INJECTION) {
+            self.take(
+                touched,
+                Kind::FaultInjection,
+                |row: &Cached<FaultInjection>| Object::FaultInjection(row.body.0.clone()),
             )
         } else if is_of(&SECRET) {
             self.take(touched, Kind::Secret, |row: &Cached<KeyPair>| {
@@ -291,6 +310,9 @@ impl GatewayApi {
         let grpc = grpc.chain(tls).chain(tcp).chain(udp);
         let sets = differences(&LISTENER_SET, &before.listener_sets, &now.listener_sets);
         let policies = differences(&BACKEND_TLS_POLICY, &before.policies, &now.policies);
+        let resilience = differences(&MESH_POLICY, &before.mesh_policies, &now.mesh_policies);
+        let faults = differences(&FAULT_INJECTION, &before.faults, &now.faults);
+        let policies = policies.chain(resilience).chain(faults);
         let keys = classes.chain(gateways).chain(routes);
         keys.chain(grpc).chain(sets).chain(policies).collect()
     }
@@ -375,6 +397,10 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         "tcproutes" => routes::told::<TcpRoute>(view, &key, &compiled.tcp_routes, cx),
         "udproutes" => routes::told::<UdpRoute>(view, &key, &compiled.udp_routes, cx),
         "backendtlspolicies" => policy(view, &key, compiled, cx).into_iter().collect(),
+        "meshpolicies" => resilience::policy(view, &key, compiled, cx)
+            .into_iter()
+            .collect(),
+        "faultinjections" => return resilience::fault(view, &key, compiled, cx),
         "xmeshes" => mesh::told(view, &key, cx).into_iter().collect(),
         _ => Vec::new(),
     };

@@ -6,6 +6,7 @@
 //! that means something else.
 
 mod grpc;
+mod resilience;
 mod stream;
 mod tls;
 
@@ -21,6 +22,10 @@ use weft_api::view;
 use crate::name::NamespacedName;
 
 pub use grpc::{GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
+pub use resilience::{
+    AbortFault, BudgetPolicy, CallerRef, CircuitBreaker, ConcurrencyPolicy, DelayFault,
+    FaultInjectionSpec, Hedging, MeshPolicySpec, RateLimitPolicy, RetryPolicy, Timeouts,
+};
 pub use stream::{StreamRouteRule, StreamRouteSpec};
 pub use tls::{
     AuthorityRef, BackendTlsPolicySpec, BackendValidation, Bundle, FrontendValidation, GatewayTls,
@@ -57,6 +62,8 @@ pub type StreamRoute = Object<StreamRouteSpec>;
 pub type ListenerSet = Object<ListenerSetSpec>;
 pub type BackendTlsPolicy = Object<BackendTlsPolicySpec>;
 pub type ReferenceGrant = Object<ReferenceGrantSpec>;
+pub type MeshPolicy = Object<MeshPolicySpec>;
+pub type FaultInjection = Object<FaultInjectionSpec>;
 
 impl<S: DeserializeOwned + Default> Object<S> {
     /// From the parts of an object as JSON.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::api::{CONTROLLER_NAME, GatewayClass, ParentReference};
 use crate::attach::{Attached, Attachment, Hosts, Place, attach};
 use crate::listeners::Nodes;
+use crate::mesh_policies::{FaultStatus, MeshPolicies};
 use crate::name::NamespacedName;
 use crate::objects::Objects;
 use crate::ours::Gateways;
@@ -49,6 +50,10 @@ pub struct Compiled {
     pub udp_routes: BTreeMap<NamespacedName, RouteStatus>,
     /// Of every BackendTLSPolicy, at the Gateways from which its Services are reached.
     pub policies: BTreeMap<NamespacedName, Vec<AncestorStatus>>,
+    /// Of every MeshPolicy.
+    pub mesh_policies: BTreeMap<NamespacedName, Vec<Condition>>,
+    /// Of every FaultInjection.
+    pub faults: BTreeMap<NamespacedName, FaultStatus>,
 }
 
 impl Compiled {
@@ -134,6 +139,10 @@ pub fn compile(objects: &Objects) -> Compiled {
         }
     }
     compiled.policies = policies.statuses(&reached);
+    let resilience = MeshPolicies::of(objects);
+    compiled.served.resilience = resilience.served;
+    compiled.mesh_policies = resilience.policies;
+    compiled.faults = resilience.faults;
     compiled
 }
 

@@ -1,6 +1,7 @@
 //! The Gateway API, compiled: from objects to what the data plane serves and to what their statuses say, in one pass.
 //!
-//! [`Objects`] holds GatewayClasses, Gateways, ListenerSets, HTTPRoutes, GRPCRoutes, BackendTLSPolicies and ReferenceGrants, and of Services,
+//! [`Objects`] holds GatewayClasses, Gateways, ListenerSets, HTTPRoutes, GRPCRoutes, BackendTLSPolicies and ReferenceGrants, weft's own
+//! MeshPolicies and FaultInjections (`mesh_policies.rs`, to `resilience.rs`), and of Services,
 //! Secrets, ConfigMaps, Namespaces and Nodes what matters to them; [`compile`] makes a [`Compiled`] of it. The controllers publish its
 //! statuses, every node serves its routes.
 //!
@@ -23,11 +24,13 @@ mod duration;
 mod features;
 mod hostname;
 mod listeners;
+mod mesh_policies;
 mod name;
 mod objects;
 mod ours;
 mod policies;
 mod precedence;
+mod resilience;
 mod route;
 mod rule;
 mod served;
@@ -40,8 +43,12 @@ pub use compile::{Compiled, compile};
 pub use duration::UNLIMITED;
 pub use features::{FEATURES, MESH_FEATURES};
 pub use hostname::{HostPattern, effective_hosts};
+pub use mesh_policies::FaultStatus;
 pub use name::NamespacedName;
 pub use objects::{Kind, Object, Objects};
+pub use resilience::{
+    Account, Breaker, Concurrency, Fault, LimitedBy, RateLimit, Resilience, RetryBudget,
+};
 pub use route::{Route, RouteKind};
 pub use rule::{
     Allowed, Backend, BackendTarget, BackendTls, Carried, CertificateName, Cors, Filter,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::api::{
-    BackendTlsPolicy, Bundle, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet, Node,
-    ReferenceGrant, Secret, Service, StreamRoute,
+    BackendTlsPolicy, Bundle, FaultInjection, Gateway, GatewayClass, GrpcRoute, HttpRoute,
+    ListenerSet, MeshPolicy, Node, ReferenceGrant, Secret, Service, StreamRoute,
 };
 use crate::name::NamespacedName;
 use crate::route::{Route, RouteKind};
@@ -28,6 +28,8 @@ pub enum Kind {
     ListenerSet,
     BackendTlsPolicy,
     ReferenceGrant,
+    MeshPolicy,
+    FaultInjection,
     Service,
     Secret,
     ConfigMap,
@@ -48,6 +50,8 @@ pub enum Object {
     ListenerSet(ListenerSet),
     BackendTlsPolicy(BackendTlsPolicy),
     ReferenceGrant(ReferenceGrant),
+    MeshPolicy(Box<MeshPolicy>),
+    FaultInjection(FaultInjection),
     Service(NamespacedName, Service),
     Secret(NamespacedName, Secret),
     /// With the authorities in it.
@@ -67,6 +71,8 @@ pub struct Objects {
     pub(crate) policies: OrdMap<NamespacedName, Arc<BackendTlsPolicy>>,
     pub(crate) secrets: OrdMap<NamespacedName, Arc<Secret>>,
     pub(crate) bundles: OrdMap<NamespacedName, Arc<Bundle>>,
+    pub(crate) mesh_policies: OrdMap<NamespacedName, Arc<MeshPolicy>>,
+    pub(crate) faults: OrdMap<NamespacedName, Arc<FaultInjection>>,
     pub(crate) grants: OrdMap<NamespacedName, Arc<ReferenceGrant>>,
     pub(crate) services: OrdMap<NamespacedName, Arc<Service>>,
     pub(crate) namespaces: OrdMap<NamespacedName, Arc<BTreeMap<String, String>>>,
@@ -93,6 +99,10 @@ impl Objects {
             Object::Secret(name, new) => put(&mut self.secrets, name, new),
             Object::ConfigMap(name, new) => put(&mut self.bundles, name, new),
             Object::ReferenceGrant(new) => put(&mut self.grants, new.metadata.name.clone(), new),
+            Object::MeshPolicy(new) => {
+                put(&mut self.mesh_policies, new.metadata.name.clone(), *new)
+            }
+            Object::FaultInjection(new) => put(&mut self.faults, new.metadata.name.clone(), new),
             Object::Service(name, new) => put(&mut self.services, name, new),
             Object::Namespace(name, labels) => {
                 put(&mut self.namespaces, NamespacedName::cluster(name), labels)
@@ -125,6 +135,8 @@ impl Objects {
             Kind::Secret => self.secrets.remove(name).is_some(),
             Kind::ConfigMap => self.bundles.remove(name).is_some(),
             Kind::ReferenceGrant => self.grants.remove(name).is_some(),
+            Kind::MeshPolicy => self.mesh_policies.remove(name).is_some(),
+            Kind::FaultInjection => self.faults.remove(name).is_some(),
             Kind::Service => self.services.remove(name).is_some(),
             Kind::Namespace => self.namespaces.remove(name).is_some(),
             Kind::Node => self.nodes.remove(name).is_some(),
@@ -166,6 +178,8 @@ impl Objects {
             Kind::Secret => self.secrets.keys().cloned().collect(),
             Kind::ConfigMap => self.bundles.keys().cloned().collect(),
             Kind::ReferenceGrant => self.grants.keys().cloned().collect(),
+            Kind::MeshPolicy => self.mesh_policies.keys().cloned().collect(),
+            Kind::FaultInjection => self.faults.keys().cloned().collect(),
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::Namespace => self.namespaces.keys().cloned().collect(),
             Kind::Node => self.nodes.keys().cloned().collect(),

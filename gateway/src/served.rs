@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::api::KeyPair;
 use crate::hostname::HostPattern;
 use crate::name::NamespacedName;
+use crate::resilience::Resilience;
 use crate::route::RouteKind;
 use crate::rule::Rule;
 use crate::streams::{ServiceStreams, StreamFront, StreamProtocol};
@@ -23,6 +24,8 @@ pub struct Served {
     /// The same of what is no HTTP.
     pub streams: BTreeMap<(StreamProtocol, SocketAddr), StreamFront>,
     pub services: BTreeMap<NamespacedName, ServiceRoutes>,
+    /// How calls to Services are made and taken, of those of whom a policy says something.
+    pub resilience: BTreeMap<NamespacedName, Arc<Resilience>>,
 }
 
 /// The listeners of one address and port, by hostname.

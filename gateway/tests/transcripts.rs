@@ -1448,3 +1448,94 @@ fn routes_of_bytes_lead_who_calls_a_service() {
           everything → api.shop:50051
     ");
 }
+
+/// Of each part the policy that names the Service has the word, then that of the namespace; who came first holds.
+#[test]
+fn policies_are_put_together_part_by_part_and_told_where_they_do_not_hold() {
+    let cluster = Cluster::of(
+        r"
+- kind: MeshPolicy
+  metadata: {name: all, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+  spec:
+    timeouts: {request: 10s, attempt: 0s}
+    retry: {attempts: 1, statusCodes: [503], backoff: 50ms, budget: {percent: 10, interval: 30s, minPerSecond: 0}}
+    hedging: {after: 20ms}
+- kind: MeshPolicy
+  metadata: {name: later, namespace: shop, creationTimestamp: '2026-01-02T00:00:00Z'}
+  spec: {timeouts: {request: 1s}}
+- kind: MeshPolicy
+  metadata: {name: web, namespace: shop, creationTimestamp: '2026-01-03T00:00:00Z'}
+  spec:
+    targetRefs: [{kind: Service, name: web}]
+    timeouts: {request: 2s}
+    circuitBreaker: {}
+    concurrency: {min: 3, max: 2, criticalCallers: [{serviceAccountName: cart}]}
+    rateLimits: [{by: Namespace, requests: 5, per: 1m}]
+- kind: MeshPolicy
+  metadata: {name: rival, namespace: shop, creationTimestamp: '2026-01-04T00:00:00Z'}
+  spec: {targetRefs: [{kind: Service, name: web}], hedging: {after: 1s}}
+- kind: MeshPolicy
+  metadata: {name: lost, namespace: shop}
+  spec: {targetRefs: [{kind: Service, name: nobody}], hedging: {after: 1s}}
+- kind: FaultInjection
+  metadata: {name: slow, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+  spec: {targetRefs: [{kind: Service, name: api}], duration: 10m, delay: {duration: 200ms, percent: 50}}
+",
+    );
+    let compiled = cluster.compiled();
+    let said = |name: &str| {
+        let name = weft_gateway::NamespacedName::new("shop", name);
+        let conditions = &compiled.mesh_policies[&name];
+        let said = conditions
+            .iter()
+            .map(|one| format!("{}={} {}: {}", one.kind, one.holds, one.reason, one.message));
+        said.collect::<Vec<_>>().join("; ")
+    };
+    let names = ["all", "later", "web", "rival", "lost"];
+    let told: Vec<String> = names.map(|name| format!("{name}: {}", said(name))).into();
+    insta::assert_snapshot!(told.join("\n"), @r"
+    all: Accepted=true Accepted: The nodes do what it says.
+    later: Accepted=false Conflicted: MeshPolicy shop/all is older and names no target, as this one, in namespace shop: what it says holds there.
+    web: Accepted=true Accepted: The nodes do what it says.
+    rival: Accepted=false Conflicted: MeshPolicy shop/web is older and has Service web already: what it says holds there.
+    lost: Accepted=false TargetNotFound: Service nobody does not exist: create it, or correct targetRefs.
+    ");
+    let of = |name: &str| {
+        let name = weft_gateway::NamespacedName::new("shop", name);
+        compiled.served.resilience[&name].clone()
+    };
+    let (web, api) = (of("web"), of("api"));
+    let seconds = std::time::Duration::from_secs;
+    let millis = std::time::Duration::from_millis;
+    assert_eq!(web.request_timeout, Some(seconds(2)), "its own");
+    assert_eq!(api.request_timeout, Some(seconds(10)), "the namespace's");
+    assert_eq!(api.attempt_timeout, None, "0s is no limit");
+    for service in [&web, &api] {
+        let retry = service.retry.as_ref().expect("the namespace's");
+        assert_eq!((retry.attempts, retry.backoff), (1, Some(millis(50))));
+        assert_eq!(service.budget.percent, 10);
+        assert_eq!(service.hedge_after, Some(millis(20)));
+    }
+    assert_eq!(web.breaker, Some(weft_gateway::Breaker::default()));
+    let concurrency = web.concurrency.as_ref().expect("its own");
+    assert_eq!((concurrency.min, concurrency.max), (3, 3));
+    assert_eq!(concurrency.critical[0].namespace, "shop");
+    assert_eq!(
+        (web.rate_limits[0].burst, web.rate_limits[0].per),
+        (5, seconds(60))
+    );
+    assert!(web.guards() && !api.guards());
+    let fault = &api.faults[0];
+    assert_eq!(
+        (&*fault.name, fault.delay),
+        ("shop/slow", Some((millis(200), 50)))
+    );
+    let status = compiled.faults.values().next().expect("a fault");
+    assert!(status.accepted.holds);
+    assert_eq!(status.until, fault.until);
+    assert_eq!(
+        fault.until - 1_767_225_600,
+        600,
+        "ten minutes after it was made"
+    );
+}

@@ -4,7 +4,10 @@
 //! 1. is the call tree still one that ends,
 //! 2. has the caller time left,
 //! 3. is the request's head one that is passed on,
-//! 4. is the workload still there, and has it a place.
+//! 4. has the caller had its share, where a policy limits it (`door.rs`),
+//! 5. is the workload still there, and has it a place.
+//!
+//! Who has a place may have to wait for its turn, where a policy says how many calls there may be at once.
 //!
 //! A refusal is a [`Failure`] as any other: with its blame (of a rule, [`Blame::Policy`](weft_call::Blame::Policy)) it reaches the
 //! caller over whatever lies between. A rule about who may call whom has all it needs in [`Asking`], and belongs before the place is
@@ -21,9 +24,11 @@ use weft_call::{CallContext, Failure, FailureKind};
 use crate::{
     DEPTH_MAX,
     activity::Ongoing,
+    door::Door,
     failure,
     gate::{Gate, Turned},
     headers,
+    turnstile::Permit,
 };
 
 /// What a call is judged by.
@@ -76,6 +81,8 @@ pub(crate) struct Admitted {
     places: Arc<Places>,
     /// The same among what is counted of its workload.
     ongoing: Option<Ongoing>,
+    /// Its turn, where there are turns.
+    permit: Option<Permit>,
 }
 
 impl Admitted {
@@ -83,6 +90,19 @@ impl Admitted {
     pub(crate) fn counted(mut self, ongoing: Ongoing) -> Self {
         self.ongoing = Some(ongoing);
         self
+    }
+
+    /// It has had its turn, as long as it is in flight.
+    pub(crate) fn permitted(mut self, permit: Option<Permit>) -> Self {
+        self.permit = permit;
+        self
+    }
+
+    /// The workload answered after so long.
+    pub(crate) fn answered(&self, took: std::time::Duration) {
+        if let Some(permit) = &self.permit {
+            permit.answered(took);
+        }
     }
 }
 
@@ -94,8 +114,12 @@ impl Drop for Admitted {
     }
 }
 
-/// Lets a call in, or says why not.
-pub(crate) fn admit(places: &Arc<Places>, asking: &Asking<'_>) -> Result<Admitted, Failure> {
+/// Lets a call in, or says why not. `door`: what a policy asks of calls to this endpoint, and since when time is counted there.
+pub(crate) fn admit(
+    places: &Arc<Places>,
+    door: Option<(&Door, Instant)>,
+    asking: &Asking<'_>,
+) -> Result<Admitted, Failure> {
     if asking.context.depth >= DEPTH_MAX {
         return Err(failure::loop_detected());
     }
@@ -107,6 +131,9 @@ pub(crate) fn admit(places: &Arc<Places>, asking: &Asking<'_>) -> Result<Admitte
         let reason = format!("its head has {}", headers::TOO_LARGE);
         return Err(failure::bad_request(&reason));
     }
+    if let Some((door, started)) = door {
+        door.judge(asking, started)?;
+    }
     place(places)
 }
 
@@ -116,6 +143,7 @@ fn place(places: &Arc<Places>) -> Result<Admitted, Failure> {
     let taken = Admitted {
         places: Arc::clone(places),
         ongoing: None,
+        permit: None,
     };
     match entered {
         Ok(()) => Ok(taken),
@@ -161,7 +189,7 @@ mod tests {
                 headers,
                 now,
             };
-            admit(places, &asking)
+            admit(places, None, &asking)
         };
         let places = Places::new(1);
         let held = judge(&places, &good, &small);

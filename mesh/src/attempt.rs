@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, Inner, SpeaksH2,
+    Blame, Body, CallContext, Inner, SpeaksH2, breaker,
     call::{Call, Head, earlier},
     deliver, failure,
     health::Fault,
@@ -35,6 +35,8 @@ pub(crate) struct Answered {
     worked: Option<Duration>,
     /// When the head came.
     pub(crate) at: Instant,
+    /// Calls that were made for it were tried as often as they may be.
+    pub(crate) spent: bool,
 }
 
 /// What one try of a call is.
@@ -86,6 +88,13 @@ impl Pending {
         let (began, nanos) = (self.inner.nanos(self.since), self.inner.nanos(now));
         self.endpoint.load().record(self.took(now), nanos);
         self.endpoint.health().answered(began, nanos);
+    }
+
+    /// The head of a response came that is no sign of health.
+    fn answered_badly(&mut self, now: Instant) {
+        self.is_told = true;
+        let nanos = self.inner.nanos(now);
+        self.endpoint.load().record(self.took(now), nanos);
     }
 
     /// Nobody waits for it any longer, or may.
@@ -162,9 +171,15 @@ impl Call {
                         whole.saturating_sub(worked),
                     );
                 }
-                match refusal(&answered.response) {
-                    Some(fault) => pending.failed(fault, now),
-                    None => pending.answered(now),
+                let (status, lines) = (answered.response.status(), answered.response.headers());
+                let is_bad = breaker::is_failure(status, lines);
+                match (
+                    self.tripped(endpoint, is_bad, now),
+                    refusal(&answered.response),
+                ) {
+                    (Judged::Tripped(fault), _) | (_, Some(fault)) => pending.failed(fault, now),
+                    (Judged::Bad, None) => pending.answered_badly(now),
+                    (Judged::Good, None) => pending.answered(now),
                 }
                 answered.holds.pending = Some(pending);
                 Ok(answered)
@@ -175,11 +190,44 @@ impl Call {
                 match self.bears(&failure, now) {
                     Bears::Nothing => pending.forgive(),
                     Bears::Time => pending.waited(now),
+                    Bears::Fault(Fault::Failed) => match self.tripped(endpoint, true, now) {
+                        Judged::Tripped(fault) => pending.failed(fault, now),
+                        Judged::Bad | Judged::Good => pending.failed(Fault::Failed, now),
+                    },
                     Bears::Fault(fault) => pending.failed(fault, now),
                 }
                 Err(failure)
             }
         }
+    }
+
+    /// What a policy makes of an answer of the endpoint, or of its failure.
+    fn tripped(&self, endpoint: &Arc<Endpoint>, is_bad: bool, now: Instant) -> Judged {
+        let Some(rule) = self.breaker() else {
+            return Judged::Good;
+        };
+        let now = self.inner.nanos(now);
+        if !is_bad {
+            endpoint.outcomes().good(rule, now);
+            return Judged::Good;
+        }
+        let was_tripped = endpoint.health().is_tripped();
+        let has_enough = endpoint.outcomes().bad(rule, now);
+        if !was_tripped && !has_enough {
+            return Judged::Bad;
+        }
+        if !was_tripped && !self.may_trip(endpoint, rule, now) {
+            self.acted("breaker-capped");
+            return Judged::Bad;
+        }
+        endpoint.outcomes().forget();
+        if !was_tripped {
+            self.acted("breaker-opened");
+        }
+        Judged::Tripped(Fault::Tripped {
+            ejection: rule.ejection,
+            longest: rule.ejection_max,
+        })
     }
 
     /// A codec says that the stream broke where the request's own body did.
@@ -231,6 +279,7 @@ impl Call {
     fn context_of(&self, attempt: u32) -> CallContext {
         let mut context = CallContext {
             attempt,
+            repeated: self.context.repeated || attempt > 0,
             ..self.context.clone()
         };
         if attempt > 0
@@ -269,7 +318,8 @@ impl Call {
             trace.write(&mut parts.headers);
         }
         let request = Request::from_parts(parts, self.body.reader());
-        let delivered = deliver::deliver(&attached, request, context).await?;
+        let at = self.door(endpoint.address);
+        let delivered = deliver::deliver(&self.inner, at, &attached, request, context).await?;
         Ok(Answered {
             response: delivered.response,
             holds: Holds {
@@ -278,6 +328,7 @@ impl Call {
             },
             worked: Some(delivered.worked),
             at: delivered.answered,
+            spent: delivered.spent,
         })
     }
 
@@ -317,6 +368,7 @@ impl Call {
             )
             .await?;
         let mut response = wire::decode_failure(response).await?;
+        let spent = wire::is_spent(response.headers());
         let worked = wire::take_worked(response.headers_mut());
         Ok(Answered {
             response,
@@ -326,6 +378,7 @@ impl Call {
             },
             worked,
             at: Instant::now(),
+            spent,
         })
     }
 }
@@ -338,6 +391,15 @@ enum Bears {
     Time,
     /// It is ejected for it.
     Fault(Fault),
+}
+
+/// What a policy makes of an answer.
+enum Judged {
+    Good,
+    /// It is none of health.
+    Bad,
+    /// It is one too many.
+    Tripped(Fault),
 }
 
 /// What an answer that turns the call away says of its endpoint.

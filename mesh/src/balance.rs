@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::{health::Health, load::Load};
+use crate::{breaker::Outcomes, health::Health, load::Load};
 
 /// First guess for an endpoint in this process; a low guess lets a new local endpoint take part at once.
 pub(crate) const SEED_SAME_NODE: Duration = Duration::from_millis(1);
@@ -28,6 +28,7 @@ pub(crate) const SPILL_PENDING: u32 = 180;
 pub struct Standing {
     pub(crate) load: Load,
     pub(crate) health: Health,
+    pub(crate) outcomes: Outcomes,
 }
 
 impl Standing {
@@ -35,6 +36,7 @@ impl Standing {
         Self {
             load: Load::new(seed),
             health: Health::new(),
+            outcomes: Outcomes::new(),
         }
     }
 }

@@ -2,29 +2,34 @@
 //!
 //! All decisions are pure calls over one [`Table`]; only a call that every known endpoint failed looks at a newer one.
 //!
+//! What a policy says of the calls to a Service (`weft_gateway::Resilience`) holds where a rule of a route says nothing; of calls that are
+//! no HTTP, and of those to a pod by its address, nobody says anything.
+//!
 //! Invariants: a request is sent again only as `retry.rs` and `budget.rs` allow; every call is charged exactly once, whatever becomes of
 //! it: where its last try went, or to nobody.
 
 use std::{
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use http::{Method, Request, Response, StatusCode, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body as _;
 use smallvec::{SmallVec, smallvec};
-use weft_call::{Failure, FailureKind};
-use weft_gateway::Retry;
+use weft_call::{Failure, FailureKind, Spent};
+use weft_gateway::{Breaker, Resilience, Retry};
 use weft_turns::Tenant;
 
 use crate::{
-    Body, CallContext, DEPTH_MAX, Datagrams, Inner, TraceContext,
+    Body, CallContext, DEPTH_MAX, Datagrams, Inner, Raw, TraceContext,
     activity::Ongoing,
     affinity,
-    attempt::Attempt,
+    attempt::{Answered, Attempt},
     caller::{Callee, Caller, NO_SERVICE},
-    failure, headers, hold,
+    failure,
+    fault::{self, Injected},
+    headers, hold,
     measure::{self, Charge, RequestBytes},
     metrics::{Edge, Origin},
     outbound::{Arrival, Client, OnlyHere},
@@ -52,7 +57,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
             parts,
             is_taken: false,
@@ -121,11 +126,18 @@ pub(crate) struct Call {
     pub(crate) caller: Arc<Caller>,
     table: Arc<Table>,
     destination: Destination,
-    method: Method,
+    pub(crate) method: Method,
     /// The longest that one try may take.
     pub(crate) try_timeout: Option<Duration>,
-    /// What its rule says of further tries.
+    /// What its rule says of further tries, or its Service's policy.
     retry: Option<Retry>,
+    /// What policies say of calls to its Service.
+    pub(crate) resilience: Option<Arc<Resilience>>,
+    /// Its caller says that it may be made twice.
+    keyed: bool,
+    /// Where it is told that it was tried as often as it may be.
+    above: Option<Spent>,
+    injected: Option<Injected>,
     pub(crate) context: CallContext,
     pub(crate) started: Instant,
     /// When the first try begins: a turn may have to be waited for, and a workload that made a call may do something else before it waits for
@@ -137,11 +149,11 @@ pub(crate) struct Call {
     grpc: bool,
     /// It carries datagrams.
     datagrams: bool,
-    client: Option<Client>,
+    pub(crate) client: Option<Client>,
     /// This node's endpoints answer it, or nobody.
     only_here: bool,
     /// Where its session has it go, and that its answer says where it came from.
-    stays: Option<Stays>,
+    pub(crate) stays: Option<Stays>,
     /// Size of the request where it is known beforehand.
     request_bytes: Option<u64>,
     /// What of its body may be in memory while nobody reads it.
@@ -184,29 +196,60 @@ impl Call {
         let declared = headers::content_length(request.headers())
             .map_err(|_| failure::bad_request("its content-length is not one number"))?;
         let (head, body) = request.into_parts();
+        let above = context.spent.clone();
         let mut context = called_by(caller, context, &head.headers);
         let until =
             |timeout: Option<Duration>| timeout.and_then(|timeout| started.checked_add(timeout));
-        context.deadline = earlier(context.deadline, until(timeouts.request));
         let mut ongoing = None;
+        let mut resilience = None;
         if let Destination::Service { service, .. } = &destination {
-            service.budget().earn();
+            if !context.repeated {
+                service.budget().earn(inner.nanos(started));
+            }
             ongoing = Some(service.activity().begin(started));
+            let is_http = head.extensions.get::<Raw>().is_none();
+            resilience = is_http.then(|| Arc::clone(service.resilience()));
         }
+        let says = resilience.as_deref();
+        let request_timeout = says.and_then(|says| says.request_timeout);
+        let attempt_timeout = says.and_then(|says| says.attempt_timeout);
+        let deadline = until(timeouts.request.or(request_timeout));
+        context.deadline = earlier(context.deadline, deadline);
+        let grpc = measure::is_grpc(&head.headers);
+        if grpc {
+            let deadline = until(headers::grpc_timeout(&head.headers));
+            context.deadline = earlier(context.deadline, deadline);
+        }
+        let faults = says.map_or(&[][..], |says| says.faults.as_slice());
+        let injected = match faults {
+            [] => None,
+            faults => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH);
+                let now = now.map_or(0, |since| since.as_secs());
+                let now = i64::try_from(now).unwrap_or(i64::MAX);
+                fault::choose(faults, caller.identity(), now, &mut rand::rng())
+            }
+        };
         let mut call = Self {
             inner: Arc::clone(inner),
             caller: Arc::clone(caller),
             table: Arc::clone(table),
             destination,
             method: head.method.clone(),
-            try_timeout: timeouts.attempt,
-            retry: timeouts.retry,
+            try_timeout: timeouts.attempt.or(attempt_timeout),
+            retry: timeouts
+                .retry
+                .or_else(|| resilience.as_ref().and_then(|says| says.retry.clone())),
+            keyed: head.headers.contains_key("idempotency-key"),
+            above,
+            injected,
+            resilience,
             context,
             started,
             began: started,
             layers: Duration::ZERO,
             turn,
-            grpc: measure::is_grpc(&head.headers),
+            grpc,
             datagrams: head.extensions.get::<Datagrams>().is_some(),
             client: head.extensions.get::<Client>().copied(),
             only_here: head.extensions.get::<OnlyHere>().is_some(),
@@ -232,7 +275,15 @@ impl Call {
     /// Tries endpoints until one answers, the deadline passes or `retry.rs` says no.
     pub(crate) async fn run(&mut self, head: Parts) -> Result<Response<Body>, Failure> {
         let deadline = self.context.deadline;
-        let tries = self.tries(head);
+        let injected = self.injected.take();
+        let tries = async {
+            if let Some(injected) = injected
+                && let Some(answer) = self.spoil(injected).await
+            {
+                return Ok(answer);
+            }
+            self.tries(head).await
+        };
         let answered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), tries)
                 .await
@@ -244,6 +295,25 @@ impl Call {
             self.charge_failure(status, failure::flag(failure.kind), last);
             failure
         })
+    }
+
+    /// Does to the call what a policy has done to it; its answer, if that is one.
+    async fn spoil(&mut self, injected: Injected) -> Option<Response<Body>> {
+        if let Some(delay) = injected.delay {
+            self.acted("fault-delay");
+            tokio::time::sleep(delay).await;
+            self.began = Instant::now();
+        }
+        let status = injected.abort?;
+        self.acted("fault-abort");
+        // Envoy's flag of what its fault filter answers.
+        self.charge_failure(status.as_u16(), "FI", Last::Failed);
+        Some(fault::aborted(status))
+    }
+
+    /// Counts what a policy does to calls of its Service.
+    pub(crate) fn acted(&self, action: &'static str) {
+        self.inner.metrics.acted(self.destination.labels(), action);
     }
 
     /// Retry, with its budget, around pick around attempt.
@@ -293,8 +363,39 @@ impl Call {
                 number: attempt,
                 has_choice: has_choice || self.asked().may_go_on(attempt),
             };
-            let failure = match self.attempt(this, &mut head).await {
-                Ok(answered) if self.goes_again(answered.response.status(), attempt, &head) => {
+            let (endpoint, outcome) = match self.hedges_after(attempt, has_choice) {
+                None => {
+                    let outcome = self.attempt(this, &mut head).await;
+                    (endpoint, outcome)
+                }
+                Some(after) => {
+                    let hedged = Box::pin(self.hedged(after, this, &head, &table)).await;
+                    if let Some(second) = hedged.second {
+                        tried.push(endpoint.address);
+                        attempt += 1;
+                        if hedged.is_seconds {
+                            let callee = Callee::at(&second);
+                            let generation = table.generation();
+                            let edges = self.caller.edges(&self.inner, generation, &callee, labels);
+                            self.edges = Some(edges);
+                            self.acted("hedge-won");
+                        }
+                        // Whoever it was that answered, the other one was asked, too.
+                        let answered = match hedged.is_seconds {
+                            true => second,
+                            false => {
+                                tried.push(second.address);
+                                endpoint
+                            }
+                        };
+                        (answered, hedged.outcome)
+                    } else {
+                        (endpoint, hedged.outcome)
+                    }
+                }
+            };
+            let failure = match outcome {
+                Ok(answered) if self.goes_again(&answered, attempt, &head) => {
                     tried.push(endpoint.address);
                     self.inner.metrics.retry("answered");
                     drop(answered);
@@ -335,14 +436,18 @@ impl Call {
                 elsewhere,
                 self.asked(),
             );
-            if verdict == Verdict::Retry && !self.may_retry() {
+            let is_free = failure.never_processed() && self.has_well(&table, &tried);
+            if verdict == Verdict::Retry && !is_free && !self.may_retry() {
                 verdict = Verdict::GiveUp(Refusal::OverBudget);
             }
             tracing::debug!(
                 to = %endpoint.address, pod = %endpoint.pod, attempt, reason = %failure.kind,
                 why = failure.detail.as_deref(), ?verdict, "try failed"
             );
-            if let Verdict::GiveUp(_) = verdict {
+            if let Verdict::GiveUp(why) = verdict {
+                if why == Refusal::OverBudget || attempt > 0 {
+                    self.tell_above();
+                }
                 let last = match failure.kind {
                     FailureKind::TryTimeout | FailureKind::BodyBroken => Last::GivenUp,
                     _ => Last::Failed,
@@ -429,18 +534,50 @@ impl Call {
         self.only_here || self.client.is_some_and(|client| client.only_here)
     }
 
-    fn asked(&self) -> retry::Asked<'_> {
+    pub(crate) fn asked(&self) -> retry::Asked<'_> {
         retry::Asked {
             rule: self.retry.as_ref(),
+            keyed: self.keyed,
         }
     }
 
     /// Whether an answer is not passed on, but asked for again.
-    fn goes_again(&self, status: StatusCode, attempt: u32, head: &Head) -> bool {
+    fn goes_again(&self, answered: &Answered, attempt: u32, head: &Head) -> bool {
+        let (asked, status) = (self.asked(), answered.response.status());
+        let is_bad = asked.lists(status) || status.is_server_error();
+        if !is_bad {
+            return false;
+        }
         let replayable = !head.is_taken() && self.body.is_replayable();
-        self.asked()
-            .wants_again(status, &self.method, attempt, replayable)
-            && self.may_retry()
+        let wants = asked.wants_again(status, &self.method, attempt, replayable);
+        if wants && !answered.spent && self.may_retry() {
+            return true;
+        }
+        if wants && answered.spent {
+            self.acted("retry-spent");
+        }
+        // Whoever called it would only have all of that tried again.
+        if wants || answered.spent || attempt > 0 {
+            self.tell_above();
+        }
+        false
+    }
+
+    fn tell_above(&self) {
+        if let Some(above) = &self.above {
+            above.tell();
+        }
+    }
+
+    /// What a policy says of the answers of endpoints.
+    pub(crate) fn breaker(&self) -> Option<&Breaker> {
+        self.resilience.as_ref()?.breaker.as_ref()
+    }
+
+    /// Whether a policy may have one more endpoint of the Service left alone.
+    pub(crate) fn may_trip(&self, endpoint: &Endpoint, rule: &Breaker, now: u64) -> bool {
+        let port = self.port(&self.table);
+        port.is_some_and(|port| port.may_trip(endpoint, rule.ejected_percent_max, now))
     }
 
     /// The pause before a try that a rule asks for: twice as long each time, and within that by chance.
@@ -500,15 +637,28 @@ impl Call {
         Some(endpoint)
     }
 
-    /// Takes a retry from the service's budget. A pod that is called by its address has none, and is tried again where it is.
-    fn may_retry(&self) -> bool {
-        match &self.destination {
+    /// Takes a retry from the service's budget. A pod that is called by its address has none, and is tried again where it is. What is made
+    /// for a further try is not tried again itself.
+    pub(crate) fn may_retry(&self) -> bool {
+        let may = match &self.destination {
+            _ if self.context.repeated => false,
             Destination::Service { service, .. } => {
                 let now = self.inner.nanos(Instant::now());
                 service.budget().take(now)
             }
             Destination::Pod(_) => true,
+        };
+        if !may {
+            self.acted("retry-refused");
         }
+        may
+    }
+
+    /// Whether an endpoint is left that can be called.
+    fn has_well(&self, table: &Table, tried: &[SocketAddr]) -> bool {
+        let now = self.inner.nanos(Instant::now());
+        let port = self.port(table);
+        port.is_some_and(|port| port.has_well(tried, now))
     }
 
     fn pick_untried(&self, table: &Table, tried: &[SocketAddr]) -> Option<()> {
@@ -522,7 +672,7 @@ impl Call {
         found.map(|_| ())
     }
 
-    fn port<'t>(&'t self, table: &'t Table) -> Option<&'t Port> {
+    pub(crate) fn port<'t>(&'t self, table: &'t Table) -> Option<&'t Port> {
         let Destination::Service { service, port } = &self.destination else {
             return None;
         };
@@ -600,9 +750,16 @@ pub(crate) fn called_by(
         deadline: context.deadline,
         trace: Some(trace),
         depth: context.depth.saturating_add(1),
+        // What is made for a further try is part of it.
+        repeated: context.repeated || context.attempt > 0,
+        priority: match headers::priority(lines) {
+            Some(said) => context.priority.lowered_to(said),
+            None => context.priority,
+        },
         attempt: 0,
         // Of the call that it serves.
         port: None,
+        spent: None,
     }
 }
 

@@ -20,11 +20,11 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use weft_api::identity::SpiffeId;
-use weft_call::{Failure, FailureKind, counted::Counted};
+use weft_call::{Failure, FailureKind, Processed, Spent, counted::Counted};
 use weft_turns::Tenant;
 
 use crate::{
-    Body, CallContext, LocalWorkload, WorkloadInfo, WorkloadService,
+    Body, CallContext, Inner, LocalWorkload, WorkloadInfo, WorkloadService,
     activity::Activity,
     admission::{self, Admitted, Asking, Places},
     headers,
@@ -158,6 +158,8 @@ pub(crate) struct Delivered {
     pub(crate) worked: Duration,
     /// When that head came.
     pub(crate) answered: Instant,
+    /// Calls that the workload made for it were tried as often as they may be.
+    pub(crate) spent: bool,
 }
 
 /// Has the call admitted, and lets the workload answer it.
@@ -165,19 +167,35 @@ pub(crate) struct Delivered {
 /// # Errors
 /// The refusal of `admission.rs`, or the workload's own failure as it was made.
 pub(crate) async fn deliver(
+    inner: &Inner,
+    at: SocketAddr,
     to: &Attached,
     mut request: Request<Body>,
-    context: CallContext,
+    mut context: CallContext,
 ) -> Result<Delivered, Failure> {
-    let handed_over = Instant::now();
+    let door = inner.table.load().door(at).cloned();
+    let mut handed_over = Instant::now();
     let asking = Asking {
         context: &context,
         uri: request.uri(),
         headers: request.headers(),
         now: handed_over,
     };
-    let admitted = admission::admit(&to.places, &asking)?;
-    let admitted = admitted.counted(to.activity.begin(handed_over));
+    let guarded = door.as_deref().map(|door| (door, inner.started));
+    let admitted = admission::admit(&to.places, guarded, &asking).inspect_err(|failure| {
+        if let (Some(door), FailureKind::LimitReached) = (&door, failure.kind) {
+            inner.metrics.acted(&door.labels, "rate-limited");
+        }
+    })?;
+    let mut admitted = admitted.counted(to.activity.begin(handed_over));
+    if let Some(door) = &door {
+        let permit = door.enter(&context).await;
+        let permit = permit.inspect_err(|_| inner.metrics.acted(&door.labels, "shed"))?;
+        admitted = admitted.permitted(permit);
+        handed_over = Instant::now();
+    }
+    let spent = Spent::default();
+    context.spent = Some(spent.clone());
 
     headers::keep_what_passes(request.headers_mut());
     // The authority is in the URI, on every way in.
@@ -185,18 +203,25 @@ pub(crate) async fn deliver(
     request.extensions_mut().insert(context);
 
     let method = request.method().clone();
-    let mut response = to.service.answer(request).await?;
+    let answer = to.service.answer(request).await;
+    // Who would make the call again would have those made again, too.
+    let mut response = answer.map_err(|failure| match spent.is_told() {
+        true => failure.with_processed(Processed::Yes),
+        false => failure,
+    })?;
     let answered = Instant::now();
 
     headers::keep_what_passes(response.headers_mut());
     check_head(&response)?;
     let worked = answered.saturating_duration_since(handed_over);
     to.activity.answered(worked);
+    admitted.answered(worked);
     Ok(Delivered {
         response: without_content(&method, response),
         admitted,
         worked,
         answered,
+        spent: spent.is_told(),
     })
 }
 
@@ -257,6 +282,13 @@ mod tests {
         attachments.get(address).expect("attached")
     }
 
+    /// What comes of a call that nobody made, at an address that no policy is for.
+    async fn delivered(to: &Attached, request: Request<Body>) -> Result<Delivered, Failure> {
+        let mesh = crate::Mesh::builder("a", "cluster.local").build();
+        let at = ([10, 42, 0, 1], 80).into();
+        deliver(&mesh.inner, at, to, request, CallContext::default()).await
+    }
+
     /// One that takes a call at a time.
     fn workload(
         answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
@@ -295,7 +327,7 @@ mod tests {
             });
             let request = Request::builder().method(method).body(Body::empty());
             let request = request.expect("a request");
-            let delivered = deliver(&to, request, CallContext::default()).await;
+            let delivered = delivered(&to, request).await;
             let response = delivered.expect("an answer").response;
             let said = response.headers().get(header::CONTENT_LENGTH).cloned();
             let said = said.map_or("none".to_owned(), |said| {
@@ -311,7 +343,7 @@ mod tests {
     async fn a_head_that_no_hop_passes_on_is_the_workloads_failure() {
         let failed = async |answer: fn() -> Response<Body>| {
             let request = Request::new(Body::empty());
-            let delivered = deliver(&attached(answer), request, CallContext::default()).await;
+            let delivered = delivered(&attached(answer), request).await;
             delivered.err().expect("a failure").to_string()
         };
         let text = [
@@ -347,7 +379,7 @@ mod tests {
         let address: SocketAddr = ([10, 42, 0, 1], 80).into();
         attachments.insert([address], workload(|| Response::new(Body::empty())));
         let found = attachments.get(address).expect("attached");
-        let call = || deliver(&found, Request::new(Body::empty()), CallContext::default());
+        let call = || delivered(&found, Request::new(Body::empty()));
         let answered = call().await.expect("it is here");
         assert!(matches!(call().await, Err(failure) if failure.kind == FailureKind::Overloaded));
         drop(answered);
@@ -366,13 +398,7 @@ mod tests {
         let ports = [80, 9090].map(|port| SocketAddr::from(([10, 42, 0, 1], port)));
         attachments.insert(ports, workload(|| Response::new(Body::empty())));
         let found = ports.map(|address| attachments.get(address).expect("attached"));
-        let call = |at: usize| {
-            deliver(
-                &found[at],
-                Request::new(Body::empty()),
-                CallContext::default(),
-            )
-        };
+        let call = |at: usize| delivered(&found[at], Request::new(Body::empty()));
         let held = call(0).await.expect("a place");
         for at in 0..2 {
             let full = call(at).await.err().expect("turned away");

@@ -38,6 +38,14 @@ pub(crate) fn no_turn() -> Failure {
     )
 }
 
+/// A policy lets in as many calls as the workload answers in time, and these were there.
+pub(crate) fn shed(service: &str) -> Failure {
+    Failure::new(
+        FailureKind::Overloaded,
+        format!("{service} has as many calls as it answers in time, by its MeshPolicy"),
+    )
+}
+
 pub(crate) fn loop_detected() -> Failure {
     Failure::new(
         FailureKind::LoopDetected,

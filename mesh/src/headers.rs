@@ -3,7 +3,10 @@
 //! Invariant: a header named `x-weft-*` that a workload or a client sends never travels; between nodes they
 //! are `wire.rs`'s.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use weft_call::Priority;
 
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -232,9 +235,73 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, BadLeng
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadLength;
 
+/// What a call of gRPC may take, as its caller says; none where it says nothing, or nothing that can be read. Source: gRPC over HTTP/2.
+pub(crate) fn grpc_timeout(lines: &HeaderMap) -> Option<Duration> {
+    let text = lines.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if number.is_empty() || number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// How much a call matters, as its caller says with the line `priority` (RFC 9218); none where it says nothing.
+pub(crate) fn priority(lines: &HeaderMap) -> Option<Priority> {
+    let text = lines.get("priority")?.to_str().ok()?;
+    let mut items = text.split(',').map(str::trim);
+    let urgency = items.find_map(|item| item.strip_prefix("u="))?;
+    let urgency = urgency.parse().ok().filter(|urgency| *urgency <= 7)?;
+    Some(Priority::of_urgency(urgency))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_caller_says_of_time_and_of_what_its_call_is_worth() {
+        let millis = Duration::from_millis;
+        for (line, expected) in [
+            ("1H", Some(millis(3_600_000))),
+            ("2M", Some(millis(120_000))),
+            ("3S", Some(millis(3000))),
+            ("250m", Some(millis(250))),
+            ("1000u", Some(millis(1))),
+            ("1000000n", Some(millis(1))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("999999999m", None),
+            ("m", None),
+            ("-1m", None),
+            ("1x", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                grpc_timeout(&map(&[("grpc-timeout", line)])),
+                expected,
+                "{line:?}"
+            );
+        }
+        for (line, expected) in [
+            ("u=0", Some(Priority::Critical)),
+            ("i, u=3", Some(Priority::Usual)),
+            ("u=5;x=1, i", None),
+            ("u=5, i", Some(Priority::Low)),
+            ("u=7", Some(Priority::Sheddable)),
+            ("u=8", None),
+            ("i", None),
+        ] {
+            assert_eq!(priority(&map(&[("priority", line)])), expected, "{line:?}");
+        }
+    }
 
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         lines

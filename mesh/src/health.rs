@@ -16,7 +16,8 @@
 //!
 //! Which answers end it depends on what it is ejected for. After a failure any does: an endpoint that fails now and then among many
 //! calls is hardly missed. That the way to it is good again, a call shows that was begun after the way had failed. That it has room
-//! again, only one that was begun after the backoff, which runs its course: to answer some and refuse others is what being full is.
+//! again, only one that was begun after the backoff, which runs its course: to answer some and refuse others is what being full is. The same
+//! holds of an endpoint that a policy has had enough of (`breaker.rs`), which answered before.
 //!
 //! No jitter: a backoff begins at the failure of a call, which is at another moment for each node and each endpoint.
 //!
@@ -64,6 +65,11 @@ pub(crate) enum Fault {
     },
     /// The way there failed.
     Unreachable,
+    /// It answered, and a policy has had enough of its answers: for how long it is left alone first, and at most.
+    Tripped {
+        ejection: Duration,
+        longest: Duration,
+    },
 }
 
 /// Whether an endpoint is left alone, and for how long.
@@ -104,6 +110,12 @@ impl Health {
         self.update(|state| (began >= state.at).then(|| state.after(fault, now)));
     }
 
+    /// Whether a policy has it left alone for its answers, or a call has yet to show that those are good again.
+    pub(crate) fn is_tripped(&self) -> bool {
+        let state = self.state();
+        state.failures > 0 && state.cause == Cause::Answers
+    }
+
     pub(crate) fn is_ejected(&self, now: u64) -> bool {
         self.rank(now) > 0
     }
@@ -118,7 +130,7 @@ impl Health {
             // How full each of them is at the moment, their loads say.
             Cause::Overload => 1,
             // Whose backoff ends first: each has its turn, and who failed more often for shorter.
-            Cause::Failure => state.at,
+            Cause::Failure | Cause::Answers => state.at,
             Cause::Way => u64::MAX,
         }
     }
@@ -148,6 +160,7 @@ enum Cause {
     Failure,
     Overload,
     Way,
+    Answers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +186,7 @@ impl State {
         match self.cause {
             Cause::Failure => true,
             Cause::Way => began.saturating_add(nanos(EJECTION)) >= self.at,
-            Cause::Overload => began >= self.at,
+            Cause::Overload | Cause::Answers => began >= self.at,
         }
     }
 
@@ -187,6 +200,15 @@ impl State {
                 (Cause::Overload, backoff.min(longest))
             }
             Fault::Unreachable => (Cause::Way, EJECTION),
+            Fault::Tripped { ejection, longest } => {
+                // Failures of another kind before it are not its answers.
+                let before = match self.cause {
+                    Cause::Answers => failures - 1,
+                    Cause::Failure | Cause::Overload | Cause::Way => 0,
+                };
+                let backoff = ejection.saturating_mul(1 << before);
+                (Cause::Answers, backoff.min(longest))
+            }
         };
         Self {
             at: now.saturating_add(nanos(backoff)),
@@ -200,6 +222,7 @@ impl State {
             Cause::Failure => 0,
             Cause::Overload => 1,
             Cause::Way => 2,
+            Cause::Answers => 3,
         };
         (self.at & TIME_MASK) | (cause << CAUSE_SHIFT) | u64::from(self.failures)
     }
@@ -211,7 +234,8 @@ impl State {
             cause: match (packed & !TIME_MASK) >> CAUSE_SHIFT {
                 0 => Cause::Failure,
                 1 => Cause::Overload,
-                _ => Cause::Way,
+                2 => Cause::Way,
+                _ => Cause::Answers,
             },
         }
     }
@@ -264,7 +288,11 @@ mod tests {
 
     #[test]
     fn what_ejects_for_how_long_and_what_ends_it() {
-        let cases: [(&str, Calls<'_>, &str); 15] = [
+        let tripped = Some(Fault::Tripped {
+            ejection: Duration::from_secs(1),
+            longest: Duration::from_secs(3),
+        });
+        let cases: [(&str, Calls<'_>, &str); 16] = [
             ("answers", &[(0, 1, ANSWERED)], "well"),
             (
                 "the backoff doubles at each trial",
@@ -379,6 +407,19 @@ mod tests {
                     (50, 101, ANSWERED),
                 ],
                 "1 until 100, 2 until 300, well",
+            ),
+            (
+                "a policy has had enough of its answers: only one that was begun afterwards ends that",
+                &[
+                    (0, 1, Some(Failed)),
+                    (2, 3, ANSWERED),
+                    (3, 4, tripped),
+                    (3, 5, ANSWERED),
+                    (1004, 1005, tripped),
+                    (3005, 3006, tripped),
+                    (6006, 6007, ANSWERED),
+                ],
+                "1 until 101, well, 1 until 1004, 1 until 1004, 2 until 3005, 3 until 6006, well",
             ),
             (
                 "a clock that is behind",

@@ -350,7 +350,7 @@ impl Session {
         let request = Request::from_parts(parts, body);
         let delivery = async {
             weft_turns::request(to.tenant).await;
-            deliver::deliver(&to, request, context).await
+            deliver::deliver(&self.inner, address, &to, request, context).await
         };
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
@@ -372,6 +372,9 @@ impl Session {
                     None => delivered.response,
                 };
                 wire::encode_worked(delivered.worked, response.headers_mut());
+                if delivered.spent {
+                    wire::encode_spent(response.headers_mut());
+                }
                 response.map(|body| in_turn(to.tenant, body))
             }
             Err(failure) => {

@@ -10,6 +10,7 @@
 //! Source of names: <https://istio.io/latest/docs/reference/config/metrics/>.
 
 mod edge;
+mod policies;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,6 +41,7 @@ use crate::{
     table::ServiceLabels,
 };
 use edge::{BYTES, Cells, DURATION_MS, Histogram, Series, Total};
+use policies::Acts;
 
 /// Edges kept; 4,096 of them with two codes each are about 4 MB.
 const EDGES_MAX: usize = 4096;
@@ -100,6 +102,7 @@ pub(crate) struct Metrics {
     /// By origin, then by transport.
     added: [[[Histogram<{ ADDED_MICROSECONDS.len() }>; SHARDS]; 2]; 2],
     retries: Mutex<BTreeMap<&'static str, u64>>,
+    acts: Acts,
     pub(crate) connections_accepted: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
     pub(crate) denied: AtomicU64,
@@ -152,6 +155,11 @@ impl Metrics {
 
     pub(crate) fn retry(&self, reason: &'static str) {
         *self.retries.lock().entry(reason).or_insert(0) += 1;
+    }
+
+    /// A policy of `service` did something to a call.
+    pub(crate) fn acted(&self, service: &Arc<ServiceLabels>, action: &'static str) {
+        self.acts.add(service, action);
     }
 
     /// Makes room, as nobody may ever read the metrics; at most once a second, as it looks through all of them.
@@ -259,6 +267,7 @@ impl Metrics {
             let labels = [("reason", *reason)];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
+        self.acts.encode(encoder)?;
         for (name, help, counter) in [
             (
                 "weft_mesh_connections_accepted",
@@ -358,10 +367,16 @@ impl Collector for Counted {
                 "Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.",
                 ejected as u64,
             ),
+            (
+                "weft_mesh_breakers_open",
+                "Endpoints that policies have left alone for their answers.",
+                table.tripped() as u64,
+            ),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(family)?;
         }
+        policies::encode(&table, inner.nanos(Instant::now()), &mut encoder)?;
         let mut family = encoder.encode_descriptor(
             "weft_mesh_svid_expiry_timestamp_seconds",
             "When the certificate of an identity ends.",
@@ -614,11 +629,16 @@ mod tests {
         weft_mesh_request_duration_seconds histogram: Time of calls as their callers saw it, by the way they took.
         weft_mesh_added_seconds histogram: Time to a response's head beyond the workload's own.
         weft_mesh_retries_total counter: Tries after the first, by what had failed.
+        weft_mesh_policy_actions_total counter: What policies did to calls of their services.
         weft_mesh_connections_accepted_total counter: Connections of other nodes that were accepted.
         weft_mesh_handshakes_failed_total counter: Connections of other nodes that proved nothing.
         weft_mesh_denied_total counter: Calls out of the cluster that were denied.
         weft_mesh_table_generation gauge: Generation of the table of services in force.
         weft_mesh_endpoints_ejected gauge: Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.
+        weft_mesh_breakers_open gauge: Endpoints that policies have left alone for their answers.
+        weft_mesh_retry_budget_left gauge: Retries that a service's budget has left.
+        weft_mesh_concurrency_limit gauge: Calls that an endpoint takes at once, by what was measured of it.
+        weft_mesh_concurrency_inside gauge: Calls that are with such an endpoint.
         weft_mesh_svid_expiry_timestamp_seconds gauge: When the certificate of an identity ends.
         ");
     }

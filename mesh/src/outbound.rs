@@ -6,9 +6,11 @@
 //!                                       nobody's of the cluster: egress.rs judges and makes the call, none of the layers below does
 //! 3 route       route/                  the first rule that it meets
 //! 4 filters     route/exchange.rs       what the rule does to it; may answer it; a backend by weight
-//! 5 deadline    call.rs                 the earlier of the caller's and the rule's; from outside, the turn of its namespace
-//! 6 retry       retry.rs, budget.rs       again or not, after each try
-//! 7 pick        balance.rs, health.rs      an endpoint of those not tried yet; where there is none, hold.rs
+//! 5 deadline    call.rs                 the earlier of the caller's and the rule's; from outside, the turn of its namespace; what
+//!                                       its Service's policy spoils (fault.rs)
+//! 6 retry       retry.rs, budget.rs       again or not, after each try; a second one at once where a policy hedges
+//! 7 pick        balance.rs, health.rs,     (breaker.rs)
+//!                                          an endpoint of those not tried yet; where there is none, hold.rs
 //! 8 attempt     attempt.rs                  deliver.rs here, or transport.rs to its node
 //!                  … and back: what the endpoint bears (attempt.rs), the charge (measure.rs), 4's side of the response
 //! ```
@@ -40,7 +42,7 @@ use crate::{
     affinity::Affinity,
     call::{Call, Destination, Timeouts, called_by, earlier},
     caller::{BLACK_HOLE, Callee, Caller, NO_SERVICE},
-    deliver,
+    deliver::{self, Delivered},
     dial::dial,
     egress,
     failure::{self, answered},
@@ -194,6 +196,7 @@ impl Outbound {
             attached.ok_or_else(|| failure::given_up(FailureKind::NotHere.into(), &name(), 1))
         });
         let to = to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error))?;
+        let above = context.spent.clone();
         let context = CallContext {
             port: Some(address.port),
             ..called_by(&self.caller, context, request.headers())
@@ -212,7 +215,7 @@ impl Outbound {
             request_bytes: RequestBytes::Known(request.body().size_hint().exact().unwrap_or(0)),
             by_transport: None,
         });
-        let delivery = deliver::deliver(&to, request, context);
+        let delivery = deliver::deliver(inner, address.into(), &to, request, context);
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
                 .await
@@ -220,6 +223,9 @@ impl Outbound {
             None => delivery.await,
         };
         let charge = unanswered.answered();
+        if let (Some(above), Ok(Delivered { spent: true, .. })) = (&above, &delivered) {
+            above.tell();
+        }
         match (delivered, charge) {
             (Ok(delivered), Some(charge)) => {
                 let holds = Holds {

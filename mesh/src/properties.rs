@@ -363,7 +363,7 @@ proptest! {
             trace: Some(trace),
             depth,
             attempt,
-            port: None,
+            ..CallContext::default()
         };
         let address = std::net::SocketAddr::from(([10, 42, 0, last], port));
         let (destination, service) = (wire::destination_line(address), wire::service_line(&names.0, &names.1));

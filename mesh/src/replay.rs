@@ -1,7 +1,8 @@
 //! A request body that can be sent again.
 //!
 //! [`Source`] holds the caller's body; each try gets a [`Source::reader`] that passes frames on as they come and
-//! keeps a copy (a reference count, not bytes) while the total stays within [`REPLAY_BYTES_MAX`]. A body nobody
+//! keeps a copy (a reference count, not bytes) while the total stays within [`REPLAY_BYTES_MAX`], and that of all bodies within
+//! [`KEPT_BYTES_MAX`]. A body nobody
 //! has read yet is replayable whatever its size. Only the newest reader gets frames: an older one, whose try was
 //! given up, ends with an error.
 //!
@@ -30,6 +31,11 @@ use crate::{Body, BoxError, headers};
 
 /// Bodies up to this size are kept for another try; the figure is Linkerd's.
 pub(crate) const REPLAY_BYTES_MAX: u64 = 64 << 10;
+/// And all of them together on a node: a thousand calls with the longest of them. Beyond it bodies are passed on and not kept.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
+
+/// What is kept of all bodies.
+static KEPT: AtomicU64 = AtomicU64::new(0);
 
 /// The caller's body, for as many tries as its size allows.
 pub(crate) enum Source {
@@ -48,6 +54,8 @@ pub(crate) struct Shared {
 struct State {
     body: Body,
     kept: Vec<Kept>,
+    /// Bytes of it, counted in [`KEPT`].
+    kept_bytes: u64,
     /// False once the body grew too large to keep.
     keeping: bool,
     ended: bool,
@@ -75,6 +83,7 @@ impl Source {
             state: Mutex::new(State {
                 body,
                 kept: Vec::new(),
+                kept_bytes: 0,
                 keeping: true,
                 ended: false,
                 is_broken: false,
@@ -197,6 +206,26 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Whether so many bytes more may be kept; if so, they are counted.
+    fn keep(&mut self, more: u64) -> bool {
+        let all = KEPT.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        self.kept_bytes += more;
+        all <= KEPT_BYTES_MAX
+    }
+
+    fn let_go(&mut self) {
+        let bytes = std::mem::take(&mut self.kept_bytes);
+        KEPT.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
 struct Reader {
     shared: Arc<Shared>,
     number: u32,
@@ -260,9 +289,11 @@ impl http_body::Body for Reader {
             }
             Some(Ok(frame)) => {
                 let total = this.shared.bytes();
-                if total > REPLAY_BYTES_MAX {
+                let more = frame.data_ref().map_or(0, Bytes::len) as u64;
+                if state.keeping && (total > REPLAY_BYTES_MAX || !state.keep(more)) {
                     state.keeping = false;
                     state.kept = Vec::new();
+                    state.let_go();
                     this.position = 0;
                 }
                 if state.keeping {
@@ -319,6 +350,30 @@ mod tests {
             assert!(source.is_replayable());
         }
         assert_eq!(source.counter().expect("a stream").bytes(), 30);
+    }
+
+    /// Tests run beside each other, so that only what one body adds is known of the sum.
+    #[tokio::test]
+    async fn what_is_kept_of_all_bodies_is_counted_until_they_are_gone() {
+        let source = Source::new(body(&[10, 20]), None);
+        let kept = |source: &Source| match source {
+            Source::Empty => 0,
+            Source::Stream(shared) => shared.state.lock().kept_bytes,
+        };
+        read(source.reader()).await.expect("readable");
+        assert_eq!(kept(&source), 30);
+        read(source.reader()).await.expect("readable");
+        assert_eq!(kept(&source), 30, "it is kept once");
+        let long = Source::new(body(&[10, 64 << 10]), None);
+        read(long.reader()).await.expect("readable");
+        assert_eq!(kept(&long), 0);
+        let Source::Stream(shared) = &source else {
+            panic!("a stream");
+        };
+        assert!(
+            !shared.state.lock().keep(KEPT_BYTES_MAX),
+            "there is no room"
+        );
     }
 
     #[tokio::test]

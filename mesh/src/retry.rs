@@ -107,12 +107,24 @@ pub(crate) fn is_of_one_endpoint(kind: FailureKind) -> bool {
 pub(crate) struct Asked<'r> {
     /// None: nothing.
     pub(crate) rule: Option<&'r weft_gateway::Retry>,
+    /// Its caller says that it may be made twice, whatever its method is: it has an `Idempotency-Key`.
+    pub(crate) keyed: bool,
 }
 
 impl Asked<'_> {
     /// Further tries of what may have been processed.
     fn most(self) -> u32 {
         self.rule.map_or(RETRIES_MAX, |rule| rule.attempts)
+    }
+
+    /// Whether an answer with `status` is one that is asked for again.
+    pub(crate) fn lists(self, status: StatusCode) -> bool {
+        self.rule.is_some_and(|rule| rule.codes.contains(&status))
+    }
+
+    /// Whether what may have been processed may be made once more.
+    pub(crate) fn may_repeat(self, method: &Method) -> bool {
+        self.keyed || is_idempotent(method)
     }
 
     /// Whether a call that a workload answered with `status` is to be tried again: as the rule says, and never what may be done only once.
@@ -123,10 +135,7 @@ impl Asked<'_> {
         retries: u32,
         replayable: bool,
     ) -> bool {
-        self.rule.is_some_and(|rule| rule.codes.contains(&status))
-            && retries < self.most()
-            && replayable
-            && is_idempotent(method)
+        self.lists(status) && retries < self.most() && replayable && self.may_repeat(method)
     }
 
     /// Whether one more try than `retries` may be made at all.
@@ -149,7 +158,7 @@ pub(crate) fn decide(
     if is_final(failure) {
         return Verdict::GiveUp(Refusal::Final);
     }
-    if !failure.never_processed() && !is_idempotent(method) {
+    if !failure.never_processed() && !asked.may_repeat(method) {
         return Verdict::GiveUp(Refusal::NotIdempotent);
     }
     if !replayable {
@@ -181,7 +190,10 @@ fn is_idempotent(method: &Method) -> bool {
 mod tests {
     use super::*;
 
-    const NOTHING: Asked<'static> = Asked { rule: None };
+    const NOTHING: Asked<'static> = Asked {
+        rule: None,
+        keyed: false,
+    };
 
     #[test]
     fn a_rule_says_which_answers_are_tried_again_and_how_often() {
@@ -190,7 +202,10 @@ mod tests {
             attempts: 3,
             backoff: None,
         };
-        let asked = Asked { rule: Some(&rule) };
+        let asked = Asked {
+            rule: Some(&rule),
+            keyed: false,
+        };
         let again = |status, method, retries, replayable| {
             asked.wants_again(status, &method, retries, replayable)
         };
@@ -202,6 +217,14 @@ mod tests {
         assert!(
             !again(bad, Method::POST, 0, true),
             "it may have had effects"
+        );
+        let keyed = Asked {
+            keyed: true,
+            ..asked
+        };
+        assert!(
+            keyed.wants_again(bad, &Method::POST, 0, true),
+            "its caller says that it may be made twice"
         );
         let broke = Failure::from(FailureKind::Interrupted);
         let decided = |retries| decide(&broke, &Method::GET, retries, true, false, asked);

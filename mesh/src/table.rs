@@ -12,6 +12,7 @@ mod bound;
 mod builder;
 mod endpoint;
 mod exposure;
+mod policies;
 mod ranges;
 mod spec;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use std::{
 
 use http::HeaderValue;
 use weft_call::{Failure, FailureKind, counted::ServiceCalls};
-use weft_gateway::{StreamProtocol, StreamRoute};
+use weft_gateway::{Resilience, StreamProtocol, StreamRoute};
 use weft_turns::Tenant;
 
 pub(crate) use bound::Bound;
@@ -41,6 +42,7 @@ pub use spec::{EndpointSpec, HostName, Protocol, ServicePortSpec, ServiceSpec, S
 use crate::activity::Activity;
 use crate::budget::Budget;
 use crate::dns::zone::Zone;
+use crate::door::{Door, Guard};
 use crate::front::Fronts;
 use crate::resolve::Target;
 use crate::route::{BackendTarget, Listeners};
@@ -62,6 +64,8 @@ pub struct Table {
     by_name: imbl::HashMap<String, imbl::HashMap<String, ServiceIndex>>,
     by_ip: imbl::HashMap<IpAddr, ServiceIndex>,
     endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
+    /// What policies ask of calls to endpoints of this node.
+    doors: imbl::HashMap<SocketAddr, Arc<Door>>,
     /// Whose all other addresses of pods are.
     pods: Option<Arc<ranges::PodRanges>>,
     pub(crate) listeners: Arc<Listeners>,
@@ -83,6 +87,10 @@ pub struct Service {
     alias: Option<Arc<str>>,
     outside: Arc<Outside>,
     routes: Arc<BoundRoutes>,
+    /// How it is called; what nobody asks for is not in it.
+    resilience: Arc<Resilience>,
+    /// How its calls are taken here, where anybody asks for anything.
+    guard: Option<Arc<Guard>>,
     budget: Arc<Budget>,
     activity: Arc<Activity>,
     wakes: bool,
@@ -130,6 +138,8 @@ impl Service {
             alias: None,
             outside: Arc::default(),
             routes: Arc::default(),
+            resilience: Arc::default(),
+            guard: None,
             budget: Arc::default(),
             activity: Arc::default(),
             wakes: false,
@@ -143,6 +153,7 @@ impl Service {
             && self.alias == other.alias
             && self.outside == other.outside
             && self.routes == other.routes
+            && self.resilience == other.resilience
             && self.wakes == other.wakes
             && self.ports.len() == other.ports.len()
             && self
@@ -242,6 +253,7 @@ impl Table {
             by_name: imbl::HashMap::new(),
             by_ip: imbl::HashMap::new(),
             endpoints: imbl::HashMap::new(),
+            doors: imbl::HashMap::new(),
             pods: None,
             listeners: Arc::default(),
             fronts: Arc::default(),
@@ -379,7 +391,11 @@ impl Table {
             let old = previous.service(&labels.namespace, &labels.name);
             Arc::new(Service {
                 ports: ports.collect(),
-                budget: Arc::clone(&old.unwrap_or(service).budget),
+                budget: {
+                    let of_same =
+                        |old: &&Arc<Service>| old.resilience.budget == service.resilience.budget;
+                    Arc::clone(&old.filter(of_same).unwrap_or(service).budget)
+                },
                 activity: Arc::clone(&old.unwrap_or(service).activity),
                 ..Service::clone(service)
             })

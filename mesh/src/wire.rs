@@ -6,6 +6,7 @@
 //!            x-weft-raw          its bodies are the two directions of a byte stream; or carry datagrams, and whose
 //!            x-weft-speaks-h2    its callee speaks HTTP/2 alone
 //! response   x-weft-worked-ns    what the workload took for the head
+//!            x-weft-spent        calls that were made for it were tried as often as they may be
 //!            or a failure, with its message as the body
 //! ```
 //! Context and failure have their codec in [`weft_call::headers`]. The lines are believed because the connection is authenticated:
@@ -31,6 +32,8 @@ const SOURCE: HeaderName = HeaderName::from_static("x-weft-source");
 const RAW: HeaderName = HeaderName::from_static("x-weft-raw");
 /// Of a call whose callee speaks HTTP/2 and nothing else.
 const SPEAKS_H2: HeaderName = HeaderName::from_static("x-weft-speaks-h2");
+/// Of a response: its request is not to be tried again.
+const SPENT: HeaderName = HeaderName::from_static("x-weft-spent");
 /// Nanoseconds from handing the request to the workload until it gave the response's head.
 const WORKED: HeaderName = HeaderName::from_static("x-weft-worked-ns");
 
@@ -191,6 +194,16 @@ pub(crate) fn service_names(line: &HeaderValue) -> (&str, &str) {
 pub(crate) fn encode_worked(worked: Duration, lines: &mut HeaderMap) {
     let nanos = u64::try_from(worked.as_nanos()).unwrap_or(u64::MAX);
     lines.insert(WORKED, HeaderValue::from(nanos));
+}
+
+/// Says on a response that calls made for it were tried as often as they may be.
+pub(crate) fn encode_spent(lines: &mut HeaderMap) {
+    lines.insert(SPENT, HeaderValue::from_static("1"));
+}
+
+/// Whether the peer says so; looked at before [`take_worked`] takes its lines away.
+pub(crate) fn is_spent(lines: &HeaderMap) -> bool {
+    lines.contains_key(SPENT)
 }
 
 /// What the peer says its workload took, none from one that does not say; takes all lines of nodes off the response.

@@ -4,6 +4,8 @@
 //!   each request and with reused ones.
 //! * `calls`: what a call from one component to another through the mesh takes, on the same node and across nodes, and how
 //!   much of it the mesh adds.
+//! * `mesh`: what the mesh alone costs with its policies, in memory and over mutual TLS, and what it makes of services that are down, slow or
+//!   failing; not part of `all`.
 //! * `runtime`: the same component served by the runtime alone, and what the parts of a call cost.
 //! * `neighbour`: what a tenant that takes all it can get costs another one on its node.
 //! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one; and how long
@@ -31,6 +33,7 @@ mod density;
 mod failures;
 mod gateway;
 mod load;
+mod mesh;
 mod neighbour;
 mod nginx;
 mod peers;
@@ -96,6 +99,7 @@ enum What {
     All,
     Gateway,
     Calls,
+    Mesh,
     Runtime,
     Neighbour,
     Store,
@@ -240,6 +244,7 @@ pub fn run(args: &Args) -> Result<()> {
             "calls through the mesh",
             calls::measure,
         ),
+        (What::Mesh, "mesh", "the mesh alone", mesh::measure),
         (
             What::Runtime,
             "runtime",
@@ -305,6 +310,7 @@ pub fn run(args: &Args) -> Result<()> {
         ),
     ];
     let apart = [
+        What::Mesh,
         What::Sweep,
         What::Density,
         What::Failures,
@@ -324,7 +330,7 @@ pub fn run(args: &Args) -> Result<()> {
     let guests = chosen.iter().any(|(what, ..)| {
         !matches!(
             what,
-            What::Access | What::Api | What::Scheduler | What::Store
+            What::Access | What::Api | What::Mesh | What::Scheduler | What::Store
         )
     });
     steps.step("build the sample components", || {
@@ -517,6 +523,7 @@ fn render(document: &Value) -> String {
         ("store", store::render),
         ("api", api::render),
         ("access", access::render),
+        ("mesh", mesh::render),
         ("scheduler", scheduler::render),
         ("sweep", |cases| {
             format!("\nThe engine's settings\n{}", load::render(cases))

@@ -420,7 +420,7 @@ impl Cluster {
         self.take_object(Object::Namespace(name, labels));
     }
 
-    /// An object of the Gateway API. One that cannot be read is as good as not there.
+    /// An object of the Gateway API, or of weft's own beside it. One that cannot be read is as good as not there.
     pub(super) fn apply_gateway_api<S: DeserializeOwned + Default>(
         &mut self,
         kind: Kind,

@@ -19,9 +19,11 @@ pub(super) fn decide(node: &str, access: &Access<'_>) -> Result<(), &'static str
             | "backendtlspolicies" | "referencegrants" | "tlsroutes" | "tcproutes" | "udproutes",
             None,
         )
-        | ("weft.dev", "capabilitygrants" | "keyvaluestores", None) => {
-            (access.reads(), "a node may only read it")
-        }
+        | (
+            "weft.dev",
+            "capabilitygrants" | "keyvaluestores" | "meshpolicies" | "faultinjections",
+            None,
+        ) => (access.reads(), "a node may only read it"),
         // Whether a pod that it names runs there, and is granted the store, is seen on the objects.
         ("weft.dev", "keyvaluestores", Some("data")) => (
             access.verb == "create",

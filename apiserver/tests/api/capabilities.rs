@@ -154,9 +154,13 @@ async fn grants_and_stores_are_kinds_like_any_other() {
     insta::assert_snapshot!(shown.join("\n"), @r#"
     "capabilitygrants" ["grant"] ["create","delete","deletecollection","get","list","patch","update","watch"]
     "capabilitygrants/status" null ["get","patch","update"]
+    "faultinjections" ["fault"] ["create","delete","deletecollection","get","list","patch","update","watch"]
+    "faultinjections/status" null ["get","patch","update"]
     "keyvaluestores" ["kvs"] ["create","delete","deletecollection","get","list","patch","update","watch"]
     "keyvaluestores/data" null ["create"]
     "keyvaluestores/status" null ["get","patch","update"]
+    "meshpolicies" ["mp"] ["create","delete","deletecollection","get","list","patch","update","watch"]
+    "meshpolicies/status" null ["get","patch","update"]
     "#);
     let grant = json!({
         "apiVersion": "weft.dev/v1alpha1", "kind": "CapabilityGrant", "metadata": {"name": "cart"},

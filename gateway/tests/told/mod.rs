@@ -142,6 +142,8 @@ fn read(value: &Value) -> Object {
     };
     match value["kind"].as_str() {
         Some("GatewayClass") => Object::GatewayClass(of(value)),
+        Some("MeshPolicy") => Object::MeshPolicy(Box::new(of(value))),
+        Some("FaultInjection") => Object::FaultInjection(of(value)),
         Some("Gateway") => Object::Gateway(Box::new(of(value))),
         Some("HTTPRoute") => Object::HttpRoute(of(value)),
         Some("GRPCRoute") => Object::GrpcRoute(of(value)),

@@ -21,6 +21,10 @@ fn well(_: &mut SmallRng, _: u32) -> (Duration, Option<Fault>) {
     (Duration::from_millis(10), None)
 }
 
+fn is_slow(_: &mut SmallRng, _: u32) -> (Duration, Option<Fault>) {
+    (Duration::from_millis(200), None)
+}
+
 fn fails_fast(_: &mut SmallRng, _: u32) -> (Duration, Option<Fault>) {
     (Duration::from_micros(100), Some(Fault::Failed))
 }
@@ -122,7 +126,7 @@ impl World {
                 &mut self.rng,
             );
             let index = index.expect("somebody is chosen, however they are");
-            let Standing { load, health } = &self.endpoints[index];
+            let Standing { load, health, .. } = &self.endpoints[index];
             let (takes, fault) = behaviours[index](&mut self.rng, load.pending());
             load.begin();
             health.begin(now);
@@ -150,7 +154,7 @@ impl World {
             && first.key().0 <= to
         {
             let (ended, call) = (first.key().0, first.remove());
-            let Standing { load, health } = &self.endpoints[call.index];
+            let Standing { load, health, .. } = &self.endpoints[call.index];
             load.end();
             match call.fault {
                 Some(fault) => health.failed(fault, call.began, ended),
@@ -207,6 +211,23 @@ fn the_fastest_way_to_fail_attracts_few_calls_and_heals_within_the_backoff() {
                 );
             });
         }
+    }
+}
+
+/// Ninety-nine of a hundred calls take what they take where all endpoints are well.
+#[test]
+fn one_of_ten_that_is_slow_gets_less_than_a_hundredth_of_the_calls() {
+    for rate in RATES {
+        each_seed(|seed| {
+            let mut world = World::new(seed, 10);
+            let mut behaviours: [Behaviour; 10] = [well; 10];
+            behaviours[3] = is_slow;
+            let counts = world.run(&behaviours, rate, 60);
+            let all: u32 = counts.iter().map(|count| count.calls()).sum();
+            let slow = counts[3].calls();
+            println!("{rate}/s: {slow} of {all}");
+            assert!(slow * 100 < all, "{rate}/s: {slow} of {all}");
+        });
     }
 }
 

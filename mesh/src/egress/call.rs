@@ -182,7 +182,7 @@ impl Call<'_> {
         let name = self.to.to_string();
         let crowded = |Crowded| failure::given_up(FailureKind::Crowded.into(), &name, 1);
         let place = account.place(self.to).map_err(crowded)?;
-        place.budget.earn();
+        place.budget.earn(self.inner.nanos(Instant::now()));
         let mut permits = Some(
             account
                 .enter(&self.inner.egress.pool, &place)
@@ -225,7 +225,10 @@ impl Call<'_> {
                 attempt,
                 replayable,
                 false,
-                retry::Asked { rule: None },
+                retry::Asked {
+                    rule: None,
+                    keyed: self.head.headers.contains_key("idempotency-key"),
+                },
             );
             let again = verdict == Verdict::Retry && !failed.is_final && {
                 let now = self.inner.nanos(Instant::now());

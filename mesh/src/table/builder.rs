@@ -15,14 +15,22 @@ use std::{
 
 use smallvec::SmallVec;
 use weft_api::identity::SpiffeId;
-use weft_gateway::{NamespacedName, Served, ServiceRoutes};
+use weft_gateway::{NamespacedName, Resilience, Served, ServiceRoutes};
 
 use super::exposure::Behind;
 use super::{
     BoundRoutes, Endpoint, EndpointSpec, Exposure, Outside, PodRange, Port, Ready, Service,
     ServiceIndex, ServiceLabels, ServiceSpec, Table, Way, ranges::PodRanges,
 };
-use crate::{WorkloadInfo, front::Fronts, route::Listeners, streams::Streams, wire};
+use crate::{
+    WorkloadInfo,
+    budget::Budget,
+    door::{Door, Guard},
+    front::Fronts,
+    route::Listeners,
+    streams::Streams,
+    wire,
+};
 
 /// Names that are kept although nobody bears them any more, before they are looked for.
 const SPARE_NAMES_MAX: usize = 64;
@@ -41,6 +49,7 @@ pub struct TableBuilder {
     endpoints: Claims<SocketAddr, Arc<Endpoint>>,
     cluster_ips: Claims<IpAddr, ServiceIndex>,
     exposures: Claims<Exposure, Behind>,
+    doors: Claims<SocketAddr, Arc<Door>>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +57,7 @@ struct Claimed {
     addresses: Vec<SocketAddr>,
     cluster_ip: Option<IpAddr>,
     exposures: Vec<Exposure>,
+    doors: Vec<SocketAddr>,
 }
 
 impl TableBuilder {
@@ -62,6 +72,7 @@ impl TableBuilder {
             endpoints: Claims::default(),
             cluster_ips: Claims::default(),
             exposures: Claims::default(),
+            doors: Claims::default(),
         }
     }
 
@@ -132,6 +143,16 @@ impl TableBuilder {
                 bound(self.served.services.get(&name))
             }
         };
+        let (resilience, guard) = match &before {
+            Some(before) => (Arc::clone(&before.resilience), before.guard.clone()),
+            None => {
+                let name = NamespacedName::new(spec.namespace.as_str(), spec.name.as_str());
+                let resilience = self.served.resilience.get(&name).cloned();
+                let resilience = resilience.unwrap_or_default();
+                let guard = Guard::of(&resilience);
+                (resilience, guard)
+            }
+        };
         let mut listed = Listed::default();
         let mut ports = Vec::with_capacity(spec.ports.len());
         for port in spec.ports {
@@ -194,10 +215,15 @@ impl TableBuilder {
             }),
             routes,
             wakes: spec.wakes,
+            guard,
             activity: before
                 .as_ref()
                 .map_or_else(Arc::default, |before| Arc::clone(&before.activity)),
-            budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
+            budget: match before {
+                Some(before) => Arc::clone(&before.budget),
+                None => budget(&resilience),
+            },
+            resilience,
         };
         self.table.services.set(index.0, Arc::new(service));
         if known.is_none() {
@@ -206,6 +232,7 @@ impl TableBuilder {
         }
         self.claim(index, &labels, listed, spec.cluster_ip);
         self.claim_exposures(index, &labels, exposures);
+        self.claim_doors(index);
     }
 
     /// Forgets a service, if it is there.
@@ -226,6 +253,7 @@ impl TableBuilder {
         self.table
             .services
             .set(index.0, Arc::new(Service::nobody()));
+        self.withdraw_doors(index, &labels);
         self.free.push(index.0);
     }
 
@@ -253,6 +281,35 @@ impl TableBuilder {
                 ..Service::clone(&self.table.services[index.0])
             };
             self.table.services.set(index.0, Arc::new(service));
+        }
+        let (old, new) = (&self.served.resilience, &served.resilience);
+        let changed = old.keys().chain(new.keys());
+        let changed: HashSet<NamespacedName> = changed
+            .filter(|name| old.get(*name) != new.get(*name))
+            .cloned()
+            .collect();
+        for name in &changed {
+            let Some(index) = self.table.service_index(&name.namespace, &name.name) else {
+                continue;
+            };
+            let before = Arc::clone(&self.table.services[index.0]);
+            let resilience = new.get(name).cloned().unwrap_or_default();
+            let guard = before.guard.clone();
+            let guard = match guard.filter(|guard| guard.holds_for(&resilience)) {
+                Some(guard) => Some(guard),
+                None => Guard::of(&resilience),
+            };
+            let service = Service {
+                budget: match before.resilience.budget == resilience.budget {
+                    true => Arc::clone(&before.budget),
+                    false => budget(&resilience),
+                },
+                guard,
+                resilience,
+                ..Service::clone(&before)
+            };
+            self.table.services.set(index.0, Arc::new(service));
+            self.claim_doors(index);
         }
         self.served = served.clone();
     }
@@ -324,6 +381,7 @@ impl TableBuilder {
             addresses,
             cluster_ip,
             exposures: before.exposures,
+            doors: before.doors,
         };
     }
 
@@ -356,6 +414,50 @@ impl TableBuilder {
             };
         }
         self.claimed[index.0].exposures = now;
+    }
+
+    /// Puts the doors of the service's endpoints here in place of those it had.
+    fn claim_doors(&mut self, index: ServiceIndex) {
+        let service = Arc::clone(&self.table.services[index.0]);
+        let labels = Arc::clone(&service.labels);
+        let Some(guard) = &service.guard else {
+            return self.withdraw_doors(index, &labels);
+        };
+        let near = service.ports.iter().flat_map(|port| &port.near);
+        let addresses: HashSet<SocketAddr> = near.map(|endpoint| endpoint.address).collect();
+        let before = std::mem::take(&mut self.claimed[index.0].doors);
+        let gone = before.iter().filter(|address| !addresses.contains(address));
+        for address in gone {
+            self.doors.withdraw(address, &labels);
+        }
+        for address in &addresses {
+            let known = self.doors.of(address, &labels);
+            // What it counts stays.
+            if !known.is_some_and(|known| Arc::ptr_eq(&known.value.guard, guard)) {
+                let door = Door::new(&labels, guard);
+                self.doors.claim(*address, &labels, true, door);
+            }
+        }
+        self.show_doors(before.iter().chain(&addresses));
+        self.claimed[index.0].doors = addresses.into_iter().collect();
+    }
+
+    fn withdraw_doors(&mut self, index: ServiceIndex, labels: &Arc<ServiceLabels>) {
+        let before = std::mem::take(&mut self.claimed[index.0].doors);
+        for address in &before {
+            self.doors.withdraw(address, labels);
+        }
+        self.show_doors(before.iter());
+    }
+
+    /// Whose door is at each of these addresses.
+    fn show_doors<'a>(&mut self, addresses: impl Iterator<Item = &'a SocketAddr>) {
+        for address in addresses {
+            match self.doors.winner(address) {
+                Some(door) => self.table.doors.insert(*address, Arc::clone(door)),
+                None => self.table.doors.remove(address),
+            };
+        }
     }
 
     /// Takes in where the nodes are, each of them once, in place of what was known.
@@ -406,6 +508,13 @@ impl TableBuilder {
         }
         Some(Arc::new(endpoint))
     }
+}
+
+/// What a service of this policy has for further tries.
+fn budget(resilience: &Resilience) -> Arc<Budget> {
+    let asked = resilience.budget;
+    let budget = Budget::new(asked.percent, asked.interval, asked.min_per_second);
+    Arc::new(budget)
 }
 
 /// Endpoints at one address, each with whether the cluster gave it that. More than one only where a hand-made list says so.

@@ -9,6 +9,7 @@ use super::Protocol;
 use crate::{
     Transport, WorkloadInfo,
     balance::{self, Standing},
+    breaker::Outcomes,
     health::Health,
     load::Load,
 };
@@ -70,6 +71,11 @@ impl Endpoint {
 
     pub(crate) fn health(&self) -> &Health {
         &self.standing.health
+    }
+
+    /// What it answered of late, of which only policies ask.
+    pub(crate) fn outcomes(&self) -> &Outcomes {
+        &self.standing.outcomes
     }
 
     /// Of a pod and where it is: another pod at the address is another endpoint. The same whatever a node was built by.
@@ -149,6 +155,19 @@ impl Port {
         rng: &mut impl rand::Rng,
     ) -> Option<&Arc<Endpoint>> {
         pick(&self.preferred, tried, now, rng).or_else(|| pick(&self.all, tried, now, rng))
+    }
+
+    /// Whether an endpoint is left that is none of `tried` and can be called.
+    pub(crate) fn has_well(&self, tried: &[SocketAddr], now: u64) -> bool {
+        let mut all = self.all.iter();
+        all.any(|one| !tried.contains(&one.address) && !one.health().is_ejected(now))
+    }
+
+    /// Whether a policy may have `endpoint` left alone for its answers: fewer than a share of all are, or none is, and another one is well.
+    pub(crate) fn may_trip(&self, endpoint: &Endpoint, percent_max: u32, now: u64) -> bool {
+        let tripped = self.all.iter().filter(|one| one.health().is_tripped());
+        let most = (self.all.len() * percent_max as usize / 100).max(1);
+        tripped.count() < most && self.has_well(&[endpoint.address], now)
     }
 
     /// Where its endpoints are, or those that are preferred; of this node only, if that is asked for.

@@ -7,5 +7,6 @@ mod gateway;
 mod gateway_streams;
 mod held;
 mod led;
+mod resilience;
 mod streams;
 mod world;

@@ -698,7 +698,7 @@ impl RemoteWorkload {
         let Ok(permit) = lane.open.clone().try_acquire_owned() else {
             return Err(failure::lane_full());
         };
-        let Some(place) = remote.way.enter(context.depth) else {
+        let Some(place) = remote.way.enter(&context) else {
             return Err(failure::queue_full());
         };
         let request = wire::dress(request, remote.id, context, Instant::now())

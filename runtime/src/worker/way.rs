@@ -2,7 +2,8 @@
 //!
 //! A [`Way`] is one workload's, in and out. Calls take a place of it on their way in, and say how deep in their call tree they are.
 //! A guest's own request comes with a claim of the worker's about the call that it is made for; what is believed of it is what may
-//! be true: it is no higher in a call tree than the highest call that is open, and waits no longer than any guest may.
+//! be true: it is no higher in a call tree than the highest call that is open, waits no longer than any guest may, and is no more urgent than
+//! the call that it is made for. What came of it is told to that call, which is found by its span.
 //!
 //! Messages to capabilities ([`Channels`](crate::capability::Channels)) go the same way, to what was granted to the workload here.
 //!
@@ -22,10 +23,10 @@ use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::Incoming;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use weft_call::{CallContext, Failure, FailureKind};
+use weft_call::{CallContext, Failure, FailureKind, Priority, Spent};
 
 use super::wire::{self, Outward};
 use crate::body::Body;
@@ -60,6 +61,22 @@ impl Depths {
     }
 }
 
+/// A call, as what is made for it names it.
+type Span = (u128, u64);
+
+fn span_of(context: &CallContext) -> Option<Span> {
+    let trace = context.trace.as_ref()?;
+    Some((trace.trace_id, trace.span_id))
+}
+
+/// What the node knows of a call that is open, and a worker might say otherwise.
+#[derive(Clone)]
+struct Serving {
+    priority: Priority,
+    repeated: bool,
+    spent: Option<Spent>,
+}
+
 /// One workload's way in and out of its worker.
 pub(super) struct Way {
     outbound: Option<Outbound>,
@@ -67,6 +84,8 @@ pub(super) struct Way {
     calls: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     depths: Depths,
+    /// Calls that are open, by trace and span: no more than `calls` has places.
+    serving: Mutex<HashMap<Span, Serving>>,
     /// The longest that one of its requests may wait for the head of a response.
     head_timeout: Duration,
     granted: Granted,
@@ -100,6 +119,7 @@ impl Way {
             calls: places(limits.in_flight_max.saturating_add(limits.queued_max)),
             requests: places(limits.outbound_max),
             depths: Depths::new(),
+            serving: Mutex::default(),
             head_timeout: limits.request_timeout.clamp(HEAD_TIMEOUT, HEAD_TIMEOUT_MAX),
         }
     }
@@ -116,7 +136,17 @@ impl Way {
     /// What is believed of a claim about the call that a request is made for.
     fn believed(&self, claimed: CallContext, now: Instant) -> CallContext {
         let latest = now.checked_add(self.head_timeout);
+        let span = span_of(&claimed);
+        let serving = span.and_then(|span| self.serving.lock().get(&span).cloned());
+        let serving = serving.unwrap_or(Serving {
+            priority: Priority::Usual,
+            repeated: false,
+            spent: None,
+        });
         CallContext {
+            priority: claimed.priority.lowered_to(serving.priority),
+            repeated: claimed.repeated || serving.repeated,
+            spent: serving.spent,
             deadline: claimed
                 .deadline
                 .map(|deadline| latest.map_or(deadline, |latest| deadline.min(latest))),
@@ -251,12 +281,22 @@ pub(super) struct OpenWay {
 }
 
 impl OpenWay {
-    /// A place for a call of that depth; none when there are too many.
-    pub(super) fn enter(&self, depth: u32) -> Option<Entered> {
+    /// A place for a call; none when there are too many.
+    pub(super) fn enter(&self, context: &CallContext) -> Option<Entered> {
         let place = self.way.calls.clone().try_acquire_owned().ok()?;
-        self.way.depths.at(depth).fetch_add(1, Relaxed);
+        self.way.depths.at(context.depth).fetch_add(1, Relaxed);
+        let span = span_of(context);
+        if let Some(span) = span {
+            let serving = Serving {
+                priority: context.priority,
+                repeated: context.repeated || context.attempt > 0,
+                spent: context.spent.clone(),
+            };
+            self.way.serving.lock().insert(span, serving);
+        }
         Some(Entered {
-            depth,
+            depth: context.depth,
+            span,
             way: self.way.clone(),
             _place: place,
         })
@@ -273,6 +313,7 @@ impl Drop for OpenWay {
 /// A call that is open.
 pub(super) struct Entered {
     depth: u32,
+    span: Option<Span>,
     way: Arc<Way>,
     _place: OwnedSemaphorePermit,
 }
@@ -280,6 +321,9 @@ pub(super) struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.way.depths.at(self.depth).fetch_sub(1, Relaxed);
+        if let Some(span) = &self.span {
+            self.way.serving.lock().remove(span);
+        }
     }
 }
 
@@ -489,6 +533,57 @@ mod tests {
         }
     }
 
+    fn of_depth(depth: u32) -> CallContext {
+        CallContext {
+            depth,
+            ..CallContext::default()
+        }
+    }
+
+    #[test]
+    fn what_is_made_for_a_call_is_no_more_urgent_and_tells_it_what_came_of_it() {
+        let ways = Ways::default();
+        let way = Way::new(&Limits::default(), None, Granted::default());
+        let open = ways.open(1, way);
+        let (trace, now) = (weft_call::TraceContext::root(1, 2), Instant::now());
+        let served = |priority, attempt| CallContext {
+            trace: Some(trace.clone()),
+            priority,
+            attempt,
+            spent: Some(Spent::default()),
+            ..CallContext::default()
+        };
+        let claimed = |priority| CallContext {
+            trace: Some(trace.clone()),
+            priority,
+            ..CallContext::default()
+        };
+        for (serving, says, believed) in [
+            (
+                Some(Priority::Critical),
+                Priority::Critical,
+                Priority::Critical,
+            ),
+            (Some(Priority::Low), Priority::Critical, Priority::Low),
+            (Some(Priority::Usual), Priority::Low, Priority::Low),
+            // On its own account.
+            (None, Priority::Critical, Priority::Usual),
+        ] {
+            let context = serving.map(|priority| served(priority, 1));
+            let entered = context.as_ref().map(|context| open.enter(context));
+            let found = open.way.believed(claimed(says), now);
+            assert_eq!(found.priority, believed, "{serving:?} {says:?}");
+            assert_eq!(found.repeated, serving.is_some(), "it serves a further try");
+            if let Some(spent) = &found.spent {
+                spent.tell();
+            }
+            let told = context.and_then(|context| context.spent);
+            assert_eq!(told.is_some_and(|spent| spent.is_told()), serving.is_some());
+            drop(entered);
+            assert!(open.way.serving.lock().is_empty());
+        }
+    }
+
     #[test]
     fn a_claim_is_believed_as_far_as_it_can_be_true() {
         let limits = Limits {
@@ -510,8 +605,8 @@ mod tests {
         };
         // Nobody calls it: it may work on its own account.
         assert_eq!(believed(0, None), (0, None));
-        let deep = open.enter(9).expect("there is room");
-        let deeper = open.enter(1_000).expect("there is room");
+        let deep = open.enter(&of_depth(9)).expect("there is room");
+        let deeper = open.enter(&of_depth(1_000)).expect("there is room");
         assert_eq!(believed(0, Some(at(5))), (9, Some(at(5))));
         assert_eq!(believed(12, Some(at(1_000_000))), (12, Some(at(90))));
         drop(deep);
@@ -528,10 +623,10 @@ mod tests {
             ..Limits::default()
         };
         let open = Ways::default().open(1, Way::new(&limits, None, Granted::default()));
-        let held = [open.enter(0), open.enter(0)];
+        let held = [open.enter(&of_depth(0)), open.enter(&of_depth(0))];
         assert!(held.iter().all(Option::is_some));
-        assert!(open.enter(0).is_none());
+        assert!(open.enter(&of_depth(0)).is_none());
         drop(held);
-        assert!(open.enter(0).is_some());
+        assert!(open.enter(&of_depth(0)).is_some());
     }
 }

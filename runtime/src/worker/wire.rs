@@ -538,6 +538,9 @@ mod tests {
             attempt: 2,
             depth: 9,
             port: Some(8080),
+            priority: weft_call::Priority::Low,
+            repeated: true,
+            spent: None,
         };
         let request = Request::new(Body::empty());
         let dressed = dress(request, 1, context.clone(), now).unwrap();

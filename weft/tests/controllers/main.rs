@@ -10,6 +10,7 @@ mod cases;
 mod cronjobs;
 mod hostile;
 mod jobs;
+mod mesh_policies;
 mod ownership;
 mod rollout;
 mod silence;

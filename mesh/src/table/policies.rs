@@ -1,0 +1,46 @@
+//! What policies ask of calls, as the table has it: at the doors of endpoints here, and of whom something is asked at all.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use weft_gateway::Resilience;
+
+use super::{Service, Table};
+use crate::door::Door;
+
+impl Service {
+    /// What policies say of calls to it.
+    pub(crate) fn resilience(&self) -> &Arc<Resilience> {
+        &self.resilience
+    }
+}
+
+impl Table {
+    /// What a policy asks of calls to the endpoint at an address of this node.
+    pub(crate) fn door(&self, address: SocketAddr) -> Option<&Arc<Door>> {
+        // Most nodes have none, and a call is spared the look.
+        if self.doors.is_empty() {
+            return None;
+        }
+        self.doors.get(&address)
+    }
+
+    pub(crate) fn doors(&self) -> impl Iterator<Item = (&SocketAddr, &Arc<Door>)> {
+        self.doors.iter()
+    }
+
+    /// Services of whom a policy says something.
+    pub(crate) fn resilient(&self) -> impl Iterator<Item = &Arc<Service>> {
+        let named = self.by_name.values().flat_map(|names| names.values());
+        let services = named.filter_map(|index| self.services.get(index.0));
+        let nothing = Resilience::default();
+        services.filter(move |service| *service.resilience != nothing)
+    }
+
+    /// How many endpoints policies have left alone for their answers.
+    pub(crate) fn tripped(&self) -> usize {
+        let endpoints = self.endpoints.values();
+        endpoints
+            .filter(|endpoint| endpoint.health().is_tripped())
+            .count()
+    }
+}
