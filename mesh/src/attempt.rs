@@ -20,8 +20,10 @@ use crate::{
     Blame, Body, CallContext, Inner, SpeaksH2,
     call::{Call, Head, earlier},
     deliver, failure,
+    guards::{ClientAt, Introduced},
     health::Fault,
     measure::Holds,
+    outbound::Client,
     replay, retry,
     table::{Endpoint, ServiceLabels, Way},
     wire::{self, Addressed, RawLine},
@@ -241,6 +243,20 @@ impl Call {
         context
     }
 
+    /// Who calls, as far as policies ask for it.
+    fn introduced(&self, attempt: &Attempt<'_>, parts: &Parts) -> Option<Introduced> {
+        let guards = self.inner.attached.guards();
+        if guards.is_empty() {
+            return None;
+        }
+        let of_gateway = parts.extensions.get::<ClientAt>().map(|client| client.0);
+        let of_bytes = || parts.extensions.get::<Client>().map(|client| client.ip);
+        Some(Introduced {
+            source: guards.source(self.caller.at, of_gateway.or_else(of_bytes)),
+            service: attempt.labels.header.clone(),
+        })
+    }
+
     /// In memory, on this core.
     async fn attempt_here(
         &self,
@@ -268,12 +284,15 @@ impl Call {
         if let Some(trace) = &context.trace {
             trace.write(&mut parts.headers);
         }
+        if let Some(introduced) = self.introduced(attempt, &parts) {
+            introduced.mark(&mut parts.extensions);
+        }
         let request = Request::from_parts(parts, self.body.reader());
         let delivered = deliver::deliver(&attached, request, context).await?;
         Ok(Answered {
             response: delivered.response,
             holds: Holds {
-                admitted: Some(delivered.admitted),
+                admitted: delivered.admitted,
                 ..Holds::default()
             },
             worked: Some(delivered.worked),
@@ -301,6 +320,9 @@ impl Call {
         }
         if parts.extensions.get::<SpeaksH2>().is_some() {
             wire::encode_speaks_h2(&mut parts.headers);
+        }
+        if let Some(introduced) = self.introduced(attempt, &parts) {
+            wire::encode_from(&introduced.source, &mut parts.headers);
         }
         parts.version = http::Version::HTTP_2;
         parts.extensions.clear();

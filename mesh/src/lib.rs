@@ -41,6 +41,7 @@ mod failure;
 mod front;
 mod gate;
 mod gateway;
+mod guards;
 mod headers;
 mod health;
 mod hello;
@@ -92,6 +93,7 @@ pub use egress::{
 };
 pub use exposed::Spawn;
 pub use gateway::{GatewayConfig, OpenServices};
+pub use guards::Keys;
 pub use hello::Hello;
 pub use hold::Wanted;
 pub use identity::{Identities, SvidError, server_name};
@@ -111,6 +113,7 @@ pub use table::{
     SliceNames, Table, TableBuilder,
 };
 pub use tokio_util::sync::CancellationToken;
+pub use weft_policy::{NamedPort, Pod, Policies, Protocol as PolicyProtocol};
 pub use weft_call::{
     Blame, Body, BoxError, CallContext, Failure, FailureKind, Peer, Processed, TraceContext,
     Transport,
@@ -333,7 +336,42 @@ impl Mesh {
     /// The service through which one local workload reaches everything else.
     #[must_use]
     pub fn outbound(&self, caller: CallerInfo) -> Outbound {
-        Outbound::new(self.clone(), caller)
+        Outbound::new(self.clone(), caller, None)
+    }
+
+    /// The same for the pod at `ip`, by which policies know it.
+    #[must_use]
+    pub fn outbound_of_pod(&self, caller: CallerInfo, ip: IpAddr) -> Outbound {
+        Outbound::new(self.clone(), caller, Some(ip))
+    }
+
+    /// Puts policies in force for calls to workloads of this node from now on; calls under way go on.
+    pub fn set_policies(&self, policies: Arc<Policies>) {
+        self.inner.attached.guards().set_policies(policies);
+    }
+
+    /// The keys that tokens are proven by, by the places where policies say that they are.
+    pub fn set_token_keys(&self, keys: BTreeMap<String, Arc<Keys>>) {
+        self.inner.attached.guards().set_keys(keys);
+    }
+
+    /// What policies look at of the pod of this node at `ip`, as it is now; none once it is gone.
+    pub fn set_pod(&self, ip: IpAddr, pod: Option<Pod>) {
+        self.inner.attached.guards().set_pod(ip, pod);
+    }
+
+    /// Whether network policies let the pod of this node at `from` send to `to`, for what does not go through the mesh. Of a pod of another
+    /// node, that node decides.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unreachable`], which names the policy in its detail.
+    pub fn admits(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Result<(), Failure> {
+        let protocol = match protocol {
+            Protocol::Tcp => weft_policy::Protocol::Tcp,
+            Protocol::Udp => weft_policy::Protocol::Udp,
+            Protocol::Sctp => weft_policy::Protocol::Sctp,
+        };
+        self.inner.attached.guards().admits(from, to, protocol)
     }
 
     /// Certificates of the identities of this node, and the roots it trusts.

@@ -20,7 +20,7 @@ mod datagrams;
 mod raw;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::ControlFlow,
     sync::Arc,
     task::{Context, Poll},
@@ -43,6 +43,7 @@ use crate::{
     dial::dial,
     egress,
     failure::{self, answered},
+    guards::Introduced,
     headers, ingress,
     measure::{self, Charge, Holds, RequestBytes},
     metrics::Origin,
@@ -96,10 +97,12 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn new(mesh: Mesh, caller: CallerInfo) -> Self {
+    pub(crate) fn new(mesh: Mesh, caller: CallerInfo, at: Option<IpAddr>) -> Self {
+        let mut caller = Caller::new(caller, Origin::Workload);
+        caller.at = at;
         Self {
             mesh,
-            caller: Arc::new(Caller::new(caller, Origin::Workload)),
+            caller: Arc::new(caller),
         }
     }
 
@@ -206,6 +209,14 @@ impl Outbound {
             request_bytes: RequestBytes::Known(request.body().size_hint().exact().unwrap_or(0)),
             by_transport: None,
         });
+        let guards = inner.attached.guards();
+        if !guards.is_empty() {
+            let introduced = Introduced {
+                source: guards.source(self.caller.at, None),
+                service: NO_SERVICE.header.clone(),
+            };
+            introduced.mark(request.extensions_mut());
+        }
         let delivery = deliver::deliver(&to, request, context);
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
@@ -217,7 +228,7 @@ impl Outbound {
         match (delivered, charge) {
             (Ok(delivered), Some(charge)) => {
                 let holds = Holds {
-                    admitted: Some(delivered.admitted),
+                    admitted: delivered.admitted,
                     ..Holds::default()
                 };
                 Ok(measure::finish(
