@@ -117,7 +117,7 @@ impl Worker {
                 tasks: tasks.clone(),
                 flows: Default::default(),
             };
-            node.sockets().house(&uid, lodging);
+            node.sockets().house(&node.mesh, &uid, lodging);
         }
         Self {
             home: Home {
@@ -171,7 +171,7 @@ impl Worker {
                 self.pod = self.resize.given(self.asked.clone());
                 self.reconsider();
                 let (node, uid) = (&self.home.node, PodView(&self.pod).uid());
-                node.sockets().renew(uid, &self.pod);
+                node.sockets().renew(&node.mesh, uid, &self.pod);
                 node.volumes.pod_changed(&self.pod);
                 // Ephemeral containers come to those that there are. The other lists are immutable; should they differ all the
                 // same, indexes would lie.

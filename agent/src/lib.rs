@@ -49,6 +49,7 @@ pub mod node;
 pub mod node_facts;
 pub mod plan;
 mod pod_events;
+mod pod_facts;
 mod pod_names;
 mod pod_proxy;
 mod pod_report;

@@ -10,6 +10,7 @@
 mod certificates;
 mod cluster;
 mod nearness;
+mod policies;
 mod slice;
 
 use self::cluster::{Cluster, name_of};
@@ -17,6 +18,7 @@ use crate::identity::{Chain, Link};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
@@ -77,7 +79,7 @@ impl Backoff for Reconnect {
 }
 
 /// Lists without which there is no table: who calls, whom, and by which rules. Grants only open what is closed without them.
-const NEEDED: [&str; 7] = [
+const NEEDED: [&str; 10] = [
     "services",
     "endpointslices",
     "nodes",
@@ -85,6 +87,10 @@ const NEEDED: [&str; 7] = [
     "httproutes",
     "gateways",
     "gatewayclasses",
+    // Who is not let in by one is not to be let in before it is known.
+    "networkpolicies",
+    "authorizationpolicies",
+    "requestauthentications",
 ];
 
 /// Versions of the Gateway API in which its objects may be served, the newest first: who may put other definitions in the place of those that
@@ -110,6 +116,8 @@ pub struct Topology {
     changed: Arc<Notify>,
     /// What certificates are referred to may be otherwise.
     referred: Arc<Notify>,
+    /// Where keys of tokens are may be otherwise.
+    keyed: Arc<Notify>,
     known: watch::Sender<bool>,
     node: String,
 }
@@ -130,6 +138,7 @@ impl Topology {
             })),
             changed: Arc::new(Notify::new()),
             referred: Arc::new(Notify::new()),
+            keyed: Arc::new(Notify::new()),
             known: watch::Sender::new(false),
             node: node.into(),
         }
@@ -180,6 +189,20 @@ impl Topology {
                 self.follow(&link, UDP_ROUTES, all_of("UDPRoute", UDP_ROUTES.name)),
                 self.follow(&link, SETS, all_of("ListenerSet", SETS.name)),
                 self.follow(&link, POLICIES, all_of("BackendTLSPolicy", POLICIES.name)),
+                self.follow(&link, policies::NETWORKS, |client, _| {
+                    Api::<NetworkPolicy>::all(client)
+                }),
+                self.follow(
+                    &link,
+                    policies::AUTHORIZATIONS,
+                    policies::all_of("AuthorizationPolicy", "authorizationpolicies")
+                ),
+                self.follow(
+                    &link,
+                    policies::TOKENS,
+                    policies::all_of("RequestAuthentication", "requestauthentications")
+                ),
+                self.token_keys(&mesh),
                 self.certificates(&link),
                 self.publish(&mesh),
             )
@@ -219,8 +242,16 @@ impl Topology {
             if let Some(own) = change.take_own() {
                 mesh.set_own_addresses(own);
             }
+            // Before the table, too: who is in it is judged.
+            let is_judged_anew = change.take_policies().map(|policies| {
+                mesh.set_policies(policies);
+                self.keyed.notify_one();
+            });
             let ranges = change.take_ranges();
             if change.is_empty() && ranges.is_none() && generation > 0 {
+                if is_judged_anew.is_some() {
+                    rested = tokio::time::Instant::now() + begun.elapsed();
+                }
                 continue;
             }
             if let Some(ranges) = ranges {
@@ -391,7 +422,7 @@ const NAMESPACES: List<Namespace> = List {
     name: "namespaces",
     names: |cluster| cluster.names(Kind::Namespace),
     apply: Cluster::apply_namespace,
-    delete: |cluster, name| cluster.forget_object(Kind::Namespace, name),
+    delete: Cluster::delete_namespace,
 };
 
 const CLASSES: List<DynamicObject> = List {

@@ -59,11 +59,7 @@ struct Issued {
 }
 
 /// Claims in compact form, signed with a key of P-256 that is called `kid`.
-pub fn sign(
-    pair: &EcdsaKeyPair,
-    kid: &str,
-    claims: &impl Serialize,
-) -> Result<String, SignError> {
+pub fn sign(pair: &EcdsaKeyPair, kid: &str, claims: &impl Serialize) -> Result<String, SignError> {
     let header = Header {
         alg: ES256.to_owned(),
         kid: kid.to_owned(),

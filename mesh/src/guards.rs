@@ -176,6 +176,11 @@ impl Guards {
         }
     }
 
+    /// Whether any network policy isolates pods.
+    pub(crate) fn isolates(&self) -> bool {
+        self.policies.load().policies.has_networks()
+    }
+
     /// Whether a pod of this node may send to an address, as far as that is known here: of a pod of another node, that node judges.
     pub(crate) fn admits(
         &self,
@@ -250,7 +255,8 @@ impl Guards {
                 false => source.pod.as_ref(),
             };
             // Whoever says that it is a pod of another namespace than its certificate is of none.
-            let is_its = |pod: &&Arc<Pod>| peer.is_some_and(|peer| *peer.namespace == *pod.namespace);
+            let is_its =
+                |pod: &&Arc<Pod>| peer.is_some_and(|peer| *peer.namespace == *pod.namespace);
             let flow = Flow {
                 from: End {
                     ip: source.ip,
@@ -336,13 +342,7 @@ impl Guards {
         known
     }
 
-    fn tell(
-        &self,
-        verdict: &Verdict,
-        to: &Attached,
-        peer: Option<&Peer>,
-        request: &Request<Body>,
-    ) {
+    fn tell(&self, verdict: &Verdict, to: &Attached, peer: Option<&Peer>, request: &Request<Body>) {
         let who = peer.map_or("", |peer| &*peer.spiffe_id);
         let (method, path) = (request.method(), request.uri().path());
         for Matched { policy, rule } in &verdict.audited {
@@ -421,16 +421,18 @@ fn refused(
             ("grpc-status", grpc),
             ("grpc-message", why),
         ] {
-            lines.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            lines.insert(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         return response;
     }
     let mut response = Response::new(Body::full(why));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     deliver::without_content(request.method(), response)
 }
 
@@ -439,7 +441,10 @@ impl Source {
     pub(crate) fn line(&self) -> Option<HeaderValue> {
         let ip = self.ip?;
         let labels = self.pod.as_ref().map(|pod| {
-            let labels = pod.labels.iter().map(|(key, value)| format!("{key}={value}"));
+            let labels = pod
+                .labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"));
             format!(";{}", labels.collect::<Vec<_>>().join(";"))
         });
         let labels = labels.filter(|labels| labels.len() <= LABELS_BYTES_MAX);

@@ -113,11 +113,11 @@ pub use table::{
     SliceNames, Table, TableBuilder,
 };
 pub use tokio_util::sync::CancellationToken;
-pub use weft_policy::{NamedPort, Pod, Policies, Protocol as PolicyProtocol};
 pub use weft_call::{
     Blame, Body, BoxError, CallContext, Failure, FailureKind, Peer, Processed, TraceContext,
     Transport,
 };
+pub use weft_policy::{NamedPort, Pod, Policies, Protocol as PolicyProtocol};
 
 /// A local workload as the mesh sees it: what the agent plugs in.
 pub type WorkloadService = weft_call::CallService<Body>;
@@ -358,6 +358,12 @@ impl Mesh {
     /// What policies look at of the pod of this node at `ip`, as it is now; none once it is gone.
     pub fn set_pod(&self, ip: IpAddr, pod: Option<Pod>) {
         self.inner.attached.guards().set_pod(ip, pod);
+    }
+
+    /// Whether any network policy isolates pods.
+    #[must_use]
+    pub fn isolates(&self) -> bool {
+        self.inner.attached.guards().isolates()
     }
 
     /// Whether network policies let the pod of this node at `from` send to `to`, for what does not go through the mesh. Of a pod of another

@@ -22,9 +22,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body_util::BodyExt;
 use weft_call::Failure;
 
-use crate::{
-    Body, CallContext, Datagrams, Peer, Raw, WorkloadInfo, guards::Source, headers,
-};
+use crate::{Body, CallContext, Datagrams, Peer, Raw, WorkloadInfo, guards::Source, headers};
 
 const DESTINATION: HeaderName = HeaderName::from_static("x-weft-destination");
 const SERVICE: HeaderName = HeaderName::from_static("x-weft-service");
@@ -135,7 +133,9 @@ pub(crate) fn encode_from(source: &Source, lines: &mut HeaderMap) {
 
 /// What [`encode_from`] wrote of a caller of `namespace`; nothing where it says nothing.
 pub(crate) fn source(lines: &HeaderMap, namespace: &str) -> Source {
-    let read = lines.get(FROM).and_then(|line| Source::read(line, namespace));
+    let read = lines
+        .get(FROM)
+        .and_then(|line| Source::read(line, namespace));
     read.unwrap_or_default()
 }
 

@@ -11,6 +11,7 @@ use super::slice::{Slice, service_spec};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use weft_api::annotation;
 use weft_gateway::{Kind, NamespacedName, Object, Objects, Wanted, api};
 use weft_mesh::{OwnAddresses, PodRange, TableBuilder};
+use weft_policy::{Policies, PolicyKind, PolicyName};
 
 /// See the module's promise.
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ pub(super) struct Cluster {
     own: BTreeMap<String, Vec<(IpNet, &'static str)>>,
     own_changed: bool,
     ranges_changed: bool,
+    policies: Policies,
+    policies_changed: bool,
 }
 
 /// A node as far as its endpoints go.
@@ -94,6 +98,8 @@ pub(super) struct Change {
     own: Option<OwnAddresses>,
     /// Which pods are whose, if that changed.
     ranges: Option<Vec<PodRange>>,
+    /// All policies, if one of them did.
+    policies: Option<Arc<Policies>>,
 }
 
 impl Change {
@@ -114,6 +120,11 @@ impl Change {
     /// Which addresses are pods of which node, if that is another than before.
     pub(super) fn take_ranges(&mut self) -> Option<Vec<PodRange>> {
         self.ranges.take()
+    }
+
+    /// Who may call whom, if that is otherwise than before.
+    pub(super) fn take_policies(&mut self) -> Option<Arc<Policies>> {
+        self.policies.take()
     }
 
     /// Brings the builder's table up to date.
@@ -182,6 +193,7 @@ impl Cluster {
     pub(super) fn new(trust_domain: &str) -> Self {
         Self {
             trust_domain: trust_domain.into(),
+            policies: Policies::new(trust_domain),
             ..Self::default()
         }
     }
@@ -216,6 +228,8 @@ impl Cluster {
             routes: routes_changed.then(|| self.objects.clone()),
             own: std::mem::take(&mut self.own_changed).then(|| self.own_addresses()),
             ranges: std::mem::take(&mut self.ranges_changed).then(|| self.ranges()),
+            policies: std::mem::take(&mut self.policies_changed)
+                .then(|| Arc::new(self.policies.clone())),
         }
     }
 
@@ -411,7 +425,53 @@ impl Cluster {
     pub(super) fn apply_namespace(&mut self, namespace: Namespace) {
         let name = namespace.metadata.name.unwrap_or_default();
         let labels = namespace.metadata.labels.unwrap_or_default();
+        self.policies_changed |= self.policies.set_namespace(&name, Some(&labels));
         self.take_object(Object::Namespace(name, labels));
+    }
+
+    pub(super) fn delete_namespace(&mut self, name: &NamespacedName) {
+        self.policies_changed |= self.policies.set_namespace(&name.name, None);
+        self.forget_object(Kind::Namespace, name);
+    }
+
+    // === Who may call whom ===
+
+    pub(super) fn policy_names(&self, kind: PolicyKind) -> Vec<NamespacedName> {
+        let names = self.policies.names(kind).into_iter();
+        names
+            .map(|policy| NamespacedName::new(policy.namespace, policy.name))
+            .collect()
+    }
+
+    pub(super) fn apply_policy(
+        &mut self,
+        kind: PolicyKind,
+        metadata: &ObjectMeta,
+        spec: &serde_json::Value,
+    ) {
+        let object = weft_policy::Object {
+            kind,
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            name: metadata.name.as_deref().unwrap_or_default(),
+            annotations: metadata.annotations.as_ref(),
+            spec,
+        };
+        // What is wrong with it, its status tells.
+        self.policies_changed |= self.policies.apply(&object).0;
+    }
+
+    pub(super) fn delete_policy(&mut self, kind: PolicyKind, name: &NamespacedName) {
+        self.policies_changed |= self.policies.delete(&PolicyName {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            kind,
+        });
+    }
+
+    /// Where keys of tokens are.
+    pub(super) fn key_places(&self) -> Vec<String> {
+        let places = self.policies.key_places().into_iter();
+        places.map(str::to_owned).collect()
     }
 
     /// An object of the Gateway API. One that cannot be read is as good as not there.

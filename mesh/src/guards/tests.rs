@@ -336,9 +336,13 @@ async fn a_token_is_right_or_the_request_is_refused() {
 #[tokio::test]
 async fn who_brings_a_wrong_token_is_told_for_what() {
     let signer = Signer::new();
-    let rules = json!({ "jwtRules": [{ "issuer": "https://issuer.example", "jwks": signer.set() }] });
-    let (_attachments, to) =
-        attached(policies(&[(PolicyKind::RequestAuthentication, "shop", rules)]));
+    let rules =
+        json!({ "jwtRules": [{ "issuer": "https://issuer.example", "jwks": signer.set() }] });
+    let (_attachments, to) = attached(policies(&[(
+        PolicyKind::RequestAuthentication,
+        "shop",
+        rules,
+    )]));
     let mut wrong = request("GET", "/a");
     let line = HeaderValue::from_static("Bearer a.b.c");
     wrong.headers_mut().insert("authorization", line);

@@ -130,10 +130,7 @@ fn tell(issuer: &Issuer, claims: &Claims, taken: &Taken, request: &mut Request<B
         lines.remove(line.as_str());
     }
     for (name, value) in issuer.told(claims) {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::try_from(name),
-            HeaderValue::from_str(&value),
-        ) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(&value)) {
             lines.append(name, value);
         }
     }
