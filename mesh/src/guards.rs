@@ -16,6 +16,7 @@ mod tokens;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, LazyLock,
@@ -26,6 +27,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{Extensions, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter},
+};
 use weft_call::{Blame, CallContext, Failure, FailureKind, Peer};
 use weft_policy::{
     Attributes, Because, End, Flow, Guard, Matched, Pod, Policies, Principal, Protocol, Verdict,
@@ -110,6 +115,28 @@ pub(crate) struct Counted {
     pub(crate) audited: AtomicU64,
     pub(crate) unauthenticated: AtomicU64,
     pub(crate) isolated: AtomicU64,
+}
+
+impl Counted {
+    pub(crate) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "weft_mesh_policy_verdicts",
+            "Calls that policies refused at their callee's node, or would have, or want written down.",
+            None,
+            MetricType::Counter,
+        )?;
+        for (verdict, count) in [
+            ("denied", &self.denied),
+            ("would_be_denied", &self.would_be_denied),
+            ("audited", &self.audited),
+            ("unauthenticated", &self.unauthenticated),
+            ("isolated", &self.isolated),
+        ] {
+            let count = ConstCounter::new(count.load(Ordering::Relaxed));
+            count.encode(family.encode_family(&[("verdict", verdict)])?)?;
+        }
+        Ok(())
+    }
 }
 
 /// What concerns a workload, as of some policies and some state of its pod.

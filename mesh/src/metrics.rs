@@ -362,6 +362,7 @@ impl Collector for Counted {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(family)?;
         }
+        inner.attached.guards().counted.encode(&mut encoder)?;
         let mut family = encoder.encode_descriptor(
             "weft_mesh_svid_expiry_timestamp_seconds",
             "When the certificate of an identity ends.",

@@ -31,5 +31,5 @@ pub use authorization::{Action, Authorization, Because, Matched, Verdict};
 pub use guard::Guard;
 pub use network::{Direction, End, Flow, Isolated, NamedPort, NetworkPolicy, Pod, Protocol};
 pub use policies::{Object, Policies, PolicyKind, PolicyName, ROOT_NAMESPACES, faults};
-pub use spec::{Read, Target};
+pub use spec::{Target, peer_authentication_faults};
 pub use token::{Claims, HeaderPlace, Issuer, TOKEN_BYTES_MAX, Taken, TokenFault};

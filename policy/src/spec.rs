@@ -8,13 +8,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// An object that was read, and what is wrong with it: sentences for its status.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Read<T> {
-    pub object: T,
-    pub faults: Vec<String>,
-}
-
 /// `null` is what is absent.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -81,10 +74,14 @@ impl Place {
             faults.push("only one of targetRefs or selector can be set".to_owned());
         }
         for target in self.targets() {
+            let Target { group, kind, .. } = &target;
             if !target.is_known() {
-                let Target { group, kind, .. } = &target;
                 faults.push(format!(
                     "targetRef: no policy is attached to objects of kind {kind} in group {group:?}"
+                ));
+            } else if kind != "Service" {
+                faults.push(format!(
+                    "targetRef: a policy that is attached to a {kind} is met by no call: attach it to Services, or select their workloads"
                 ));
             } else if target.name.is_empty() {
                 faults.push("targetRef name must be set".to_owned());
@@ -175,4 +172,42 @@ pub(crate) struct Condition {
     pub(crate) values: Vec<String>,
     #[serde(deserialize_with = "or_default")]
     pub(crate) not_values: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PeerAuthenticationSpec {
+    mtls: Option<MutualTls>,
+    #[serde(deserialize_with = "or_default")]
+    port_level_mtls: BTreeMap<String, MutualTls>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MutualTls {
+    #[serde(deserialize_with = "or_default")]
+    mode: String,
+}
+
+/// What of a PeerAuthentication does not hold here, where callers always prove themselves by mutual TLS.
+#[must_use]
+pub fn peer_authentication_faults(spec: &Value) -> Vec<String> {
+    let read = serde_json::from_value::<Option<PeerAuthenticationSpec>>(spec.clone());
+    let spec = match read {
+        Ok(spec) => spec.unwrap_or_default(),
+        Err(error) => return vec![format!("it cannot be read: {error}")],
+    };
+    let of_ports = spec.port_level_mtls.iter();
+    let of_ports = of_ports.map(|(port, mtls)| (format!("portLevelMtls of {port}"), mtls));
+    let all = spec.mtls.iter().map(|mtls| ("mtls".to_owned(), mtls));
+    let disabled = all
+        .chain(of_ports)
+        .filter(|(_, mtls)| mtls.mode == "DISABLE");
+    disabled
+        .map(|(what, _)| {
+            format!(
+                "{what}: mode DISABLE is not served: calls between nodes are by mutual TLS, always"
+            )
+        })
+        .collect()
 }
