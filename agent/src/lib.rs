@@ -21,6 +21,7 @@
 pub mod addresses;
 pub mod bridge;
 mod cgroup;
+mod clock;
 pub mod config_error;
 pub mod configuration;
 mod console;
@@ -257,6 +258,12 @@ impl Agent {
         rest.spawn(wake::run(mesh.clone(), link.clone(), stop_rest.clone()));
         rest.spawn(publisher.clone().run(link.clone(), stop_rest.clone()));
         rest.spawn(writing.run(link.clone(), stop_rest.clone()));
+        rest.spawn(clock::watch(
+            link.clone(),
+            recorder.clone(),
+            facts.name.clone(),
+            stop_rest.clone(),
+        ));
         rest.spawn(own.keep(stop_rest.clone()));
         rest.spawn(serving.clone().keep(
             link.clone(),

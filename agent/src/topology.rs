@@ -243,15 +243,12 @@ impl Topology {
                 mesh.set_own_addresses(own);
             }
             // Before the table, too: who is in it is judged.
-            let is_judged_anew = change.take_policies().map(|policies| {
+            if let Some(policies) = change.take_policies() {
                 mesh.set_policies(policies);
                 self.keyed.notify_one();
-            });
+            }
             let ranges = change.take_ranges();
             if change.is_empty() && ranges.is_none() && generation > 0 {
-                if is_judged_anew.is_some() {
-                    rested = tokio::time::Instant::now() + begun.elapsed();
-                }
                 continue;
             }
             if let Some(ranges) = ranges {
