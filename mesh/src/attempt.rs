@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, Inner, SpeaksH2,
+    Blame, Body, CallContext, Datagrams, Inner, SpeaksH2,
     call::{Call, Head, earlier},
     deliver, failure,
     guards::{ClientAt, Introduced},
@@ -251,8 +251,13 @@ impl Call {
         }
         let of_gateway = parts.extensions.get::<ClientAt>().map(|client| client.0);
         let of_bytes = || parts.extensions.get::<Client>().map(|client| client.ip);
+        let of_datagrams = || {
+            let datagrams = parts.extensions.get::<Datagrams>();
+            datagrams.map(|datagrams| datagrams.client.ip())
+        };
+        let client = of_gateway.or_else(of_bytes).or_else(of_datagrams);
         Some(Introduced {
-            source: guards.source(self.caller.at, of_gateway.or_else(of_bytes)),
+            source: guards.source(self.caller.at, client),
             service: attempt.labels.header.clone(),
         })
     }

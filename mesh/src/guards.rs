@@ -94,6 +94,8 @@ struct InForce {
     policies: Arc<Policies>,
     is_empty: bool,
     asks_for_callers: bool,
+    /// Keys that policies have in them, by the text that they are.
+    sets: BTreeMap<String, Arc<Keys>>,
 }
 
 impl Default for InForce {
@@ -103,6 +105,7 @@ impl Default for InForce {
             policies: Arc::default(),
             is_empty: true,
             asks_for_callers: false,
+            sets: BTreeMap::new(),
         }
     }
 }
@@ -159,7 +162,12 @@ static GATEWAY: LazyLock<Arc<Pod>> = LazyLock::new(|| {
 impl Guards {
     /// Puts policies in force, for all calls from now on.
     pub(crate) fn set_policies(&self, policies: Arc<Policies>) {
+        let sets = policies.key_sets().into_iter();
+        let sets: BTreeMap<String, Arc<Keys>> = sets
+            .filter_map(|set| Some((set.to_owned(), Arc::new(Keys::read(set)?))))
+            .collect();
         self.policies.rcu(|before| InForce {
+            sets: sets.clone(),
             generation: before.generation + 1,
             is_empty: policies.is_empty(),
             asks_for_callers: policies.asks_for_callers(),
@@ -309,6 +317,10 @@ impl Guards {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.map_or(0, |since| since.as_secs());
             let issuers = known.guard.issuers(service);
+            let keys = tokens::Known {
+                written: &policies.sets,
+                fetched: &keys,
+            };
             match tokens::proven(issuers, &keys, request, now) {
                 Ok(found) => claims = found,
                 Err(fault) => {

@@ -22,10 +22,7 @@ pub const ROOT_NAMESPACES: [&str; 2] = ["istio-system", "weft-system"];
 /// Kinds of policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
-    /// Istio's.
     Authorization,
-    /// That of this cluster's own group, which says the same.
-    OwnAuthorization,
     RequestAuthentication,
     Network,
 }
@@ -33,7 +30,7 @@ pub enum PolicyKind {
 impl PolicyKind {
     const fn word(self) -> &'static str {
         match self {
-            Self::Authorization | Self::OwnAuthorization => "AuthorizationPolicy",
+            Self::Authorization => "AuthorizationPolicy",
             Self::RequestAuthentication => "RequestAuthentication",
             Self::Network => "NetworkPolicy",
         }
@@ -124,7 +121,7 @@ impl Policies {
     pub fn apply(&mut self, object: &Object<'_>) -> (bool, Vec<String>) {
         let name = object.policy_name();
         match object.kind {
-            PolicyKind::Authorization | PolicyKind::OwnAuthorization => {
+            PolicyKind::Authorization => {
                 let (policy, faults) = self.authorization(object);
                 (put(&mut self.authorizations, name, policy), faults)
             }
@@ -180,9 +177,7 @@ impl Policies {
     /// Forgets an object; returns whether it was there.
     pub fn delete(&mut self, name: &PolicyName) -> bool {
         match name.kind {
-            PolicyKind::Authorization | PolicyKind::OwnAuthorization => {
-                self.authorizations.remove(name).is_some()
-            }
+            PolicyKind::Authorization => self.authorizations.remove(name).is_some(),
             PolicyKind::RequestAuthentication => self.tokens.remove(name).is_some(),
             PolicyKind::Network => {
                 let Some(all) = self.networks.get_mut(&name.namespace) else {
@@ -257,6 +252,14 @@ impl Policies {
         places.sort_unstable();
         places.dedup();
         places
+    }
+
+    /// Keys that policies have in them, each as the text of a JSON Web Key Set.
+    #[must_use]
+    pub fn key_sets(&self) -> Vec<&str> {
+        let issuers = self.tokens.values().flat_map(|tokens| &tokens.issuers);
+        let sets = issuers.filter_map(|issuer| issuer.jwks.as_deref());
+        sets.filter(|set| !set.is_empty()).collect()
     }
 
     /// What concerns calls to a pod.

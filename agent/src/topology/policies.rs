@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Uri};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
 use weft_api::identity::SpiffeId;
@@ -165,11 +165,17 @@ async fn fetched(outbound: &Outbound, place: &str) -> Result<Keys, String> {
         if !status.is_success() {
             return Err(format!("it is answered with {status}"));
         }
-        let body = Limited::new(response.into_body(), SET_BYTES_MAX)
-            .collect()
-            .await;
-        let body = body.map_err(|_| "its answer is too long, or breaks off".to_owned())?;
-        let text = String::from_utf8(body.to_bytes().to_vec());
+        let mut body = response.into_body();
+        let mut text = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| "its answer breaks off".to_owned())?;
+            let bytes = frame.into_data().unwrap_or_default();
+            if text.len() + bytes.len() > SET_BYTES_MAX {
+                return Err("its answer is too long".to_owned());
+            }
+            text.extend_from_slice(&bytes);
+        }
+        let text = String::from_utf8(text);
         let keys = text.ok().and_then(|text| Keys::read(&text));
         keys.ok_or_else(|| "its answer is no JSON Web Key Set".to_owned())
     };

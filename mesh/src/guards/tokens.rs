@@ -51,11 +51,27 @@ impl Keys {
     }
 }
 
+/// Keys by how policies tell of them.
+pub(super) struct Known<'k> {
+    pub(super) written: &'k BTreeMap<String, Arc<Keys>>,
+    pub(super) fetched: &'k BTreeMap<String, Arc<Keys>>,
+}
+
+impl Known<'_> {
+    fn of(&self, issuer: &Issuer) -> Option<&Arc<Keys>> {
+        let (set, place) = (issuer.jwks.as_deref(), issuer.jwks_uri.as_deref());
+        match set.filter(|set| !set.is_empty()) {
+            Some(set) => self.written.get(set),
+            None => self.fetched.get(place?),
+        }
+    }
+}
+
 /// The claims of the token that a request has for one of the issuers; none where it has no token. The request is left as the workload is to
 /// have it.
 pub(super) fn proven<'g>(
     issuers: impl Iterator<Item = &'g Arc<Issuer>>,
-    keys: &BTreeMap<String, Arc<Keys>>,
+    keys: &Known<'_>,
     request: &mut Request<Body>,
     now: u64,
 ) -> Result<Option<Claims>, TokenFault> {
@@ -84,12 +100,7 @@ pub(super) fn proven<'g>(
     }
 }
 
-fn prove(
-    issuer: &Issuer,
-    keys: &BTreeMap<String, Arc<Keys>>,
-    taken: &Taken,
-    now: u64,
-) -> Result<Claims, TokenFault> {
+fn prove(issuer: &Issuer, keys: &Known<'_>, taken: &Taken, now: u64) -> Result<Claims, TokenFault> {
     let token = &*taken.token;
     let parts = token.split('.').count();
     if parts != 3 || token.len() > TOKEN_BYTES_MAX {
@@ -106,18 +117,7 @@ fn prove(
     // Times first, as Envoy has it: a client with an old token hears that it is old.
     let unproven: Map<String, Value> = parsed.unproven().ok_or(TokenFault::Payload)?;
     issuer.check(unproven, now)?;
-    let own;
-    let keys = match (&issuer.jwks, &issuer.jwks_uri) {
-        (Some(set), _) if !set.is_empty() => match keys.get(set) {
-            Some(keys) => keys,
-            None => {
-                own = Arc::new(Keys::read(set).ok_or(TokenFault::NoKeys)?);
-                &own
-            }
-        },
-        (_, Some(place)) => keys.get(place).ok_or(TokenFault::NoKeys)?,
-        _ => return Err(TokenFault::NoKeys),
-    };
+    let keys = keys.of(issuer).ok_or(TokenFault::NoKeys)?;
     issuer.check(keys.prove(&parsed)?, now)
 }
 
