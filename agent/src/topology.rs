@@ -16,7 +16,7 @@ mod slice;
 use self::cluster::{Cluster, name_of};
 use crate::identity::{Chain, Link};
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
@@ -202,6 +202,9 @@ impl Topology {
                     policies::TOKENS,
                     policies::all_of("RequestAuthentication", "requestauthentications")
                 ),
+                self.follow(&link, policies::ACCOUNTS, |client, _| {
+                    Api::<ServiceAccount>::all(client)
+                }),
                 self.token_keys(&mesh),
                 self.certificates(&link),
                 self.publish(&mesh),
@@ -243,6 +246,9 @@ impl Topology {
                 mesh.set_own_addresses(own);
             }
             // Before the table, too: who is in it is judged.
+            if let Some(gone) = change.take_gone() {
+                mesh.set_revoked(gone);
+            }
             if let Some(policies) = change.take_policies() {
                 mesh.set_policies(policies);
                 self.keyed.notify_one();

@@ -1,6 +1,7 @@
 //! Who is let in to the workloads of this node, by the policies in force: asked by `deliver.rs` of every call, whichever way it came.
 //!
 //! ```text
+//! 0 is the caller's ServiceAccount gone             ─► as if nobody were there
 //! 1 is it the pod itself that calls                 ─► nobody is asked
 //! 2 NetworkPolicies, of caller and callee           ─► as if nobody were there
 //! 3 tokens, where somebody's are taken (tokens.rs)  ─► 401, in Envoy's words
@@ -15,7 +16,7 @@
 mod tokens;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -42,6 +43,10 @@ use crate::{Body, Datagrams, Raw, deliver, deliver::Attached, is_gateway, measur
 
 /// What Envoy answers, and what clients look for.
 const DENIED: &str = "RBAC: access denied";
+/// Of who calls on after that.
+const REVOKED: &str = "the ServiceAccount of its caller is gone";
+/// Of a connection to whoever is told claims of tokens in lines.
+const NO_BYTES: &str = "its requests are asked for tokens, so that it takes requests only";
 /// A pod with more than that in its labels is told by its address alone.
 const LABELS_BYTES_MAX: usize = 4 << 10;
 /// Of gRPC.
@@ -86,6 +91,8 @@ pub(crate) struct Guards {
     /// Pods of this node, by their addresses.
     pods: ArcSwap<imbl::HashMap<IpAddr, Arc<Pod>>>,
     keys: ArcSwap<BTreeMap<String, Arc<Keys>>>,
+    /// Whom nobody believes any more, as their SPIFFE ids are written.
+    revoked: ArcSwap<BTreeSet<String>>,
     pub(crate) counted: Counted,
 }
 
@@ -179,6 +186,10 @@ impl Guards {
         self.keys.store(Arc::new(keys));
     }
 
+    pub(crate) fn set_revoked(&self, revoked: BTreeSet<String>) {
+        self.revoked.store(Arc::new(revoked));
+    }
+
     pub(crate) fn set_pod(&self, ip: IpAddr, pod: Option<Pod>) {
         let known = self.pods.load();
         if known.get(&ip).map(|known| &**known) == pod.as_ref() {
@@ -267,6 +278,13 @@ impl Guards {
         context: &CallContext,
     ) -> Result<Option<Response<Body>>, Failure> {
         let introduced = request.extensions_mut().remove::<Introduced>();
+        let revoked = self.revoked.load();
+        if let Some(peer) = &context.peer
+            && !revoked.is_empty()
+            && revoked.contains(&*peer.spiffe_id)
+        {
+            return Err(Failure::new(FailureKind::Unreachable, REVOKED).with_blame(Blame::Policy));
+        }
         let policies = self.policies.load();
         if policies.is_empty {
             return Ok(None);
@@ -312,6 +330,10 @@ impl Guards {
         let is_raw = request.extensions().get::<Raw>().is_some();
         let service = introduced.as_ref().and_then(Introduced::service);
         let mut claims = None;
+        if tokens::strip(known.guard.issuers(service), request) && is_raw {
+            // Who trusts lines of ours is not to be shown bytes in which anybody may have written them.
+            return Err(Failure::new(FailureKind::Unreachable, NO_BYTES).with_blame(Blame::Policy));
+        }
         if !is_raw && !is_preflight(request) {
             let keys = self.keys.load();
             let now = SystemTime::now().duration_since(UNIX_EPOCH);

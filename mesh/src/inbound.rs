@@ -281,7 +281,8 @@ impl Proof {
 
     fn standing(&self, now: SystemTime) -> Standing {
         let generation = self.identities.roots_generation();
-        let is_known = self.roots_generation.load(Ordering::Relaxed) == generation;
+        let is_known = self.roots_generation.load(Ordering::Relaxed) == generation
+            && !self.identities.has_revoked();
         if now >= self.not_after || !(is_known || self.identities.trusts_client(&self.chain)) {
             return Standing::Distrusted;
         }

@@ -350,6 +350,14 @@ impl Mesh {
         self.inner.attached.guards().set_policies(policies);
     }
 
+    /// Whom nobody believes from now on, in place of whom it was before: their calls are refused here at once, their connections are not taken, and
+    /// those that are open end within a minute.
+    pub fn set_revoked(&self, revoked: BTreeSet<SpiffeId>) {
+        let names = revoked.iter().map(ToString::to_string).collect();
+        self.inner.attached.guards().set_revoked(names);
+        self.inner.identities.set_revoked(revoked);
+    }
+
     /// The keys that tokens are proven by, by the places where policies say that they are.
     pub fn set_token_keys(&self, keys: BTreeMap<String, Arc<Keys>>) {
         self.inner.attached.guards().set_keys(keys);

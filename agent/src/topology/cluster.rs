@@ -9,7 +9,7 @@
 use super::nearness::Here;
 use super::slice::{Slice, service_spec};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use weft_api::annotation;
+use weft_api::{SpiffeId, annotation};
 use weft_gateway::{Kind, NamespacedName, Object, Objects, Wanted, api};
 use weft_mesh::{OwnAddresses, PodRange, TableBuilder};
 use weft_policy::{Policies, PolicyKind, PolicyName};
@@ -44,7 +44,14 @@ pub(super) struct Cluster {
     ranges_changed: bool,
     policies: Policies,
     policies_changed: bool,
+    /// ServiceAccounts that there are, and those that were there.
+    accounts: BTreeSet<NamespacedName>,
+    gone_accounts: BTreeSet<NamespacedName>,
+    gone_changed: bool,
 }
+
+/// ServiceAccounts that are remembered for having been there. What they proved themselves by is good for a day at most.
+const GONE_MAX: usize = 10_000;
 
 /// A node as far as its endpoints go.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -100,6 +107,8 @@ pub(super) struct Change {
     ranges: Option<Vec<PodRange>>,
     /// All policies, if one of them did.
     policies: Option<Arc<Policies>>,
+    /// All accounts that are gone, if one of them came or went.
+    gone: Option<BTreeSet<SpiffeId>>,
 }
 
 impl Change {
@@ -125,6 +134,11 @@ impl Change {
     /// Who may call whom, if that is otherwise than before.
     pub(super) fn take_policies(&mut self) -> Option<Arc<Policies>> {
         self.policies.take()
+    }
+
+    /// Whom nobody is to believe any more, if they are others than before.
+    pub(super) fn take_gone(&mut self) -> Option<BTreeSet<SpiffeId>> {
+        self.gone.take()
     }
 
     /// Brings the builder's table up to date.
@@ -230,6 +244,7 @@ impl Cluster {
             ranges: std::mem::take(&mut self.ranges_changed).then(|| self.ranges()),
             policies: std::mem::take(&mut self.policies_changed)
                 .then(|| Arc::new(self.policies.clone())),
+            gone: std::mem::take(&mut self.gone_changed).then(|| self.gone()),
         }
     }
 
@@ -432,6 +447,37 @@ impl Cluster {
     pub(super) fn delete_namespace(&mut self, name: &NamespacedName) {
         self.policies_changed |= self.policies.set_namespace(&name.name, None);
         self.forget_object(Kind::Namespace, name);
+    }
+
+    // === Who is nobody any more ===
+
+    fn gone(&self) -> BTreeSet<SpiffeId> {
+        let gone = self.gone_accounts.iter();
+        let of = |account: &NamespacedName| {
+            SpiffeId::new(&self.trust_domain, &account.namespace, &account.name)
+        };
+        gone.map(of).collect()
+    }
+
+    pub(super) fn accounts(&self) -> Vec<NamespacedName> {
+        self.accounts.iter().cloned().collect()
+    }
+
+    pub(super) fn apply_account(&mut self, account: &ServiceAccount) {
+        let name = name_of(account);
+        self.gone_changed |= self.gone_accounts.remove(&name);
+        self.accounts.insert(name);
+    }
+
+    /// One that was never seen here is not known to be gone: it may be about to come.
+    pub(super) fn delete_account(&mut self, name: &NamespacedName) {
+        if !self.accounts.remove(name) {
+            return;
+        }
+        if self.gone_accounts.len() >= GONE_MAX {
+            self.gone_accounts.pop_first();
+        }
+        self.gone_changed |= self.gone_accounts.insert(name.clone());
     }
 
     // === Who may call whom ===

@@ -1,4 +1,4 @@
-//! The policies that say who may call whom, and the keys that tokens are proven by.
+//! The policies that say who may call whom, the accounts that are gone, and the keys that tokens are proven by.
 //!
 //! Keys are fetched by the node, through the mesh, as whoever fetches them for all: a place in the cluster is a Service like any other, and one
 //! outside is asked for at public addresses alone, as CapabilityGrants have it, so that nobody's policy has a node ask its own network.
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::{Request, Uri};
 use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
 use weft_api::identity::SpiffeId;
@@ -57,6 +58,13 @@ pub(super) const TOKENS: List<DynamicObject> = List {
     names: |cluster| cluster.policy_names(PolicyKind::RequestAuthentication),
     apply: |cluster, policy| take(cluster, PolicyKind::RequestAuthentication, &policy),
     delete: |cluster, name| cluster.delete_policy(PolicyKind::RequestAuthentication, name),
+};
+
+pub(super) const ACCOUNTS: List<ServiceAccount> = List {
+    name: "serviceaccounts",
+    names: Cluster::accounts,
+    apply: |cluster, account| cluster.apply_account(&account),
+    delete: Cluster::delete_account,
 };
 
 fn take(cluster: &mut Cluster, kind: PolicyKind, policy: &DynamicObject) {

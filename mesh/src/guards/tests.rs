@@ -137,6 +137,22 @@ async fn who_is_not_let_in_hears_it_as_from_envoy_and_takes_no_place() {
 }
 
 #[tokio::test]
+async fn who_was_revoked_is_refused_whatever_policies_say() {
+    let (attachments, to) = attached(Arc::default());
+    let call = |who| heard(&to, request("GET", "/"), context("shop", who));
+    assert_eq!(call("web").await, "200 ");
+    let gone = ["spiffe://cluster.local/ns/shop/sa/web".to_owned()];
+    attachments.guards().set_revoked(gone.into());
+    assert_eq!(
+        call("web").await,
+        "unreachable: the ServiceAccount of its caller is gone"
+    );
+    assert_eq!(call("other").await, "200 ");
+    attachments.guards().set_revoked(BTreeSet::new());
+    assert_eq!(call("web").await, "200 ");
+}
+
+#[tokio::test]
 async fn a_pod_is_judged_by_the_labels_that_it_has_now() {
     let deny = json!({
         "action": "DENY", "selector": { "matchLabels": { "app": "cart" } }, "rules": [{}],
@@ -331,6 +347,26 @@ async fn a_token_is_right_or_the_request_is_refused() {
     let lines = answered.expect("an answer").response.into_parts().0.headers;
     assert_eq!(lines.get_all("x-who").iter().collect::<Vec<_>>(), ["ann"]);
     assert!(!lines.contains_key("authorization"), "{lines:?}");
+
+    // Neither is a browser that asks beforehand, nor bytes in which anything may stand.
+    let mut preflight = request("OPTIONS", "/");
+    for (name, value) in [
+        ("origin", "https://a.example"),
+        ("access-control-request-method", "GET"),
+        ("x-who", "root"),
+    ] {
+        let value = HeaderValue::from_static(value);
+        preflight.headers_mut().insert(name, value);
+    }
+    let found = heard(&to, preflight, context("shop", "w")).await;
+    assert_eq!(found, "403 RBAC: access denied");
+    let mut raw = request("POST", "/");
+    raw.extensions_mut().insert(Raw);
+    let found = heard(&to, raw, context("shop", "w")).await;
+    assert!(
+        found.starts_with("unreachable: its requests are asked"),
+        "{found}"
+    );
 }
 
 #[tokio::test]

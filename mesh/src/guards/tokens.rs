@@ -67,20 +67,29 @@ impl Known<'_> {
     }
 }
 
-/// The claims of the token that a request has for one of the issuers; none where it has no token. The request is left as the workload is to
-/// have it.
+/// Takes lines off that only a proven token writes; returns whether there are any such.
+pub(super) fn strip<'g>(
+    issuers: impl Iterator<Item = &'g Arc<Issuer>>,
+    request: &mut Request<Body>,
+) -> bool {
+    let mut is_told = false;
+    for name in issuers.flat_map(|issuer| issuer.lines()) {
+        is_told = true;
+        request.headers_mut().remove(name);
+    }
+    is_told
+}
+
+/// The claims of the token that a request has for one of the issuers; none where it has no token. The request, which was [stripped](strip), is
+/// left as the workload is to have it.
 pub(super) fn proven<'g>(
     issuers: impl Iterator<Item = &'g Arc<Issuer>>,
     keys: &Known<'_>,
     request: &mut Request<Body>,
     now: u64,
 ) -> Result<Option<Claims>, TokenFault> {
-    let issuers: Vec<&Arc<Issuer>> = issuers.collect();
-    for name in issuers.iter().flat_map(|issuer| issuer.lines()) {
-        request.headers_mut().remove(name);
-    }
     let mut fault = None;
-    for issuer in &issuers {
+    for issuer in issuers {
         let Some(taken) = issuer.find(request.headers(), request.uri().query()) else {
             continue;
         };

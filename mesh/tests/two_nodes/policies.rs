@@ -165,6 +165,29 @@ async fn whoever_comes_by_the_gateway_is_the_gateway() {
     assert_eq!(world.ask("GET", "http://voting/").await, denied);
 }
 
+/// With connections that are open and without.
+#[tokio::test]
+async fn an_identity_that_was_revoked_is_refused_at_once() {
+    let world = peopled();
+    let uri = "http://voting/";
+    assert_eq!(world.ask("GET", uri).await, "200");
+    world.b.set_revoked([sa("web")].into());
+    assert_eq!(
+        world.ask("GET", uri).await,
+        "unreachable",
+        "on what is open"
+    );
+    world.b.set_revoked([sa("other")].into());
+    assert_eq!(world.ask("GET", uri).await, "200");
+
+    let fresh = peopled();
+    fresh.b.set_revoked([sa("web")].into());
+    assert_eq!(fresh.ask("GET", uri).await, "unreachable", "on a new one");
+    fresh.b.set_revoked(std::collections::BTreeSet::new());
+    fresh.a.set_revoked([sa("voting")].into());
+    assert_eq!(fresh.ask("GET", uri).await, "unreachable", "of a callee");
+}
+
 #[tokio::test]
 async fn labels_of_a_caller_reach_the_node_that_judges() {
     let world = peopled();
