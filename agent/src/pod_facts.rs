@@ -1,7 +1,5 @@
 //! What policies look at of a pod: its labels, and which of its ports have names. Pure.
 
-use std::collections::BTreeMap;
-
 use weft_mesh::{NamedPort, Pod, PolicyProtocol};
 
 use crate::host_ports;
@@ -30,7 +28,7 @@ pub(crate) fn of(pod: PodView<'_>) -> Pod {
     Pod {
         namespace: pod.namespace().to_owned(),
         name: pod.name().to_owned(),
-        labels: labels.cloned().unwrap_or_else(BTreeMap::new),
+        labels: labels.cloned().unwrap_or_default(),
         ports: named.collect(),
         on_host: host_ports::is_on_host(pod),
     }

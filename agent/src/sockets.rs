@@ -643,6 +643,7 @@ mod tests {
     #[test]
     fn a_question_to_a_service_stays_with_its_endpoint() {
         let sockets = Sockets::default();
+        let mesh = Mesh::builder("a", "cluster.local").build();
         house(&sockets, &mesh, "client", "10.42.0.2");
         house(&sockets, &mesh, "one", "10.42.0.3");
         house(&sockets, &mesh, "two", "10.42.0.4");
@@ -663,6 +664,7 @@ mod tests {
     #[test]
     fn attack_52_datagrams_leave_for_nobody_but_pods() {
         let sockets = Sockets::default();
+        let mesh = Mesh::builder("a", "cluster.local").build();
         house(&sockets, &mesh, "client", "10.42.0.2");
         let host = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         host.set_nonblocking(true).expect("set");
