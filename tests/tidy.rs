@@ -16,19 +16,34 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-kinds", &["weft-api"]),
     (
         "weft-apiserver",
-        &["weft-api", "weft-call", "weft-kinds", "weft-store"],
+        &[
+            "weft-api",
+            "weft-call",
+            "weft-jws",
+            "weft-kinds",
+            "weft-store",
+        ],
     ),
     ("weft-scheduler", &["weft-api"]),
     (
         "weft-controllers",
-        &["weft-api", "weft-gateway", "weft-kinds"],
+        &["weft-api", "weft-gateway", "weft-kinds", "weft-policy"],
     ),
     ("weft-gateway", &["weft-api"]),
+    ("weft-jws", &[]),
+    ("weft-policy", &["weft-api"]),
     ("weft-call", &[]),
     ("weft-turns", &[]),
     (
         "weft-mesh",
-        &["weft-api", "weft-call", "weft-gateway", "weft-turns"],
+        &[
+            "weft-api",
+            "weft-call",
+            "weft-gateway",
+            "weft-jws",
+            "weft-policy",
+            "weft-turns",
+        ],
     ),
     ("weft-runtime", &["weft-call", "weft-turns"]),
     (
@@ -37,6 +52,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "weft-api",
             "weft-call",
             "weft-gateway",
+            "weft-policy",
             "weft-runtime",
             "weft-mesh",
             "weft-turns",
@@ -83,6 +99,7 @@ const PURE: &[&str] = &[
     "weft-scheduler",
     "weft-controllers",
     "weft-gateway",
+    "weft-policy",
 ];
 const IMPURE_DEPENDENCIES: &[&str] = &["tokio", "hyper", "axum", "kube", "rand"];
 

@@ -122,7 +122,7 @@ impl Worker {
                 tasks: tasks.clone(),
                 flows: Default::default(),
             };
-            node.sockets().house(&uid, lodging);
+            node.sockets().house(&node.mesh, &uid, lodging);
         }
         Self {
             home: Home {
@@ -183,6 +183,8 @@ impl Worker {
                 self.asked = Some(asked).filter(|asked| !Arc::ptr_eq(asked, &given));
                 self.reconsider();
                 let pod = self.pod.read();
+                let (node, uid) = (&self.home.node, &self.home.mailbox.uid);
+                node.sockets().renew(&node.mesh, uid, &pod);
                 // Ephemeral containers come to those that there are. The other lists are immutable; should they differ all the
                 // same, indexes would lie.
                 let wanted = Wanted::from_pod(&pod);

@@ -84,10 +84,13 @@ impl Place {
             container: container.to_owned(),
             pod: pod.full_name(),
             ip,
-            outbound: node.mesh.outbound(CallerInfo {
-                identity: SpiffeId::new(&node.trust_domain, namespace, account),
-                workload: workload_info(pod),
-            }),
+            outbound: node.mesh.outbound_of_pod(
+                CallerInfo {
+                    identity: SpiffeId::new(&node.trust_domain, namespace, account),
+                    workload: workload_info(pod),
+                },
+                ip,
+            ),
         }
     }
 }

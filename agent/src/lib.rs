@@ -21,6 +21,7 @@
 pub mod addresses;
 pub mod bridge;
 mod cgroup;
+mod clock;
 pub mod config_error;
 pub mod configuration;
 mod console;
@@ -51,6 +52,7 @@ pub mod node;
 pub mod node_facts;
 pub mod plan;
 mod pod_events;
+mod pod_facts;
 mod pod_names;
 mod pod_proxy;
 mod pod_report;
@@ -261,6 +263,12 @@ impl Agent {
         rest.spawn(wake::run(mesh.clone(), link.clone(), stop_rest.clone()));
         rest.spawn(publisher.clone().run(link.clone(), stop_rest.clone()));
         rest.spawn(writing.run(link.clone(), stop_rest.clone()));
+        rest.spawn(clock::watch(
+            link.clone(),
+            recorder.clone(),
+            facts.name.clone(),
+            stop_rest.clone(),
+        ));
         rest.spawn(own.keep(stop_rest.clone()));
         rest.spawn(serving.clone().keep(
             link.clone(),

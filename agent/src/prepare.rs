@@ -247,10 +247,11 @@ impl Preparing {
             matches!(spec.config.policy, Some(InstancePolicy::Pooled { .. })),
         ));
         let info = workload_info(pod);
-        let outbound = self.node.mesh.outbound(CallerInfo {
+        let caller = CallerInfo {
             identity: identity.clone(),
             workload: info,
-        });
+        };
+        let outbound = self.node.mesh.outbound_of_pod(caller, at.pod_ip);
         let has_sockets = world == World::Command && opens_sockets(&artifact);
         let network = match &place {
             Place::Here(_) if has_sockets => Sockets::network_for(&self.node, pod.uid()),

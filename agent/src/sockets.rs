@@ -25,6 +25,7 @@ use crate::downward::Downward;
 use crate::host_ports::{self, HostPorts};
 use crate::kept_pod::KeptPod;
 use crate::node::Node;
+use crate::pod_facts;
 use crate::pod_names::{self, Resolver};
 use crate::pod_view::PodView;
 use crate::prepare::workload_info;
@@ -33,7 +34,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -73,6 +74,8 @@ pub struct Sockets {
 struct Pods {
     by_uid: BTreeMap<String, Lodging>,
     by_ip: BTreeMap<IpAddr, Pod>,
+    /// Whose an address is: who had it before may not be gone yet.
+    owners: BTreeMap<IpAddr, String>,
 }
 
 /// A pod of this node: what its network is made from, once something of it can open sockets.
@@ -90,6 +93,8 @@ struct Pod {
     network: Network,
     /// By which of its own ports and whose address: the Service it was said to.
     ways: BTreeMap<(u16, SocketAddr), SocketAddr>,
+    /// By which of its own ports it has sent to whom: what comes back from there is an answer. Noted where pods are isolated.
+    spoken: BTreeSet<(u16, SocketAddr)>,
 }
 
 impl Sockets {
@@ -110,8 +115,40 @@ impl Sockets {
     }
 
     /// The pod is here from now on.
-    pub(crate) fn house(&self, uid: &str, lodging: Lodging) {
-        self.pods.lock().by_uid.insert(uid.to_owned(), lodging);
+    pub(crate) fn house(&self, mesh: &Mesh, uid: &str, lodging: Lodging) {
+        let mut pods = self.pods.lock();
+        mesh.set_pod(lodging.ip, Some(pod_facts::of(PodView(&lodging.pod))));
+        pods.owners.insert(lodging.ip, uid.to_owned());
+        pods.by_uid.insert(uid.to_owned(), lodging);
+    }
+
+    /// The pod's object is another: policies judge by its labels.
+    pub(crate) fn renew(&self, mesh: &Mesh, uid: &str, pod: &v1::Pod) {
+        let pods = self.pods.lock();
+        let Some(lodging) = pods.by_uid.get(uid) else {
+            return;
+        };
+        let ip = lodging.ip;
+        if pods.owners.get(&ip).is_some_and(|owner| owner == uid) {
+            mesh.set_pod(ip, Some(pod_facts::of(PodView(pod))));
+        }
+    }
+
+    /// Whether a datagram answers one that the receiver has sent.
+    fn is_answer(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let pods = self.pods.lock();
+        let receiver = pods.by_ip.get(&to.ip());
+        receiver.is_some_and(|pod| pod.spoken.contains(&(to.port(), from)))
+    }
+
+    /// Remembers whom a pod has sent to.
+    fn note(&self, from: SocketAddr, to: SocketAddr) {
+        if let Some(pod) = self.pods.lock().by_ip.get_mut(&from.ip()) {
+            if pod.spoken.len() >= WAYS_MAX {
+                pod.spoken.clear();
+            }
+            pod.spoken.insert((from.port(), to));
+        }
     }
 
     /// The network of a pod, if it has one already.
@@ -132,6 +169,7 @@ impl Sockets {
             let pod = Pod {
                 network: network.clone(),
                 ways: BTreeMap::new(),
+                spoken: BTreeSet::new(),
             };
             pods.by_ip.insert(network.ip(), pod);
         }
@@ -144,6 +182,14 @@ impl Sockets {
         let Some(lodging) = pods.by_uid.remove(uid) else {
             return;
         };
+        if pods
+            .owners
+            .get(&lodging.ip)
+            .is_some_and(|owner| owner == uid)
+        {
+            pods.owners.remove(&lodging.ip);
+            mesh.set_pod(lodging.ip, None);
+        }
         let gone = lodging.siblings.made().and_then(|network| {
             let is_its = |pod: &Pod| pod.network.is(&network);
             let found = pods.by_ip.get(&network.ip()).is_some_and(is_its);
@@ -239,10 +285,13 @@ impl Lodging {
         let workload = workload_info(pod);
         let around = Around {
             ip: self.ip,
-            outbound: node.mesh.outbound(CallerInfo {
-                identity: identity.clone(),
-                workload: workload.clone(),
-            }),
+            outbound: node.mesh.outbound_of_pod(
+                CallerInfo {
+                    identity: identity.clone(),
+                    workload: workload.clone(),
+                },
+                self.ip,
+            ),
             node: Arc::downgrade(node),
             identity,
             workload,
@@ -325,7 +374,8 @@ impl Beyond for Around {
             });
         }
         let (outbound, tasks) = (self.outbound.clone(), self.tasks.clone());
-        if let Some(servers) = node.topology.api_servers(to) {
+        if let Some(mut servers) = node.topology.api_servers(to) {
+            servers.retain(|server| node.mesh.admits(self.ip, *server, Protocol::Tcp).is_ok());
             return Box::pin(async move {
                 let server = api_server(&servers).await?;
                 tasks.spawn(carried::spliced(there, server));
@@ -358,14 +408,14 @@ impl Beyond for Around {
             return;
         }
         if let Some(pod) = node.host_ports.behind(Protocol::Udp, to) {
-            node.sockets.send(from, pod, Some(to), datagram);
+            self.pass(&node, from, pod, Some(to), datagram);
             return;
         }
         let endpoints = self.outbound.endpoints(from, to);
         if let Some(endpoint) = node.sockets.endpoint(from, to, &endpoints) {
-            node.sockets.send(from, endpoint, Some(to), datagram);
+            self.pass(&node, from, endpoint, Some(to), datagram);
         } else if node.sockets.is_here(to.ip()) {
-            node.sockets.send(from, to, None, datagram);
+            self.pass(&node, from, to, None, datagram);
         } else {
             let chosen = usize::from(from.port()).checked_rem(endpoints.len());
             let chosen = chosen.and_then(|chosen| endpoints.get(chosen));
@@ -404,6 +454,25 @@ impl Beyond for Around {
 }
 
 impl Around {
+    /// Gives a datagram to a pod of this node, if the two may speak with each other.
+    fn pass(
+        &self,
+        node: &Node,
+        from: SocketAddr,
+        to: SocketAddr,
+        service: Option<SocketAddr>,
+        datagram: Bytes,
+    ) {
+        if node.mesh.isolates() {
+            let may_send = || node.mesh.admits(from.ip(), to, Protocol::Udp).is_ok();
+            if !node.sockets.is_answer(from, to) && !may_send() {
+                return;
+            }
+            node.sockets.note(from, to);
+        }
+        node.sockets.send(from, to, service, datagram);
+    }
+
     /// Sends a datagram to the endpoint of another node that stands for `to`.
     fn carry(&self, from: SocketAddr, to: SocketAddr, endpoint: SocketAddr, datagram: Bytes) {
         let Some(sent) = self.flows.send((from.port(), to), datagram) else {
@@ -538,13 +607,14 @@ mod tests {
     }
 
     /// A pod whose network was made.
-    fn house(sockets: &Sockets, uid: &str, ip: &str) -> Network {
+    fn house(sockets: &Sockets, mesh: &Mesh, uid: &str, ip: &str) -> Network {
         let ip = at(&format!("{ip}:1")).ip();
         let siblings = Siblings::default();
         let network = siblings.network(|| Network::new(ip, ()));
         let pod = Pod {
             network: network.clone(),
             ways: BTreeMap::new(),
+            spoken: BTreeSet::new(),
         };
         sockets.pods.lock().by_ip.insert(ip, pod);
         let lodging = Lodging {
@@ -554,7 +624,7 @@ mod tests {
             tasks: TaskTracker::new(),
             flows: Flows::default(),
         };
-        sockets.house(uid, lodging);
+        sockets.house(mesh, uid, lodging);
         network
     }
 
@@ -562,9 +632,9 @@ mod tests {
     fn a_pod_that_is_over_has_no_network_and_its_address_may_be_anothers() {
         let sockets = Sockets::default();
         let mesh = Mesh::builder("a", "cluster.local").build();
-        house(&sockets, "old", "10.42.0.2");
-        house(&sockets, "new", "10.42.0.2");
-        house(&sockets, "other", "10.42.0.3");
+        house(&sockets, &mesh, "old", "10.42.0.2");
+        house(&sockets, &mesh, "new", "10.42.0.2");
+        house(&sockets, &mesh, "other", "10.42.0.3");
         sockets.remove(&mesh, "old");
         sockets.remove(&mesh, "nobody");
         assert!(sockets.network("old").is_none() && sockets.network("new").is_some());
@@ -582,9 +652,10 @@ mod tests {
     #[test]
     fn a_question_to_a_service_stays_with_its_endpoint() {
         let sockets = Sockets::default();
-        house(&sockets, "client", "10.42.0.2");
-        house(&sockets, "one", "10.42.0.3");
-        house(&sockets, "two", "10.42.0.4");
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        house(&sockets, &mesh, "client", "10.42.0.2");
+        house(&sockets, &mesh, "one", "10.42.0.3");
+        house(&sockets, &mesh, "two", "10.42.0.4");
         let (client, service) = (at("10.42.0.2:40000"), at("10.43.0.7:53"));
         let (one, two) = (at("10.42.0.3:5353"), at("10.42.0.4:5353"));
         let elsewhere = at("10.42.1.9:5353");
@@ -602,7 +673,8 @@ mod tests {
     #[test]
     fn attack_52_datagrams_leave_for_nobody_but_pods() {
         let sockets = Sockets::default();
-        house(&sockets, "client", "10.42.0.2");
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        house(&sockets, &mesh, "client", "10.42.0.2");
         let host = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         host.set_nonblocking(true).expect("set");
         let port = host.local_addr().expect("its address").port();

@@ -13,14 +13,16 @@ mod certificates;
 mod cluster;
 mod kept;
 mod nearness;
+mod policies;
 mod slice;
 
 use self::cluster::{Change, Cluster, name_of};
 use self::kept::{Keeper, Kept};
 use crate::identity::{Chain, Link};
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
@@ -82,7 +84,7 @@ impl Backoff for Reconnect {
 }
 
 /// Lists without which there is no table: who calls, whom, and by which rules. Grants only open what is closed without them.
-const NEEDED: [&str; 7] = [
+const NEEDED: [&str; 10] = [
     "services",
     "endpointslices",
     "nodes",
@@ -90,6 +92,10 @@ const NEEDED: [&str; 7] = [
     "httproutes",
     "gateways",
     "gatewayclasses",
+    // Who is not let in by one is not to be let in before it is known.
+    "networkpolicies",
+    "authorizationpolicies",
+    "requestauthentications",
 ];
 
 /// Group and version of weft's own kinds.
@@ -119,6 +125,8 @@ pub struct Topology {
     changed: Arc<Notify>,
     /// What certificates are referred to may be otherwise.
     referred: Arc<Notify>,
+    /// Where keys of tokens are may be otherwise.
+    keyed: Arc<Notify>,
     known: watch::Sender<bool>,
     node: String,
     /// Where what is listed is kept, if it is.
@@ -150,6 +158,7 @@ impl Topology {
             })),
             changed: Arc::new(Notify::new()),
             referred: Arc::new(Notify::new()),
+            keyed: Arc::new(Notify::new()),
             known: watch::Sender::new(false),
             node: node.into(),
             kept: None,
@@ -209,6 +218,13 @@ impl Topology {
         for list in of_gateway_api {
             all(&mut seen, folder, &list);
         }
+        // Who was not let in is not let in because no server is there.
+        all(&mut seen, folder, &policies::NETWORKS);
+        all(&mut seen, folder, &policies::AUTHORIZATIONS);
+        all(&mut seen, folder, &policies::TOKENS);
+        all(&mut seen, folder, &policies::ACCOUNTS);
+        all(&mut seen, folder, &MESH_POLICIES);
+        all(&mut seen, folder, &FAULTS);
     }
 
     /// Brings the builder's table up to date, and what of the mesh is none of it.
@@ -216,6 +232,14 @@ impl Topology {
         // Before the table: who is told that a node is there is not led to it from outside.
         if let Some(own) = change.take_own() {
             mesh.set_own_addresses(own);
+        }
+        // Before it, too: who is in it is judged.
+        if let Some(gone) = change.take_gone() {
+            mesh.set_revoked(gone);
+        }
+        if let Some(policies) = change.take_policies() {
+            mesh.set_policies(policies);
+            self.keyed.notify_one();
         }
         if let Some(ranges) = change.take_ranges() {
             builder.set_pod_ranges(mesh.gateway_identity(), ranges);
@@ -274,6 +298,23 @@ impl Topology {
                     own_of("MeshPolicy", MESH_POLICIES.name)
                 ),
                 self.follow(&link, FAULTS, own_of("FaultInjection", FAULTS.name)),
+                self.follow(&link, policies::NETWORKS, |client, _| {
+                    Api::<NetworkPolicy>::all(client)
+                }),
+                self.follow(
+                    &link,
+                    policies::AUTHORIZATIONS,
+                    policies::all_of("AuthorizationPolicy", "authorizationpolicies")
+                ),
+                self.follow(
+                    &link,
+                    policies::TOKENS,
+                    policies::all_of("RequestAuthentication", "requestauthentications")
+                ),
+                self.follow(&link, policies::ACCOUNTS, |client, _| {
+                    Api::<ServiceAccount>::all(client)
+                }),
+                self.token_keys(&mesh),
                 self.certificates(&link),
                 self.publish(&mesh),
                 self.keep(),
@@ -510,7 +551,7 @@ const NAMESPACES: List<Namespace> = List {
     name: "namespaces",
     names: |cluster| cluster.names(Kind::Namespace),
     apply: Cluster::apply_namespace,
-    delete: |cluster, name| cluster.forget_object(Kind::Namespace, name),
+    delete: Cluster::delete_namespace,
 };
 
 const CLASSES: List<DynamicObject> = List {

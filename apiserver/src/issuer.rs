@@ -77,7 +77,7 @@ impl Issuer {
             "jwks_uri": self.keys_url,
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": [crate::jws::ES256],
+            "id_token_signing_alg_values_supported": [weft_jws::ES256],
         })
     }
 }

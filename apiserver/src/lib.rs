@@ -26,7 +26,6 @@ pub mod http;
 mod impersonation;
 pub mod informer;
 pub mod issuer;
-mod jws;
 pub mod listing;
 mod namespaces;
 mod node_connections;

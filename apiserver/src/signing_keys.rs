@@ -18,10 +18,10 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use weft_jws::SignError;
 use weft_store::{Entry, Key, Mutation, Precondition, Revision, Snapshot, Store, WriteError};
 
 use crate::encryption::{EncryptionError, Vault};
-use crate::jws::{self, SignError};
 
 /// Signing keys in the store; the number at the end sorts.
 pub(crate) const PREFIX: &str = "/weft.dev/signingkeys/-/";
@@ -111,7 +111,7 @@ impl SigningKey {
     }
 
     pub(crate) fn sign(&self, claims: &impl Serialize) -> Result<String, SignError> {
-        jws::sign(&self.pair, &self.kid, claims)
+        weft_jws::sign(&self.pair, &self.kid, claims)
     }
 
     /// The public half as a JSON Web Key.
@@ -122,7 +122,7 @@ impl SigningKey {
             bytes.map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
         };
         json!({
-            "use": "sig", "kty": "EC", "kid": self.kid, "crv": "P-256", "alg": jws::ES256,
+            "use": "sig", "kty": "EC", "kid": self.kid, "crv": "P-256", "alg": weft_jws::ES256,
             "x": coordinate(1), "y": coordinate(1 + COORDINATE),
         })
     }
@@ -284,7 +284,7 @@ mod tests {
         let now = Timestamp::now();
         let first = keys.signer(now).await.unwrap();
         let token = first.sign(&json!({"iss": "i"})).unwrap();
-        let parsed = jws::Parsed::of(&token).unwrap();
+        let parsed = weft_jws::Parsed::of(&token).unwrap();
         assert_eq!(parsed.kid(), first.kid());
         assert!(parsed.verified::<Value>(first.point()).is_some());
 

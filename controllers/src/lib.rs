@@ -20,6 +20,7 @@
 //!
 //! Left to others: ordering, retries, back-off and the writes themselves (`weft::control_loop`).
 
+mod access_policy;
 mod admission_policy;
 mod amount;
 pub mod autoscaler;
@@ -117,6 +118,7 @@ pub static CONTROLLERS: &[Controller] = &[
     persistent_volume::CONTROLLER,
     persistent_volume::ephemeral::CONTROLLER,
     admission_policy::CONTROLLER,
+    access_policy::CONTROLLER,
     cluster_role::CONTROLLER,
     events::CONTROLLER,
     unreadable::CONTROLLER,

@@ -30,6 +30,7 @@ mod field;
 pub mod flowcontrol;
 pub mod furniture;
 pub mod gateway_api;
+pub mod istio;
 mod kind;
 pub mod lens;
 pub mod networking;
@@ -84,6 +85,7 @@ pub use gateway_api::{
     BACKEND_TLS_POLICY, GATEWAY, GATEWAY_CLASS, GRPC_ROUTE, HTTP_ROUTE, LISTENER_SET,
     REFERENCE_GRANT, TCP_ROUTE, TLS_ROUTE, UDP_ROUTE, X_MESH,
 };
+pub use istio::{AUTHORIZATION_POLICY, PEER_AUTHENTICATION, REQUEST_AUTHENTICATION};
 pub use kind::{
     AnyVersion, Kind, Name, NameRule, Selectable, Served, Spelling, StatusMetadata, Subresource,
 };

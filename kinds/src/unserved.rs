@@ -41,11 +41,6 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "networking.k8s.io",
-        "NetworkPolicy",
-        "it is not enforced: calls that it would refuse are made",
-    ),
-    (
-        "networking.k8s.io",
         "ServiceCIDR",
         "addresses of Services come from the range that the servers were started with alone",
     ),

@@ -17,11 +17,13 @@ use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, Inner, SpeaksH2, breaker,
+    Blame, Body, CallContext, Datagrams, Inner, SpeaksH2, breaker,
     call::{Call, Head, earlier},
     deliver, failure,
+    guards::{ClientAt, Introduced},
     health::Fault,
     measure::Holds,
+    outbound::Client,
     replay, retry,
     table::{Endpoint, ServiceLabels, Way},
     wire::{self, Addressed, RawLine},
@@ -290,6 +292,25 @@ impl Call {
         context
     }
 
+    /// Who calls, as far as policies ask for it.
+    fn introduced(&self, attempt: &Attempt<'_>, parts: &Parts) -> Option<Introduced> {
+        let guards = self.inner.attached.guards();
+        if guards.is_empty() {
+            return None;
+        }
+        let of_gateway = parts.extensions.get::<ClientAt>().map(|client| client.0);
+        let of_bytes = || parts.extensions.get::<Client>().map(|client| client.ip);
+        let of_datagrams = || {
+            let datagrams = parts.extensions.get::<Datagrams>();
+            datagrams.map(|datagrams| datagrams.client.ip())
+        };
+        let client = of_gateway.or_else(of_bytes).or_else(of_datagrams);
+        Some(Introduced {
+            source: guards.source(self.caller.at, client),
+            service: attempt.labels.header.clone(),
+        })
+    }
+
     /// In memory, on this core.
     async fn attempt_here(
         &self,
@@ -317,13 +338,16 @@ impl Call {
         if let Some(trace) = &context.trace {
             trace.write(&mut parts.headers);
         }
+        if let Some(introduced) = self.introduced(attempt, &parts) {
+            introduced.mark(&mut parts.extensions);
+        }
         let request = Request::from_parts(parts, self.body.reader());
         let at = self.door(endpoint.address);
         let delivered = deliver::deliver(&self.inner, at, &attached, request, context).await?;
         Ok(Answered {
             response: delivered.response,
             holds: Holds {
-                admitted: Some(delivered.admitted),
+                admitted: delivered.admitted,
                 ..Holds::default()
             },
             worked: Some(delivered.worked),
@@ -352,6 +376,9 @@ impl Call {
         }
         if parts.extensions.get::<SpeaksH2>().is_some() {
             wire::encode_speaks_h2(&mut parts.headers);
+        }
+        if let Some(introduced) = self.introduced(attempt, &parts) {
+            wire::encode_from(&introduced.source, &mut parts.headers);
         }
         parts.version = http::Version::HTTP_2;
         parts.extensions.clear();

@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, LazyLock, Weak, atomic::AtomicU64},
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Caller {
     pub(crate) workload: Arc<WorkloadInfo>,
     pub(crate) tenant: Tenant,
     pub(crate) origin: Origin,
+    /// Of its pod, where it is one.
+    pub(crate) at: Option<IpAddr>,
     /// As a callee of this node sees it.
     pub(crate) peer: Arc<Peer>,
     /// For the wire.
@@ -117,6 +120,7 @@ impl Caller {
             spiffe_id,
             workload: Arc::new(info.workload),
             origin,
+            at: None,
             edges: ArcSwap::default(),
             denied: AtomicU64::new(0),
         }

@@ -4,7 +4,7 @@
 //! limits, header rules and whatever `admission.rs` asks therefore exist once. The workload is awaited inline, on
 //! the caller's core: no queue, no socket, no wake of another thread.
 //!
-//! Invariants: a call that was not admitted was not shown to the workload; what a workload receives carries a [`CallContext`] made by
+//! Invariants: a call that policies or limits did not let in was not shown to the workload; what a workload receives carries a [`CallContext`] made by
 //! the host; hop-by-hop headers and `x-weft-*` pass in neither direction; a response has a head that any hop can pass on, and content
 //! only where its request and status allow some.
 
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use weft_api::identity::SpiffeId;
@@ -27,6 +27,7 @@ use crate::{
     Body, CallContext, Inner, LocalWorkload, WorkloadInfo, WorkloadService,
     activity::Activity,
     admission::{self, Admitted, Asking, Places},
+    guards::{Guards, Known},
     headers,
 };
 
@@ -36,12 +37,14 @@ const SHARDS: usize = 64;
 /// The workloads of this node by the address they are called at. Reading takes no lock.
 pub(crate) struct Attachments {
     shards: [Shard; SHARDS],
+    guards: Arc<Guards>,
 }
 
 impl Default for Attachments {
     fn default() -> Self {
         Self {
             shards: std::array::from_fn(|_| Shard::default()),
+            guards: Arc::default(),
         }
     }
 }
@@ -55,25 +58,39 @@ pub(crate) struct Attached {
     pub(crate) spiffe_id: Arc<str>,
     pub(crate) workload: Arc<WorkloadInfo>,
     pub(crate) tenant: Tenant,
+    /// Of the pod that it is of.
+    pub(crate) pod_ip: Option<IpAddr>,
+    /// What policies say of it, as of the last call that asked.
+    pub(crate) known: ArcSwapOption<Known>,
+    guards: Arc<Guards>,
     service: WorkloadService,
     places: Arc<Places>,
     activity: Arc<Activity>,
 }
 
 impl Attachments {
+    /// Who judges calls to what is attached here.
+    pub(crate) fn guards(&self) -> &Arc<Guards> {
+        &self.guards
+    }
+
     fn shard(&self, address: SocketAddr) -> &ArcSwap<HashMap<SocketAddr, Arc<Attached>>> {
         let mut hasher = DefaultHasher::new();
         address.hash(&mut hasher);
         &self.shards[hasher.finish() as usize % SHARDS].0
     }
 
-    /// One workload, wherever it is called: its places are its own, and not an address's.
+    /// One workload, wherever it is called: its places are its own, and not an address's. The first is its pod's.
     pub(crate) fn insert(
         &self,
         addresses: impl IntoIterator<Item = SocketAddr>,
         workload: LocalWorkload,
     ) {
+        let mut addresses = addresses.into_iter().peekable();
         let attached = Arc::new(Attached {
+            pod_ip: addresses.peek().map(SocketAddr::ip),
+            known: ArcSwapOption::empty(),
+            guards: Arc::clone(&self.guards),
             spiffe_id: workload.identity.to_string().into(),
             tenant: Tenant::named(&workload.identity.namespace),
             identity: workload.identity,
@@ -153,7 +170,8 @@ impl Detached {
 /// A workload's response, and the proof that the call counts as in flight while it is read, if it comes in parts.
 pub(crate) struct Delivered {
     pub(crate) response: Response<Body>,
-    pub(crate) admitted: Admitted,
+    /// None where it was not shown to the workload: policies answered it.
+    pub(crate) admitted: Option<Admitted>,
     /// From the request's arrival at the workload to the head of its response: what is not the mesh's doing.
     pub(crate) worked: Duration,
     /// When that head came.
@@ -162,10 +180,10 @@ pub(crate) struct Delivered {
     pub(crate) spent: bool,
 }
 
-/// Has the call admitted, and lets the workload answer it.
+/// Has the call judged and admitted, and lets the workload answer it.
 ///
 /// # Errors
-/// The refusal of `admission.rs`, or the workload's own failure as it was made.
+/// The refusal of `guards.rs` or `admission.rs`, or the workload's own failure as it was made.
 pub(crate) async fn deliver(
     inner: &Inner,
     at: SocketAddr,
@@ -175,6 +193,15 @@ pub(crate) async fn deliver(
 ) -> Result<Delivered, Failure> {
     let door = inner.table.load().door(at).cloned();
     let mut handed_over = Instant::now();
+    if let Some(response) = to.guards.judge(to, &mut request, &context)? {
+        return Ok(Delivered {
+            response,
+            admitted: None,
+            worked: Duration::ZERO,
+            answered: handed_over,
+            spent: false,
+        });
+    }
     let asking = Asking {
         context: &context,
         uri: request.uri(),
@@ -218,7 +245,7 @@ pub(crate) async fn deliver(
     admitted.answered(worked);
     Ok(Delivered {
         response: without_content(&method, response),
-        admitted,
+        admitted: Some(admitted),
         worked,
         answered,
         spent: spent.is_told(),

@@ -48,6 +48,7 @@ use crate::{
     dial::dial,
     failure::{self, sentence},
     forwarded::{self, Seen},
+    guards::ClientAt,
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
     hello::{self, name_of},
     in_turn::in_turn,
@@ -451,6 +452,10 @@ impl Front {
             }
             request = request.map(|body| in_turn(tenant, body));
             self.forwarded(request.headers_mut(), host);
+            if !inner.attached.guards().is_empty() {
+                let client = ClientAt(self.client.ip().to_canonical());
+                request.extensions_mut().insert(client);
+            }
             let request_timeout = inner.gateway.request_timeout;
             let context = CallContext {
                 deadline: request_timeout.and_then(|timeout| at.checked_add(timeout)),

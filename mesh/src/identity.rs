@@ -3,13 +3,13 @@
 //! A workload's key and certificate (SVID) are set by the agent and swapped while connections live: resolvers look
 //! them up at each handshake. The server presents the certificate of the workload that the client names by SNI
 //! (`<service-account>.<namespace>.sa.weft`); either side accepts a peer only if its chain leads to a current root
-//! and its leaf carries exactly one URI, a SPIFFE id of this trust domain. The client also insists on the id it meant.
+//! and its leaf carries exactly one URI, a SPIFFE id of this trust domain that was not revoked. The client also insists on the id it meant.
 //!
 //! Invariants: TLS 1.3 only; no resumption, so each connection proves identities afresh; keys never leave memory and
 //! never reach a log. Left to others: asking for certificates and renewing them in time (`weft_agent`).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{
         Arc,
@@ -73,6 +73,8 @@ pub struct Identities {
     /// Tells of them.
     roots_changed: watch::Sender<u64>,
     clients: Mutex<HashMap<SpiffeId, Arc<ClientConfig>>>,
+    /// Who is believed no more, however long his certificates would be good.
+    revoked: ArcSwap<BTreeSet<SpiffeId>>,
 }
 
 struct Svid {
@@ -99,7 +101,19 @@ impl Identities {
             roots_generation: AtomicU64::new(0),
             roots_changed: watch::Sender::new(0),
             clients: Mutex::new(HashMap::new()),
+            revoked: ArcSwap::default(),
         }
+    }
+
+    /// Replaces whom nobody believes any more: no new connection of theirs is taken or made from now on, and those that are open end within half
+    /// a minute.
+    pub(crate) fn set_revoked(&self, revoked: BTreeSet<SpiffeId>) {
+        self.revoked.store(Arc::new(revoked));
+    }
+
+    /// Whether there is anybody of whom that has to be asked.
+    pub(crate) fn has_revoked(&self) -> bool {
+        !self.revoked.load().is_empty()
     }
 
     /// Sets or renews the certificate of `identity`: leaf first, DER. New connections use it at once.
@@ -306,6 +320,9 @@ impl Identities {
             spiffe_id(leaf).map_err(|_| bad(CertificateError::ApplicationVerificationFailure))?;
         if identity.trust_domain != self.trust_domain {
             return Err(bad(CertificateError::ApplicationVerificationFailure));
+        }
+        if self.revoked.load().contains(&identity) {
+            return Err(bad(CertificateError::Revoked));
         }
         Ok(identity)
     }

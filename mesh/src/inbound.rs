@@ -44,7 +44,9 @@ use crate::{
     Body, CallContext, Datagrams, FailureKind, Inner, Peer, SpeaksH2, Transport, WorkloadInfo,
     accept::accept_loop,
     deliver::{self, Attached},
-    failure, headers,
+    failure,
+    guards::Introduced,
+    headers,
     identity::{self, Identities},
     in_turn::in_turn,
     measure::{self, Charge, Holds, RequestBytes},
@@ -279,7 +281,8 @@ impl Proof {
 
     fn standing(&self, now: SystemTime) -> Standing {
         let generation = self.identities.roots_generation();
-        let is_known = self.roots_generation.load(Ordering::Relaxed) == generation;
+        let is_known = self.roots_generation.load(Ordering::Relaxed) == generation
+            && !self.identities.has_revoked();
         if now >= self.not_after || !(is_known || self.identities.trusts_client(&self.chain)) {
             return Standing::Distrusted;
         }
@@ -328,6 +331,13 @@ impl Session {
         if let Some(raw) = raw {
             raw.mark(&mut parts.extensions);
         }
+        if !self.inner.attached.guards().is_empty() {
+            let introduced = Introduced {
+                source: wire::source(&parts.headers, &self.source.namespace),
+                service: wire::source_and_service(&parts.headers).1,
+            };
+            introduced.mark(&mut parts.extensions);
+        }
         if wire::speaks_h2(&parts.headers) {
             parts.extensions.insert(SpeaksH2);
         }
@@ -362,7 +372,7 @@ impl Session {
         match delivered {
             Ok(delivered) => {
                 let holds = Holds {
-                    admitted: Some(delivered.admitted),
+                    admitted: delivered.admitted,
                     ..Holds::default()
                 };
                 let mut response = match charge {

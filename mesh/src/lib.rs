@@ -46,6 +46,7 @@ mod front;
 mod gate;
 mod gateway;
 mod gradient;
+mod guards;
 mod headers;
 mod health;
 mod hedge;
@@ -101,6 +102,7 @@ pub use egress::{
 pub use exposed::Spawn;
 pub use forwarded::TRUSTED_HOPS_MAX;
 pub use gateway::{GatewayConfig, OpenServices};
+pub use guards::Keys;
 pub use hello::Hello;
 pub use hold::Wanted;
 pub use identity::{Identities, SvidError, server_name};
@@ -124,6 +126,7 @@ pub use weft_call::{
     Blame, Body, BoxError, CallContext, Failure, FailureKind, Peer, Processed, TraceContext,
     Transport,
 };
+pub use weft_policy::{NamedPort, Pod, Policies, Protocol as PolicyProtocol};
 
 /// A local workload as the mesh sees it: what the agent plugs in.
 pub type WorkloadService = weft_call::CallService<Body>;
@@ -342,7 +345,56 @@ impl Mesh {
     /// The service through which one local workload reaches everything else.
     #[must_use]
     pub fn outbound(&self, caller: CallerInfo) -> Outbound {
-        Outbound::new(self.clone(), caller)
+        Outbound::new(self.clone(), caller, None)
+    }
+
+    /// The same for the pod at `ip`, by which policies know it.
+    #[must_use]
+    pub fn outbound_of_pod(&self, caller: CallerInfo, ip: IpAddr) -> Outbound {
+        Outbound::new(self.clone(), caller, Some(ip))
+    }
+
+    /// Puts policies in force for calls to workloads of this node from now on; calls under way go on.
+    pub fn set_policies(&self, policies: Arc<Policies>) {
+        self.inner.attached.guards().set_policies(policies);
+    }
+
+    /// Whom nobody believes from now on, in place of whom it was before: their calls are refused here at once, their connections are not taken, and
+    /// those that are open end within a minute.
+    pub fn set_revoked(&self, revoked: BTreeSet<SpiffeId>) {
+        let names = revoked.iter().map(ToString::to_string).collect();
+        self.inner.attached.guards().set_revoked(names);
+        self.inner.identities.set_revoked(revoked);
+    }
+
+    /// The keys that tokens are proven by, by the places where policies say that they are.
+    pub fn set_token_keys(&self, keys: BTreeMap<String, Arc<Keys>>) {
+        self.inner.attached.guards().set_keys(keys);
+    }
+
+    /// What policies look at of the pod of this node at `ip`, as it is now; none once it is gone.
+    pub fn set_pod(&self, ip: IpAddr, pod: Option<Pod>) {
+        self.inner.attached.guards().set_pod(ip, pod);
+    }
+
+    /// Whether any network policy isolates pods.
+    #[must_use]
+    pub fn isolates(&self) -> bool {
+        self.inner.attached.guards().isolates()
+    }
+
+    /// Whether network policies let the pod of this node at `from` send to `to`, for what does not go through the mesh. Of a pod of another
+    /// node, that node decides.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unreachable`], which names the policy in its detail.
+    pub fn admits(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Result<(), Failure> {
+        let protocol = match protocol {
+            Protocol::Tcp => weft_policy::Protocol::Tcp,
+            Protocol::Udp => weft_policy::Protocol::Udp,
+            Protocol::Sctp => weft_policy::Protocol::Sctp,
+        };
+        self.inner.attached.guards().admits(from, to, protocol)
     }
 
     /// Certificates of the identities of this node, and the roots it trusts.

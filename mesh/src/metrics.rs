@@ -377,6 +377,7 @@ impl Collector for Counted {
             ConstGauge::new(value).encode(family)?;
         }
         policies::encode(&table, inner.nanos(Instant::now()), &mut encoder)?;
+        inner.attached.guards().counted.encode(&mut encoder)?;
         let mut family = encoder.encode_descriptor(
             "weft_mesh_svid_expiry_timestamp_seconds",
             "When the certificate of an identity ends.",

@@ -23,7 +23,7 @@ mod raw;
 mod requests;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::ControlFlow,
     sync::Arc,
     task::{Context, Poll},
@@ -46,6 +46,7 @@ use crate::{
     dial::dial,
     egress,
     failure::{self, answered},
+    guards::Introduced,
     headers, ingress,
     measure::{self, Charge, Holds, RequestBytes},
     metrics::Origin,
@@ -104,10 +105,12 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn new(mesh: Mesh, caller: CallerInfo) -> Self {
+    pub(crate) fn new(mesh: Mesh, caller: CallerInfo, at: Option<IpAddr>) -> Self {
+        let mut caller = Caller::new(caller, Origin::Workload);
+        caller.at = at;
         Self {
             mesh,
-            caller: Arc::new(Caller::new(caller, Origin::Workload)),
+            caller: Arc::new(caller),
         }
     }
 
@@ -215,6 +218,14 @@ impl Outbound {
             request_bytes: RequestBytes::Known(request.body().size_hint().exact().unwrap_or(0)),
             by_transport: None,
         });
+        let guards = inner.attached.guards();
+        if !guards.is_empty() {
+            let introduced = Introduced {
+                source: guards.source(self.caller.at, None),
+                service: NO_SERVICE.header.clone(),
+            };
+            introduced.mark(request.extensions_mut());
+        }
         let delivery = deliver::deliver(inner, address.into(), &to, request, context);
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
@@ -229,7 +240,7 @@ impl Outbound {
         match (delivered, charge) {
             (Ok(delivered), Some(charge)) => {
                 let holds = Holds {
-                    admitted: Some(delivered.admitted),
+                    admitted: delivered.admitted,
                     ..Holds::default()
                 };
                 Ok(measure::finish(

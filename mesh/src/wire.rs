@@ -5,6 +5,7 @@
 //!            x-weft-source       who calls, in words              and the call's context
 //!            x-weft-raw          its bodies are the two directions of a byte stream; or carry datagrams, and whose
 //!            x-weft-speaks-h2    its callee speaks HTTP/2 alone
+//!            x-weft-from         where its caller is, and its pod's labels; where policies ask for it
 //! response   x-weft-worked-ns    what the workload took for the head
 //!            x-weft-spent        calls that were made for it were tried as often as they may be
 //!            or a failure, with its message as the body
@@ -22,7 +23,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body_util::BodyExt;
 use weft_call::Failure;
 
-use crate::{Body, CallContext, Datagrams, Peer, Raw, WorkloadInfo, headers};
+use crate::{Body, CallContext, Datagrams, Peer, Raw, WorkloadInfo, guards::Source, headers};
 
 const DESTINATION: HeaderName = HeaderName::from_static("x-weft-destination");
 const SERVICE: HeaderName = HeaderName::from_static("x-weft-service");
@@ -34,6 +35,8 @@ const RAW: HeaderName = HeaderName::from_static("x-weft-raw");
 const SPEAKS_H2: HeaderName = HeaderName::from_static("x-weft-speaks-h2");
 /// Of a response: its request is not to be tried again.
 const SPENT: HeaderName = HeaderName::from_static("x-weft-spent");
+/// Of a call that policies may judge.
+const FROM: HeaderName = HeaderName::from_static("x-weft-from");
 /// Nanoseconds from handing the request to the workload until it gave the response's head.
 const WORKED: HeaderName = HeaderName::from_static("x-weft-worked-ns");
 
@@ -122,6 +125,21 @@ pub(crate) fn encode_speaks_h2(lines: &mut HeaderMap) {
 /// Whether it does.
 pub(crate) fn speaks_h2(lines: &HeaderMap) -> bool {
     lines.contains_key(SPEAKS_H2)
+}
+
+/// Says where the caller is.
+pub(crate) fn encode_from(source: &Source, lines: &mut HeaderMap) {
+    if let Some(line) = source.line() {
+        lines.insert(FROM, line);
+    }
+}
+
+/// What [`encode_from`] wrote of a caller of `namespace`; nothing where it says nothing.
+pub(crate) fn source(lines: &HeaderMap, namespace: &str) -> Source {
+    let read = lines
+        .get(FROM)
+        .and_then(|line| Source::read(line, namespace));
+    read.unwrap_or_default()
 }
 
 /// The pod that a request is for; none where it does not say that.

@@ -9,17 +9,19 @@
 use super::nearness::Here;
 use super::slice::{Slice, service_spec};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use weft_api::annotation;
+use weft_api::{SpiffeId, annotation};
 use weft_gateway::{Kind, NamespacedName, Object, Objects, Wanted, api};
 use weft_mesh::{OwnAddresses, PodRange, TableBuilder};
+use weft_policy::{Policies, PolicyKind, PolicyName};
 
 /// See the module's promise.
 #[derive(Debug, Default)]
@@ -40,7 +42,16 @@ pub(super) struct Cluster {
     own: BTreeMap<String, Vec<(IpNet, &'static str)>>,
     own_changed: bool,
     ranges_changed: bool,
+    policies: Policies,
+    policies_changed: bool,
+    /// ServiceAccounts that there are, and those that were there.
+    accounts: BTreeSet<NamespacedName>,
+    gone_accounts: BTreeSet<NamespacedName>,
+    gone_changed: bool,
 }
+
+/// ServiceAccounts that are remembered for having been there. What they proved themselves by is good for a day at most.
+const GONE_MAX: usize = 10_000;
 
 /// A node as far as its endpoints go.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -94,6 +105,10 @@ pub(super) struct Change {
     own: Option<OwnAddresses>,
     /// Which pods are whose, if that changed.
     ranges: Option<Vec<PodRange>>,
+    /// All policies, if one of them did.
+    policies: Option<Arc<Policies>>,
+    /// All accounts that are gone, if one of them came or went.
+    gone: Option<BTreeSet<SpiffeId>>,
 }
 
 impl Change {
@@ -119,6 +134,16 @@ impl Change {
     /// Which addresses are pods of which node, if that is another than before.
     pub(super) fn take_ranges(&mut self) -> Option<Vec<PodRange>> {
         self.ranges.take()
+    }
+
+    /// Who may call whom, if that is otherwise than before.
+    pub(super) fn take_policies(&mut self) -> Option<Arc<Policies>> {
+        self.policies.take()
+    }
+
+    /// Whom nobody is to believe any more, if they are others than before.
+    pub(super) fn take_gone(&mut self) -> Option<BTreeSet<SpiffeId>> {
+        self.gone.take()
     }
 
     /// Brings the builder's table up to date.
@@ -188,6 +213,7 @@ impl Cluster {
     pub(super) fn new(trust_domain: &str) -> Self {
         Self {
             trust_domain: trust_domain.into(),
+            policies: Policies::new(trust_domain),
             ..Self::default()
         }
     }
@@ -222,6 +248,9 @@ impl Cluster {
             routes: routes_changed.then(|| self.objects.clone()),
             own: std::mem::take(&mut self.own_changed).then(|| self.own_addresses()),
             ranges: std::mem::take(&mut self.ranges_changed).then(|| self.ranges()),
+            policies: std::mem::take(&mut self.policies_changed)
+                .then(|| Arc::new(self.policies.clone())),
+            gone: std::mem::take(&mut self.gone_changed).then(|| self.gone()),
         }
     }
 
@@ -417,7 +446,84 @@ impl Cluster {
     pub(super) fn apply_namespace(&mut self, namespace: Namespace) {
         let name = namespace.metadata.name.unwrap_or_default();
         let labels = namespace.metadata.labels.unwrap_or_default();
+        self.policies_changed |= self.policies.set_namespace(&name, Some(&labels));
         self.take_object(Object::Namespace(name, labels));
+    }
+
+    pub(super) fn delete_namespace(&mut self, name: &NamespacedName) {
+        self.policies_changed |= self.policies.set_namespace(&name.name, None);
+        self.forget_object(Kind::Namespace, name);
+    }
+
+    // === Who is nobody any more ===
+
+    fn gone(&self) -> BTreeSet<SpiffeId> {
+        let gone = self.gone_accounts.iter();
+        let of = |account: &NamespacedName| {
+            SpiffeId::new(&self.trust_domain, &account.namespace, &account.name)
+        };
+        gone.map(of).collect()
+    }
+
+    pub(super) fn accounts(&self) -> Vec<NamespacedName> {
+        self.accounts.iter().cloned().collect()
+    }
+
+    pub(super) fn apply_account(&mut self, account: &ServiceAccount) {
+        let name = name_of(account);
+        self.gone_changed |= self.gone_accounts.remove(&name);
+        self.accounts.insert(name);
+    }
+
+    /// One that was never seen here is not known to be gone: it may be about to come.
+    pub(super) fn delete_account(&mut self, name: &NamespacedName) {
+        if !self.accounts.remove(name) {
+            return;
+        }
+        if self.gone_accounts.len() >= GONE_MAX {
+            self.gone_accounts.pop_first();
+        }
+        self.gone_changed |= self.gone_accounts.insert(name.clone());
+    }
+
+    // === Who may call whom ===
+
+    pub(super) fn policy_names(&self, kind: PolicyKind) -> Vec<NamespacedName> {
+        let names = self.policies.names(kind).into_iter();
+        names
+            .map(|policy| NamespacedName::new(policy.namespace, policy.name))
+            .collect()
+    }
+
+    pub(super) fn apply_policy(
+        &mut self,
+        kind: PolicyKind,
+        metadata: &ObjectMeta,
+        spec: &serde_json::Value,
+    ) {
+        let object = weft_policy::Object {
+            kind,
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            name: metadata.name.as_deref().unwrap_or_default(),
+            annotations: metadata.annotations.as_ref(),
+            spec,
+        };
+        // What is wrong with it, its status tells.
+        self.policies_changed |= self.policies.apply(&object).0;
+    }
+
+    pub(super) fn delete_policy(&mut self, kind: PolicyKind, name: &NamespacedName) {
+        self.policies_changed |= self.policies.delete(&PolicyName {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            kind,
+        });
+    }
+
+    /// Where keys of tokens are.
+    pub(super) fn key_places(&self) -> Vec<String> {
+        let places = self.policies.key_places().into_iter();
+        places.map(str::to_owned).collect()
     }
 
     /// An object of the Gateway API, or of weft's own beside it. One that cannot be read is as good as not there.

@@ -3,11 +3,13 @@
 use super::cluster::{Cluster, NodeFacts};
 use super::slice::{Slice, service_spec};
 use super::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use weft_api::annotation;
+use weft_policy::PolicyKind;
 
 /// What the watches tell, and when a table is asked for.
 #[derive(Debug, Clone)]
@@ -633,4 +635,73 @@ async fn a_kind_is_read_in_the_version_that_is_served() {
     assert!(seen_gone - gone >= UNSERVED_AFTER && seen_gone - gone < UNSERVED_AFTER * 3);
     served.send_replace(Some("v1"));
     assert!(has(1).await > begun);
+}
+
+#[test]
+fn an_account_that_is_gone_is_told_until_it_comes_back() {
+    let account = |name: &str| {
+        let account = json!({ "metadata": { "namespace": "shop", "name": name } });
+        serde_json::from_value::<ServiceAccount>(account).expect("an account")
+    };
+    let mut cluster = Cluster::new("cluster.local");
+    let name = NamespacedName::new("shop", "web");
+    let mut gone = |act: &dyn Fn(&mut Cluster)| {
+        act(&mut cluster);
+        let gone = cluster.take_change().take_gone();
+        gone.map(|gone| gone.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        gone(&|cluster| cluster.apply_account(&account("web"))),
+        None
+    );
+    let never = NamespacedName::new("shop", "never");
+    assert_eq!(gone(&|cluster| cluster.delete_account(&never)), None);
+    assert_eq!(
+        gone(&|cluster| cluster.delete_account(&name)),
+        Some(vec!["spiffe://cluster.local/ns/shop/sa/web".to_owned()])
+    );
+    assert_eq!(gone(&|_| {}), None, "told once");
+    assert_eq!(
+        gone(&|cluster| cluster.apply_account(&account("web"))),
+        Some(Vec::new())
+    );
+}
+
+#[test]
+fn policies_are_told_when_something_could_come_of_them() {
+    let mut cluster = Cluster::new("cluster.local");
+    cluster.take_change();
+    let metadata = |name: &str| ObjectMeta {
+        namespace: Some("shop".into()),
+        name: Some(name.into()),
+        ..ObjectMeta::default()
+    };
+    let mut told = |act: &dyn Fn(&mut Cluster)| {
+        act(&mut cluster);
+        cluster.take_change().take_policies().is_some()
+    };
+    let apply = |name: &'static str, spec: serde_json::Value| {
+        move |cluster: &mut Cluster| {
+            cluster.apply_policy(PolicyKind::Authorization, &metadata(name), &spec);
+        }
+    };
+    assert!(told(&apply(
+        "a",
+        json!({ "action": "DENY", "rules": [{}] })
+    )));
+    assert!(!told(&apply(
+        "a",
+        json!({ "action": "DENY", "rules": [{}] })
+    )));
+    assert!(told(&apply(
+        "a",
+        json!({ "action": "ALLOW", "rules": [{}] })
+    )));
+    let name = NamespacedName::new("shop", "a");
+    assert!(told(
+        &|cluster| cluster.delete_policy(PolicyKind::Authorization, &name)
+    ));
+    assert!(!told(
+        &|cluster| cluster.delete_policy(PolicyKind::Authorization, &name)
+    ));
 }

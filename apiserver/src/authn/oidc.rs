@@ -4,7 +4,7 @@
 //! tokens, so no more often than every [`FETCH_EVERY`].
 //!
 //! Invariants: a token is judged by the keys of its own issuer alone; while an issuer cannot be reached, the keys of before are good. Left to
-//! others: the configuration ([`config`]), what claims mean ([`mapping`]), signatures (`crate::jws`).
+//! others: the configuration ([`config`]), what claims mean ([`mapping`]), signatures (`weft_jws`).
 
 pub(super) mod config;
 mod mapping;
@@ -16,12 +16,12 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use weft_jws::{Parsed, PublicKey};
 
 use self::config::Compiled;
 pub use self::config::{AuthenticationConfiguration, ConfigurationError};
 use super::Outcome;
 use crate::authn::Known;
-use crate::jws::{Parsed, PublicKey};
 use crate::webhook::{Endpoint, fetch};
 
 /// The shortest time between two looks for the keys of an issuer.

@@ -19,6 +19,12 @@ pub(super) fn decide(node: &str, access: &Access<'_>) -> Result<(), &'static str
             | "backendtlspolicies" | "referencegrants" | "tlsroutes" | "tcproutes" | "udproutes",
             None,
         )
+        | ("networking.k8s.io", "networkpolicies", None)
+        | (
+            "security.istio.io",
+            "authorizationpolicies" | "requestauthentications" | "peerauthentications",
+            None,
+        )
         | (
             "weft.dev",
             "capabilitygrants" | "keyvaluestores" | "meshpolicies" | "faultinjections",

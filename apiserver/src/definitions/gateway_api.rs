@@ -1,4 +1,4 @@
-//! The definitions of the Gateway API, which a cluster has from its beginning.
+//! The definitions of the Gateway API, and of what Istio says of who may call whom, which a cluster has from its beginning.
 //!
 //! They are made once. From then on they are their users', as on any cluster: one that somebody else changed is left as it is, whatever version
 //! it is of, and one that was deleted stays away, with its objects. One that nobody changed is brought to what this server would make, so
@@ -21,7 +21,7 @@ use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
 use weft_kinds::gateway_api::{BUNDLE_VERSION, definitions};
 use weft_kinds::lens::{condition_is_true, integer, member, text};
-use weft_kinds::{CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, decode};
+use weft_kinds::{CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, decode, istio};
 
 use crate::caller::Caller;
 use crate::objects::{Objects, Patch, WriteOptions};
@@ -44,7 +44,10 @@ struct Wanted {
 
 /// In the form in which they are stored, so that they compare with what is.
 static WANTED: LazyLock<Vec<Wanted>> = LazyLock::new(|| {
-    let wanted = definitions().into_iter().map(|definition| {
+    let of_gateways = definitions().into_iter().map(|one| (BUNDLE_VERSION, one));
+    let of_policies = istio::definitions().into_iter();
+    let of_policies = of_policies.map(|one| (istio::BUNDLE_VERSION, one));
+    let wanted = of_gateways.chain(of_policies).map(|(version, definition)| {
         let decoded = decode::value(&CUSTOM_RESOURCE_DEFINITION.gvk(), &definition);
         let mut object = decoded.map_or(definition, |decoded| decoded.value);
         CUSTOM_RESOURCE_DEFINITION.strategy.default(&mut object);
@@ -53,7 +56,7 @@ static WANTED: LazyLock<Vec<Wanted>> = LazyLock::new(|| {
         let hash = hash.iter().take(8).map(|byte| format!("{byte:02x}"));
         Wanted {
             name: text(&object, "/metadata/name").to_owned(),
-            digest: format!("{BUNDLE_VERSION} {}", hash.collect::<String>()),
+            digest: format!("{version} {}", hash.collect::<String>()),
             object,
         }
     });
@@ -157,7 +160,7 @@ impl Objects {
                 let object = Object::from_value(object).map_err(StatusError::internal)?;
                 return match client.create(kind, None, object, &options).await {
                     Ok(_) => {
-                        tracing::info!(name, version = BUNDLE_VERSION, "defined");
+                        tracing::info!(name, "defined");
                         self.give_up(caller, name).await
                     }
                     Err(error) if error.is_already_exists() => Ok(()),
@@ -171,7 +174,7 @@ impl Objects {
         };
         let next = Object::from_value(next).map_err(StatusError::internal)?;
         client.update(kind, None, next, &options).await?;
-        tracing::info!(name, version = BUNDLE_VERSION, "defined anew");
+        tracing::info!(name, "defined anew");
         self.give_up(caller, name).await
     }
 

@@ -25,6 +25,7 @@ mod gateway_api;
 mod hook;
 mod impostors;
 mod issuers;
+mod istio;
 mod kinds;
 mod lists;
 mod mesh_policies;

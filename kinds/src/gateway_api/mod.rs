@@ -15,7 +15,7 @@ mod http;
 mod mesh;
 mod parts;
 mod policy;
-mod shape;
+pub(crate) mod shape;
 mod streams;
 
 use std::sync::{Arc, LazyLock};

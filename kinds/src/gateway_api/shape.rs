@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 /// A schema.
 #[derive(Clone)]
-pub(super) struct Shape(Value);
+pub(crate) struct Shape(Value);
 
 /// Fields of an object; those whose name ends in `!` have to be there.
-pub(super) type Fields = Vec<(&'static str, Shape)>;
+pub(crate) type Fields = Vec<(&'static str, Shape)>;
 
-pub(super) fn object(fields: impl IntoIterator<Item = (&'static str, Shape)>) -> Shape {
+pub(crate) fn object(fields: impl IntoIterator<Item = (&'static str, Shape)>) -> Shape {
     let mut schema = json!({ "type": "object" });
     let mut required = Vec::new();
     for (field, Shape(shape)) in fields {
@@ -30,7 +30,7 @@ pub(super) fn object(fields: impl IntoIterator<Item = (&'static str, Shape)>) ->
 }
 
 /// An object whose fields users name.
-pub(super) fn map_of(Shape(value): Shape) -> Shape {
+pub(crate) fn map_of(Shape(value): Shape) -> Shape {
     Shape(json!({ "type": "object", "additionalProperties": value }))
 }
 
@@ -38,40 +38,40 @@ fn of_type(name: &str) -> Shape {
     Shape(json!({ "type": name }))
 }
 
-pub(super) fn text() -> Shape {
+pub(crate) fn text() -> Shape {
     of_type("string")
 }
 
 /// One of these words.
-pub(super) fn one_of(words: &[&str]) -> Shape {
+pub(crate) fn one_of(words: &[&str]) -> Shape {
     text().with("enum", words.into())
 }
 
 /// An integer of 32 bits.
-pub(super) fn number() -> Shape {
+pub(crate) fn number() -> Shape {
     integer().format("int32")
 }
 
-pub(super) fn integer() -> Shape {
+pub(crate) fn integer() -> Shape {
     of_type("integer")
 }
 
-pub(super) fn flag() -> Shape {
+pub(crate) fn flag() -> Shape {
     of_type("boolean")
 }
 
 /// A list that is one value: whoever writes it writes all of it.
-pub(super) fn list(item: Shape) -> Shape {
+pub(crate) fn list(item: Shape) -> Shape {
     list_as("atomic", item)
 }
 
 /// A list of values that are there once.
-pub(super) fn set(item: Shape) -> Shape {
+pub(crate) fn set(item: Shape) -> Shape {
     list_as("set", item)
 }
 
 /// A list of objects, each found by its `key`.
-pub(super) fn keyed(key: &str, item: Shape) -> Shape {
+pub(crate) fn keyed(key: &str, item: Shape) -> Shape {
     list_as("map", item).with("x-kubernetes-list-map-keys", json!([key]))
 }
 
@@ -80,29 +80,29 @@ fn list_as(kind: &str, Shape(item): Shape) -> Shape {
 }
 
 impl Shape {
-    pub(super) fn into_value(self) -> Value {
+    pub(crate) fn into_value(self) -> Value {
         self.0
     }
 
-    pub(super) fn with(mut self, keyword: &str, value: Value) -> Self {
+    pub(crate) fn with(mut self, keyword: &str, value: Value) -> Self {
         self.0[keyword] = value;
         self
     }
 
-    pub(super) fn format(self, format: &str) -> Self {
+    pub(crate) fn format(self, format: &str) -> Self {
         self.with("format", format.into())
     }
 
-    pub(super) fn pattern(self, pattern: &str) -> Self {
+    pub(crate) fn pattern(self, pattern: &str) -> Self {
         self.with("pattern", pattern.into())
     }
 
     /// What it is where nobody says.
-    pub(super) fn or(self, default: impl Into<Value>) -> Self {
+    pub(crate) fn or(self, default: impl Into<Value>) -> Self {
         self.with("default", default.into())
     }
 
-    pub(super) fn described(self, words: &str) -> Self {
+    pub(crate) fn described(self, words: &str) -> Self {
         self.with("description", words.into())
     }
 
@@ -120,29 +120,29 @@ impl Shape {
         }
     }
 
-    pub(super) fn at_most(self, most: u64) -> Self {
+    pub(crate) fn at_most(self, most: u64) -> Self {
         self.sized(0, most)
     }
 
-    pub(super) fn length(self, least: u64, most: u64) -> Self {
+    pub(crate) fn length(self, least: u64, most: u64) -> Self {
         self.sized(least, most)
     }
 
-    pub(super) fn at_least(self, least: i64) -> Self {
+    pub(crate) fn at_least(self, least: i64) -> Self {
         self.with("minimum", least.into())
     }
 
-    pub(super) fn between(self, least: i64, most: i64) -> Self {
+    pub(crate) fn between(self, least: i64, most: i64) -> Self {
         self.at_least(least).with("maximum", most.into())
     }
 
     /// Written as a whole, as against field by field.
-    pub(super) fn atomic(self) -> Self {
+    pub(crate) fn atomic(self) -> Self {
         self.with("x-kubernetes-map-type", "atomic".into())
     }
 
     /// A rule, and what is told when it is broken.
-    pub(super) fn rule(mut self, rule: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn rule(mut self, rule: impl Into<String>, message: impl Into<String>) -> Self {
         let rule = json!({ "rule": rule.into(), "message": message.into() });
         match self.0["x-kubernetes-validations"].as_array_mut() {
             Some(rules) => rules.push(rule),

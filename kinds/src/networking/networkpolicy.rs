@@ -12,7 +12,7 @@ use crate::field::Field;
 use crate::lens::{fill, items, items_mut, put};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::{Problems, label_selector};
-use crate::{Kind, unserved};
+use crate::Kind;
 
 pub static NETWORK_POLICY: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -55,7 +55,7 @@ impl Strategy for NetworkPolicies {
     }
 
     fn warn(&self, value: &Value, _: &dyn Surroundings) -> Vec<String> {
-        let mut told = unserved::told_of(GROUP, "NetworkPolicy");
+        let mut told = Vec::new();
         let root = Field::root(value);
         let spec = root.child("spec");
         for (direction, side) in DIRECTIONS {

@@ -270,6 +270,11 @@ impl Call<'_> {
                 let missing = matched.refuse(self.caller.identity(), self.to, &refused);
                 return Err(self.denied(missing));
             }
+            if let Some(at) = self.caller.at {
+                let to = (address.to_canonical(), self.to.port).into();
+                let guards = self.inner.attached.guards();
+                guards.admits(at, to, weft_policy::Protocol::Tcp)?;
+            }
         }
         Ok(found)
     }

@@ -8,5 +8,6 @@ mod gateway_streams;
 mod held;
 mod led;
 mod resilience;
+mod policies;
 mod streams;
 mod world;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use weft_controllers::write::Propagation;
 use weft_kinds::{
-    CAPABILITY_GRANT, CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, DEPLOYMENT,
-    ENDPOINT_SLICE, EVENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, KEY_VALUE_STORE, Kind, LEASE,
-    NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE, SERVICE_ACCOUNT, TCP_ROUTE,
-    TLS_ROUTE, UDP_ROUTE, X_MESH,
+    AUTHORIZATION_POLICY, CAPABILITY_GRANT, CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION,
+    DEPLOYMENT, ENDPOINT_SLICE, EVENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, KEY_VALUE_STORE, Kind,
+    LEASE, NAMESPACE, NODE, PEER_AUTHENTICATION, POD, REPLICA_SET, Registry, SECRET, SERVICE,
+    SERVICE_ACCOUNT, TCP_ROUTE, TLS_ROUTE, UDP_ROUTE, X_MESH,
 };
 
 use crate::world::{World, deployment, namespace, node_object};
@@ -943,4 +943,40 @@ fn roles_gather_the_rules_of_others() {
     world.delete(&CLUSTER_ROLE, "a", Propagation::Background);
     world.settle();
     assert_eq!(gathered(&world), "pods secrets nodes");
+}
+
+#[test]
+fn a_policy_tells_what_of_it_is_not_understood() {
+    let mut world = still();
+    world.define_gateway_api();
+    let policy = |spec: Value| {
+        json!({
+            "metadata": {"name": "cart", "namespace": "default"},
+            "spec": spec,
+        })
+    };
+    let told = |world: &World, kind: &Arc<Kind>| {
+        let condition = &world.get(kind, "cart")["status"]["conditions"][0];
+        let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+        let [kind, status, reason, message] = ["type", "status", "reason", "message"].map(text);
+        format!("{kind}={status} {reason}: {message}")
+    };
+    world.create(
+        &AUTHORIZATION_POLICY,
+        policy(json!({"action": "CUSTOM", "provider": {"name": "opa"}, "rules": [{"from": [{"source": {"ipBlocks": ["10.0.0"]}}]}]})),
+    );
+    world.create(
+        &PEER_AUTHENTICATION,
+        policy(json!({"mtls": {"mode": "DISABLE"}})),
+    );
+    world.settle();
+    insta::assert_snapshot!(told(&world, &AUTHORIZATION_POLICY), @"Accepted=False Invalid: action CUSTOM is not served: there is no provider to ask, and what meets its rules is denied; bad IP address (10.0.0)");
+    insta::assert_snapshot!(told(&world, &PEER_AUTHENTICATION), @"Accepted=False Invalid: mtls: mode DISABLE is not served: calls between nodes are by mutual TLS, always");
+    world.patch(
+        &AUTHORIZATION_POLICY,
+        "cart",
+        json!({"spec": {"action": "ALLOW", "provider": null, "rules": [{"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}]}]}}),
+    );
+    world.settle();
+    insta::assert_snapshot!(told(&world, &AUTHORIZATION_POLICY), @"Accepted=True Accepted: All of it is in force.");
 }

@@ -4,7 +4,8 @@
 //! demands what is not understood (`crit`), is as bad as a wrong signature, so neither `none` nor a public key taken for a shared secret
 //! gets anywhere.
 //!
-//! Invariants: claims come out of [`Parsed::verified`] only, but for the issuer, which says whose keys are to be looked for; nothing longer
+//! Invariants: claims that are believed come out of [`Parsed::verified`] and [`Parsed::verified_by`] only; the issuer says whose keys are to be
+//! looked for, and nothing of what is unproven says more than what is wrong with it; nothing longer
 //! than [`TOKEN_BYTES_MAX`] is looked at. Left to others: what claims mean, and which keys there are.
 
 use aws_lc_rs::rand::SystemRandom;
@@ -22,11 +23,20 @@ use serde::{Deserialize, Serialize};
 /// Longest token that is looked at, as longest credential of all.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 /// What tokens are signed with: ECDSA over P-256 with SHA-256.
-pub(crate) const ES256: &str = "ES256";
+pub const ES256: &str = "ES256";
+
+/// Whether anybody's keys sign so; what is not among these is not asked any key about.
+#[must_use]
+pub fn is_known_algorithm(name: &str) -> bool {
+    const KNOWN: [&str; 9] = [
+        ES256, "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+    ];
+    KNOWN.contains(&name)
+}
 
 /// What could not be signed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SignError {
+pub enum SignError {
     #[error("the claims are no JSON")]
     Claims(#[from] serde_json::Error),
     #[error("the key does not sign")]
@@ -49,11 +59,7 @@ struct Issued {
 }
 
 /// Claims in compact form, signed with a key of P-256 that is called `kid`.
-pub(crate) fn sign(
-    pair: &EcdsaKeyPair,
-    kid: &str,
-    claims: &impl Serialize,
-) -> Result<String, SignError> {
+pub fn sign(pair: &EcdsaKeyPair, kid: &str, claims: &impl Serialize) -> Result<String, SignError> {
     let header = Header {
         alg: ES256.to_owned(),
         kid: kid.to_owned(),
@@ -70,7 +76,7 @@ pub(crate) fn sign(
 }
 
 /// A token in its parts, of which nothing is proven yet.
-pub(crate) struct Parsed<'a> {
+pub struct Parsed<'a> {
     header: Header,
     issuer: String,
     payload: Vec<u8>,
@@ -80,7 +86,7 @@ pub(crate) struct Parsed<'a> {
 
 impl<'a> Parsed<'a> {
     /// `None` for what is no such token.
-    pub(crate) fn of(token: &'a str) -> Option<Self> {
+    pub fn of(token: &'a str) -> Option<Self> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
@@ -102,17 +108,29 @@ impl<'a> Parsed<'a> {
     }
 
     /// Who says that he wrote it.
-    pub(crate) fn issuer(&self) -> &str {
+    pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
+    /// How it says that it was signed.
+    #[must_use]
+    pub fn algorithm(&self) -> &str {
+        &self.header.alg
+    }
+
     /// The key that it says it was signed with; empty where it says nothing.
-    pub(crate) fn kid(&self) -> &str {
+    pub fn kid(&self) -> &str {
         &self.header.kid
     }
 
+    /// What it says, of which nothing is proven: good for telling its sender what is wrong with it, and for nothing else.
+    #[must_use]
+    pub fn unproven<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.payload).ok()
+    }
+
     /// The claims, if `point`, an uncompressed point of P-256, signed them.
-    pub(crate) fn verified<T: DeserializeOwned>(&self, point: &[u8]) -> Option<T> {
+    pub fn verified<T: DeserializeOwned>(&self, point: &[u8]) -> Option<T> {
         if self.header.alg != ES256 {
             return None;
         }
@@ -121,7 +139,7 @@ impl<'a> Parsed<'a> {
     }
 
     /// The same with another's key, of whatever kind that is.
-    pub(crate) fn verified_by<T: DeserializeOwned>(&self, key: &PublicKey) -> Option<T> {
+    pub fn verified_by<T: DeserializeOwned>(&self, key: &PublicKey) -> Option<T> {
         self.proven(|signed, signature| key.verifies(&self.header.alg, signed, signature))
     }
 
@@ -135,7 +153,7 @@ impl<'a> Parsed<'a> {
 
 /// A key of somebody else's, as a JSON Web Key tells it (RFC 7517).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PublicKey {
+pub enum PublicKey {
     /// A point of the curve that belongs to this algorithm.
     Curve {
         algorithm: &'static str,
@@ -149,7 +167,7 @@ pub(crate) enum PublicKey {
 
 impl PublicKey {
     /// `None` for a key that signs nothing here.
-    pub(crate) fn of(jwk: &serde_json::Value) -> Option<Self> {
+    pub fn of(jwk: &serde_json::Value) -> Option<Self> {
         let text = |field: &str| jwk[field].as_str();
         let bytes = |field: &str| URL_SAFE_NO_PAD.decode(text(field)?).ok();
         if text("use").is_some_and(|for_what| for_what != "sig") {
