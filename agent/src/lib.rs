@@ -47,6 +47,7 @@ mod mailbox;
 mod metrics;
 pub mod node;
 pub mod node_facts;
+pub mod otlp;
 pub mod plan;
 mod pod_events;
 mod pod_names;
@@ -73,6 +74,7 @@ pub mod status;
 mod streams;
 pub mod sync;
 mod sysctl;
+mod tap;
 pub mod toolbox;
 pub mod topology;
 pub mod translate;
@@ -140,6 +142,8 @@ pub struct Config {
     pub worker: Option<WorkerCommand>,
     /// The component that commands are run by which a container's own does not know. Empty where there is none.
     pub toolbox: Bytes,
+    /// Traces, metrics and logs of calls, and whither they are sent.
+    pub telemetry: Option<otlp::config::Config>,
 }
 
 /// Why an agent could not start.
@@ -200,6 +204,7 @@ impl Agent {
             registries,
             worker,
             toolbox,
+            telemetry,
         } = config;
         let authority = server.authority.clone();
         let pki = data_dir.join("pki");
@@ -280,6 +285,12 @@ impl Agent {
             }
         });
 
+        let telemetry_counts = Arc::<otlp::Counts>::default();
+        if let Some(telemetry) = telemetry {
+            let counts = telemetry_counts.clone();
+            rest.spawn(otlp::run(telemetry, mesh.clone(), counts, stop_rest.clone()));
+        }
+
         let registered = Heartbeat::register(facts.clone(), link.clone(), shutdown).await;
         let Some((heartbeat, cidr)) = registered else {
             return Err(AgentError::Stopped);
@@ -316,6 +327,7 @@ impl Agent {
             addresses: Mutex::new(Addresses::new(&cidr)?),
             shares: Shares::default(),
             host_ports: HostPorts::default(),
+            telemetry: telemetry_counts,
             next_core: AtomicUsize::new(0),
         });
         rest.spawn({

@@ -5,9 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use crate::TraceContext;
+use crate::{
+    TraceContext,
+    trace::{state_of_text, state_to_text},
+};
 
 /// What the host knows about one call: an extension of each request that a workload receives, and of each that it sends while it
 /// works on the call. There it is the context of the call being served.
@@ -24,6 +28,8 @@ pub struct CallContext {
     pub attempt: u32,
     /// At which of its ports the workload is called; none where that is not known.
     pub port: Option<u16>,
+    /// What applications say of the call to all that come of it, as its request had it.
+    pub baggage: Option<HeaderValue>,
 }
 
 /// Who calls, as the host knows it (same node) or as a verified certificate says (another node).
@@ -67,6 +73,13 @@ pub struct FrozenContext {
     depth: u32,
     attempt: u32,
     port: Option<u16>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "state_to_text",
+        deserialize_with = "state_of_text"
+    )]
+    baggage: Option<HeaderValue>,
 }
 
 impl CallContext {
@@ -84,6 +97,7 @@ impl CallContext {
             depth: self.depth,
             attempt: self.attempt,
             port: self.port,
+            baggage: self.baggage,
         }
     }
 }
@@ -101,6 +115,7 @@ impl FrozenContext {
             depth: self.depth,
             attempt: self.attempt,
             port: self.port,
+            baggage: self.baggage,
         }
     }
 }

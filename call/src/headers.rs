@@ -17,10 +17,12 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{Blame, CallContext, Failure, FailureKind, Peer, Processed, TraceContext};
+use crate::{Blame, CallContext, Failure, FailureKind, Peer, Processed, TraceContext, trace::baggage};
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// What applications say of a call to all that come of it.
+pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 /// Milliseconds that remain until the deadline.
 const TIMEOUT: HeaderName = HeaderName::from_static("x-weft-timeout-ms");
@@ -72,6 +74,7 @@ impl CallContext {
             attempt: small(ATTEMPT),
             // Who receives it knows where.
             port: None,
+            baggage: baggage(lines),
         }
     }
 }
@@ -142,7 +145,7 @@ mod tests {
 
     fn trace() -> impl Strategy<Value = TraceContext> {
         let state = proptest::option::of("[a-z]{1,8}=[a-z0-9]{1,8}");
-        (1..=u128::MAX, 1..=u64::MAX, any::<u8>(), state).prop_map(
+        (1..=u128::MAX, 1..=u64::MAX, 0..=3_u8, state).prop_map(
             |(trace_id, span_id, flags, state)| {
                 let state = state.map(|state| HeaderValue::from_str(&state).expect("ASCII"));
                 TraceContext {
@@ -186,7 +189,7 @@ mod tests {
         ) {
             let (sent, came) = (Instant::now(), Instant::now() + Duration::from_secs(3));
             let after = |start: Instant| millis.map(|millis| start + Duration::from_millis(millis));
-            let context = CallContext { peer: None, deadline: after(sent), trace, depth, attempt, port: None };
+            let context = CallContext { peer: None, deadline: after(sent), trace, depth, attempt, port: None, baggage: None };
             let mut lines = HeaderMap::new();
             // Nothing is left of what was there before.
             CallContext { deadline: Some(sent), attempt: 7, depth: 7, ..CallContext::default() }.encode(sent, &mut lines);

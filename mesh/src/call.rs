@@ -7,19 +7,19 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body::Body as _;
 use smallvec::{SmallVec, smallvec};
-use weft_call::{Failure, FailureKind};
+use weft_call::{Failure, FailureKind, baggage, headers::BAGGAGE};
 use weft_gateway::Retry;
 use weft_turns::Tenant;
 
 use crate::{
-    Body, CallContext, DEPTH_MAX, Datagrams, Inner, TraceContext,
+    Body, CallContext, DEPTH_MAX, Datagrams, Inner, Raw, TraceContext,
     activity::Ongoing,
     affinity,
     attempt::Attempt,
@@ -32,6 +32,7 @@ use crate::{
     resolve::Target,
     retry::{self, Refusal, Verdict},
     route::{AnsweredBy, Stays},
+    sighting::Seen,
     table::{Endpoint, Port, Service, ServiceLabels, Table},
     transport::STREAM_WINDOW_BYTES,
 };
@@ -137,6 +138,10 @@ pub(crate) struct Call {
     grpc: bool,
     /// It carries datagrams.
     datagrams: bool,
+    /// It is a connection, and no request.
+    tcp: bool,
+    /// Set where somebody watches it.
+    seen: Option<Arc<Seen>>,
     client: Option<Client>,
     /// Where its session has it go, and that its answer says where it came from.
     stays: Option<Stays>,
@@ -181,11 +186,22 @@ impl Call {
         } = arrival;
         let declared = headers::content_length(request.headers())
             .map_err(|_| failure::bad_request("its content-length is not one number"))?;
-        let (head, body) = request.into_parts();
-        let mut context = called_by(caller, context, &head.headers);
+        let (mut head, body) = request.into_parts();
+        let parent = Seen::parent(inner, &context, &head.headers);
+        let mut context = called_by(inner, caller, context, &head.headers);
         let until =
             |timeout: Option<Duration>| timeout.and_then(|timeout| started.checked_add(timeout));
         context.deadline = earlier(context.deadline, until(timeouts.request));
+        // What applications say of a call goes on to those that come of it, unless the caller says something itself.
+        match (baggage(&head.headers), context.baggage.take()) {
+            (Some(own), _) => context.baggage = Some(own),
+            (None, Some(served)) => {
+                head.headers.insert(BAGGAGE, served.clone());
+                context.baggage = Some(served);
+            }
+            (None, None) => {}
+        }
+        let seen = Seen::of(inner, &head, context.trace.as_ref(), parent, started);
         let mut ongoing = None;
         if let Destination::Service { service, .. } = &destination {
             service.budget().earn();
@@ -206,6 +222,8 @@ impl Call {
             turn,
             grpc: measure::is_grpc(&head.headers),
             datagrams: head.extensions.get::<Datagrams>().is_some(),
+            tcp: head.extensions.get::<Raw>().is_some(),
+            seen,
             client: head.extensions.get::<Client>().copied(),
             stays: head.extensions.get::<Stays>().copied(),
             request_bytes: body.size_hint().exact(),
@@ -282,6 +300,11 @@ impl Call {
             let edges = self
                 .caller
                 .edges(&self.inner, table.generation(), &callee, labels);
+            if self.tcp && attempt == 0 {
+                for edge in &edges {
+                    edge.opened.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             self.edges = Some(edges);
 
             let this = Attempt {
@@ -294,6 +317,7 @@ impl Call {
                 Ok(answered) if self.goes_again(answered.response.status(), attempt, &head) => {
                     tried.push(endpoint.address);
                     self.inner.metrics.retry("answered");
+                    Seen::retried(&mut self.seen, endpoint.address, "answered");
                     drop(answered);
                     self.pause(attempt).await;
                     attempt += 1;
@@ -348,6 +372,7 @@ impl Call {
                 return Err((failure, last));
             }
             self.inner.metrics.retry(failure.kind.as_str());
+            Seen::retried(&mut self.seen, endpoint.address, failure.kind.as_str());
             if self.retry.is_some() && !failure.never_processed() {
                 self.pause(attempt).await;
             }
@@ -538,6 +563,8 @@ impl Call {
             },
             by_transport: endpoint
                 .map(|endpoint| (Arc::clone(&self.inner), endpoint.way.transport())),
+            tcp: self.tcp,
+            seen: self.seen.clone(),
         }
     }
 
@@ -570,13 +597,22 @@ pub(crate) struct Timeouts {
 /// The context of a call that `caller` makes while it serves the one of `context`. A workload may have joined a trace itself, as `lines`
 /// of its request say; otherwise its call continues the one that it serves.
 pub(crate) fn called_by(
+    inner: &Inner,
     caller: &Caller,
     context: CallContext,
     lines: &http::HeaderMap,
 ) -> CallContext {
+    let sampling = &inner.sampling;
     let trace = match TraceContext::from_headers(lines).or(context.trace) {
-        Some(parent) => parent.child(rand::random()),
-        None => TraceContext::root(rand::random(), rand::random()),
+        Some(parent) => {
+            let records = sampling.records(parent.trace_id, Some(parent.is_recorded()));
+            parent.child(rand::random()).recorded(records)
+        }
+        None => {
+            let root = TraceContext::root(rand::random(), rand::random());
+            let records = sampling.records(root.trace_id, None);
+            root.recorded(records)
+        }
     };
     CallContext {
         peer: Some(Arc::clone(&caller.peer)),
@@ -586,6 +622,7 @@ pub(crate) fn called_by(
         attempt: 0,
         // Of the call that it serves.
         port: None,
+        baggage: context.baggage,
     }
 }
 

@@ -521,7 +521,7 @@ impl Front {
             let lines = request.headers_mut();
             lines.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             lines.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            let context = called_by(&caller, context, request.headers());
+            let context = called_by(&inner, &caller, context, request.headers());
             if let Some(trace) = &context.trace {
                 trace.write(request.headers_mut());
             }

@@ -2,18 +2,19 @@
 //!
 //! An [`Edge`] is one caller workload, one callee workload and one service; a call holds it and adds to it (`edge.rs`).
 //! Response codes are series below an edge. Istio's latency buckets begin at half a millisecond, where an in-memory call has
-//! long ended, so finer ones come first. Text is prometheus-client's, which adds `_total` to the names of counters.
+//! long ended, so finer ones come first. Series of edges are written by `text.rs`, all else by prometheus-client.
 //!
 //! Invariants: no label comes from an unauthenticated party (paths, hosts and headers of clients never do); the
-//! number of edges is bounded, what exceeds it counts under `overflow`. `connection_security_policy` says
+//! number of edges is bounded, what exceeds it counts under `overflow` and is told by how much. `connection_security_policy` says
 //! `in_process` for in-memory calls: they are not mutual TLS and do not claim to be.
 //! Source of names: <https://istio.io/latest/docs/reference/config/metrics/>.
 
 mod edge;
+mod text;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::{self, Write as _},
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,22 +25,25 @@ use std::{
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
-    encoding::{
-        DescriptorEncoder, EncodeLabel, EncodeLabelKey, EncodeLabelSet, EncodeMetric,
-        LabelKeyEncoder, LabelSetEncoder, prometheus_text,
-    },
+    encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text as openmetrics},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 
-pub(crate) use edge::{Edge, Outcome};
+use weft_call::edges::{EdgeCounts, EdgeEnd, EdgeName, Figures, NodeEdges, outcome};
+
+pub(crate) use edge::{Exemplar, Outcome};
+pub use text::Format;
+
+/// What is counted of one [`EdgeKey`].
+pub(crate) type Edge = edge::Edge<EdgeKey>;
 
 use crate::{
     Inner, Transport, WorkloadInfo,
     shard::{self, SHARDS},
     table::ServiceLabels,
 };
-use edge::{BYTES, Cells, DURATION_MS, Histogram, Series, Total};
+use edge::{Histogram, Total};
 
 /// Edges kept; 4,096 of them with two codes each are about 4 MB.
 const EDGES_MAX: usize = 4096;
@@ -68,7 +72,7 @@ pub(crate) enum Origin {
 
 /// Which end of a call reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Reporter {
+pub enum Reporter {
     Source,
     Destination,
 }
@@ -94,7 +98,9 @@ pub(crate) struct Metrics {
     edges: Mutex<HashMap<EdgeKey, Arc<Edge>>>,
     /// Second after [`STARTED`] in which edges were last looked through for want of room.
     swept: AtomicU64,
-    overflow: Mutex<Option<(EdgeKey, Arc<Edge>)>>,
+    overflow: Mutex<Option<Arc<Edge>>>,
+    /// How often there was no room for an edge.
+    overflowed: AtomicU64,
     in_process: [Histogram<{ MICROSECONDS.len() }>; SHARDS],
     mtls: [Histogram<{ MICROSECONDS.len() }>; SHARDS],
     /// By origin, then by transport.
@@ -117,12 +123,13 @@ impl Metrics {
         }
         if edges.len() >= EDGES_MAX {
             drop(edges);
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
             let mut overflow = self.overflow.lock();
-            let (_, edge) =
-                overflow.get_or_insert_with(|| (EdgeKey::overflow(key.reporter), Arc::default()));
+            let edge = overflow
+                .get_or_insert_with(|| Arc::new(Edge::new(EdgeKey::overflow(key.reporter))));
             return Arc::clone(edge);
         }
-        let edge = Arc::<Edge>::default();
+        let edge = Arc::new(Edge::new(key.clone()));
         edges.insert(key.clone(), Arc::clone(&edge));
         edge
     }
@@ -162,62 +169,30 @@ impl Metrics {
         }
     }
 
-    /// All series, in the order of their edges.
-    fn rows(&self) -> Vec<Row> {
-        let mut edges: Vec<(EdgeKey, Arc<Edge>)> = {
+    /// All edges, in the order of their names; those last that there was no room for.
+    fn edges(&self) -> Vec<Arc<Edge>> {
+        let mut all: Vec<Arc<Edge>> = {
             let mut edges = self.edges.lock();
             retain_used(&mut edges, edge::second(Instant::now()));
-            let all = edges.iter();
-            all.map(|(key, edge)| (key.clone(), Arc::clone(edge)))
-                .collect()
+            edges.values().cloned().collect()
         };
-        edges.sort_by(|(a, _), (b, _)| a.cmp(b));
-        edges.extend(self.overflow.lock().clone());
-        let rows = edges.iter().flat_map(|(key, edge)| {
-            let series = Arc::unwrap_or_clone(edge.series());
-            series
-                .into_iter()
-                .map(move |series| Row(key.clone(), series))
-        });
-        rows.collect()
+        all.sort_by(|a, b| a.of.cmp(&b.of));
+        all.extend(self.overflow.lock().clone());
+        all
     }
 
-    fn encode_edges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let rows = self.rows();
-        let mut family = encoder.encode_descriptor(
-            "istio_requests",
-            "Calls, by both ends and how they ended.",
-            None,
-            MetricType::Counter,
-        )?;
-        for row in &rows {
-            let count = row.1.total(|cells| &cells.duration).count;
-            ConstCounter::new(count).encode(family.encode_family(row)?)?;
+    /// What was counted at the end that calls; of those edges that had calls in the time before now.
+    pub(crate) fn counted(&self, since: u64, within: Option<Duration>) -> NodeEdges {
+        let now = edge::second(Instant::now());
+        let all = self.edges().into_iter();
+        let asked = all.filter(|edge| {
+            edge.of.reporter == Reporter::Source && within.is_none_or(|most| edge.idle(now) <= most)
+        });
+        NodeEdges {
+            since,
+            edges: asked.flat_map(|edge| counts(&edge)).collect(),
+            overflowed: self.overflowed.load(Ordering::Relaxed),
         }
-        encode_rows(
-            encoder,
-            &rows,
-            "istio_request_duration_milliseconds",
-            "Time from a request to the end of its response.",
-            |cells| &cells.duration,
-            (&DURATION_MS, 1e6),
-        )?;
-        encode_rows(
-            encoder,
-            &rows,
-            "istio_request_bytes",
-            "Bytes in the bodies of requests.",
-            |cells| &cells.request_bytes,
-            (&BYTES, 1.0),
-        )?;
-        encode_rows(
-            encoder,
-            &rows,
-            "istio_response_bytes",
-            "Bytes in the bodies of responses.",
-            |cells| &cells.response_bytes,
-            (&BYTES, 1.0),
-        )
     }
 
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -275,6 +250,11 @@ impl Metrics {
                 "Calls out of the cluster that were denied.",
                 &self.denied,
             ),
+            (
+                "weft_mesh_edges_overflowed",
+                "How often there was no room for an edge, so that its call counts under overflow.",
+                &self.overflowed,
+            ),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(counter.load(Ordering::Relaxed)).encode(family)?;
@@ -306,6 +286,15 @@ impl EdgeKey {
         }
     }
 
+    /// How the ends know each other, whoever reports it.
+    pub(crate) fn proven(&self) -> &'static str {
+        match self.transport {
+            Some(Transport::InProcess) => "in_process",
+            Some(Transport::MutualTls) => "mutual_tls",
+            None => "none",
+        }
+    }
+
     /// `connection_security_policy`.
     fn security(&self) -> &'static str {
         match (self.reporter, self.transport) {
@@ -320,12 +309,16 @@ impl EdgeKey {
 
 // === Text ===
 
-/// Appends what `inner` counts in Prometheus' text format.
-pub(crate) fn render(inner: &Arc<Inner>, out: &mut String) {
+/// Appends what `inner` counts; in OpenMetrics without the end, as more may follow.
+pub(crate) fn render(inner: &Arc<Inner>, format: Format, out: &mut String) {
+    text::edges(&inner.metrics.edges(), format, out);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Counted(Arc::clone(inner))));
     // Writing to a String cannot fail.
-    let _ = prometheus_text::encode(out, &registry);
+    let _ = match format {
+        Format::Prometheus => prometheus_text::encode(out, &registry),
+        Format::OpenMetrics => openmetrics::encode_registry(out, &registry),
+    };
 }
 
 /// One mesh, as the crate asks it what it has counted.
@@ -343,8 +336,8 @@ impl fmt::Debug for Counted {
 impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let inner = &self.0;
-        inner.metrics.encode_edges(&mut encoder)?;
         inner.metrics.encode_calls(&mut encoder)?;
+        let edges = inner.metrics.edges.lock().len() as u64;
         let table = inner.table.load();
         let ejected = table.ejected(inner.nanos(Instant::now()));
         for (name, help, value) in [
@@ -357,6 +350,21 @@ impl Collector for Counted {
                 "weft_mesh_endpoints_ejected",
                 "Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.",
                 ejected as u64,
+            ),
+            (
+                "weft_mesh_edges",
+                "Callers, callees and services that are counted apart.",
+                edges,
+            ),
+            (
+                "weft_mesh_edges_limit",
+                "How many may be.",
+                EDGES_MAX as u64,
+            ),
+            (
+                "weft_mesh_edge_outcomes_limit",
+                "How many ways to end may be counted apart of each of them.",
+                edge::SERIES_MAX as u64,
             ),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -377,93 +385,63 @@ impl Collector for Counted {
     }
 }
 
-/// One histogram of every series; bounds as they are shown, and by what the sum is divided to be.
-fn encode_rows<const N: usize>(
-    encoder: &mut DescriptorEncoder<'_>,
-    rows: &[Row],
-    name: &str,
-    help: &str,
-    which: fn(&Cells) -> &Histogram<N>,
-    (bounds, sum_per_unit): (&[f64; N], f64),
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    for row in rows {
-        let encoder = family.encode_family(row)?;
-        let total = row.1.total(which);
-        total.encode(encoder, bounds, 1.0, sum_per_unit)?;
-    }
-    Ok(())
-}
-
-/// One series and what it is of.
-struct Row(EdgeKey, Arc<Series>);
-
-/// The name of a label that both ends of a call have.
-struct OfEnd(&'static str, &'static str);
-
-impl EncodeLabelKey for OfEnd {
-    fn encode(&self, encoder: &mut LabelKeyEncoder<'_>) -> fmt::Result {
-        let Self(end, name) = self;
-        encoder.write_str(end)?;
-        encoder.write_str("_")?;
-        encoder.write_str(name)
-    }
-}
-
-fn known(value: &str) -> &str {
-    if value.is_empty() { "unknown" } else { value }
-}
-
-impl EncodeLabelSet for Row {
-    /// In Istio's order.
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let Self(edge, series) = self;
-        let reporter = match edge.reporter {
-            Reporter::Source => "source",
-            Reporter::Destination => "destination",
-        };
-        ("reporter", reporter).encode(encoder.encode_label())?;
-        for (end, workload, principal) in [
-            ("source", &edge.source, &edge.source_principal),
-            (
-                "destination",
-                &edge.destination,
-                &edge.destination_principal,
-            ),
-        ] {
-            for (name, value) in [
-                ("workload", workload.name.as_str()),
-                ("workload_namespace", &workload.namespace),
-                ("principal", principal),
-                ("app", &workload.app),
-                ("version", &workload.version),
-                ("cluster", "Kubernetes"),
-                ("canonical_service", &workload.canonical_service),
-                ("canonical_revision", &workload.canonical_revision),
-            ] {
-                (OfEnd(end, name), known(value)).encode(encoder.encode_label())?;
-            }
+/// An edge as servers are told of it: one for each protocol.
+fn counts(edge: &Edge) -> Vec<EdgeCounts> {
+    let mut by_protocol: BTreeMap<&'static str, Figures> = BTreeMap::new();
+    for series in edge.series().iter() {
+        let Outcome { code, grpc, flag, .. } = series.outcome;
+        let durations = series.total(|cells| &cells.duration);
+        let counted = durations.buckets.iter().zip(0_u8..);
+        let mut groups: BTreeMap<u8, u64> = counted
+            .filter(|(count, _)| **count > 0)
+            .map(|(count, group)| (group, *count))
+            .collect();
+        let in_groups: u64 = groups.values().sum();
+        if durations.count > in_groups {
+            groups.insert(weft_call::edges::LONGER, durations.count - in_groups);
         }
-        let (name, namespace) = (edge.service.name.as_str(), &edge.service.namespace);
-        let full_name = match namespace.as_str() {
-            _ if name.is_empty() => String::new(),
-            "" => name.to_owned(),
-            namespace => format!("{name}.{namespace}.svc.cluster.local"),
-        };
-        let Outcome { code, grpc, flag } = series.outcome;
-        let protocol = if grpc.is_some() { "grpc" } else { "http" };
-        for (name, value) in [
-            ("destination_service", full_name.as_str()),
-            ("destination_service_name", name),
-            ("destination_service_namespace", namespace),
-            ("connection_security_policy", edge.security()),
-            ("request_protocol", protocol),
-        ] {
-            (name, known(value)).encode(encoder.encode_label())?;
+        let how = outcome(code, grpc, flag);
+        by_protocol.entry(series.outcome.protocol()).or_default().add(&Figures {
+            outcomes: [(how, durations.count)].into(),
+            request_bytes: series.total(|cells| &cells.request_bytes).sum,
+            response_bytes: series.total(|cells| &cells.response_bytes).sum,
+            duration_micros: durations.sum / 1000,
+            durations: groups,
+        });
+    }
+    let key = &edge.of;
+    let end = |workload: &WorkloadInfo, principal: &str| EdgeEnd {
+        namespace: workload.namespace.clone(),
+        workload: workload.name.clone(),
+        app: workload.app.clone(),
+        version: workload.version.clone(),
+        principal: principal.to_owned(),
+    };
+    let named = |protocol: &str| EdgeName {
+        source: end(&key.source, &key.source_principal),
+        destination: end(&key.destination, &key.destination_principal),
+        service_namespace: key.service.namespace.clone(),
+        service: key.service.name.clone(),
+        protocol: protocol.to_owned(),
+        security: key.proven().to_owned(),
+    };
+    by_protocol
+        .into_iter()
+        .map(|(protocol, figures)| EdgeCounts {
+            edge: named(protocol),
+            figures,
+        })
+        .collect()
+}
+
+impl Outcome {
+    /// `request_protocol`.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self {
+            Outcome { tcp: true, .. } => "tcp",
+            Outcome { grpc: Some(_), .. } => "grpc",
+            Outcome { .. } => "http",
         }
-        ("response_code", code).encode(encoder.encode_label())?;
-        ("grpc_response_status", grpc).encode(encoder.encode_label())?;
-        ("response_flags", flag).encode(encoder.encode_label())
     }
 }
 
@@ -498,6 +476,7 @@ mod tests {
         code: 200,
         grpc: None,
         flag: "-",
+        tcp: false,
     };
 
     #[test]

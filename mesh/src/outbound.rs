@@ -190,7 +190,7 @@ impl Outbound {
         let to = to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error))?;
         let context = CallContext {
             port: Some(address.port),
-            ..called_by(&self.caller, context, request.headers())
+            ..called_by(inner, &self.caller, context, request.headers())
         };
         if let Some(trace) = &context.trace {
             trace.write(request.headers_mut());
@@ -205,6 +205,9 @@ impl Outbound {
             grpc: measure::is_grpc(request.headers()),
             request_bytes: RequestBytes::Known(request.body().size_hint().exact().unwrap_or(0)),
             by_transport: None,
+            tcp: false,
+            // Within a pod; nobody watches that.
+            seen: None,
         });
         let delivery = deliver::deliver(&to, request, context);
         let delivered = match deadline {
@@ -520,7 +523,7 @@ impl Proven {
             if let Some(tenant) = turn {
                 weft_turns::request(tenant).await;
             }
-            let context = called_by(&caller, context, request.headers());
+            let context = called_by(&inner, &caller, context, request.headers());
             if let Some(trace) = &context.trace {
                 trace.write(request.headers_mut());
             }
@@ -583,6 +586,8 @@ pub(crate) fn charge_to_nobody(
         grpc: false,
         request_bytes: RequestBytes::Known(0),
         by_transport: None,
+        tcp: false,
+        seen: None,
     };
     charge.settle(
         failure.status().as_u16(),

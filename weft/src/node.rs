@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
 use weft_agent::image::{Registries, RegistriesError};
+use weft_agent::otlp::config::{Config as Telemetry, ConfigError as TelemetryError};
 use weft_agent::{Agent, AgentError};
 use weft_mesh::{DnsConfig, EgressConfig, GatewayConfig, Mesh, OpenServices};
 use weft_runtime::worker::WorkerCommand;
@@ -136,6 +137,8 @@ pub enum NodeError {
     },
     #[error(transparent)]
     Registries(#[from] RegistriesError),
+    #[error("reading what the environment says of telemetry")]
+    Telemetry(#[from] TelemetryError),
     #[error("listening on this machine for the way to the servers")]
     Balancer(#[source] io::Error),
     #[error("connecting to the cluster")]
@@ -170,6 +173,7 @@ pub async fn run(
         None => Vec::new(),
         Some(path) => weft_agent::identity::read_authority(path)?,
     };
+    let telemetry = Telemetry::of(|name| std::env::var(name).ok(), &config.name)?;
     let _lock = lock(&config.data_dir)?;
     let servers = KnownServers::load(&config.data_dir, &config.servers);
     let authority = weft_agent::identity::read_authority(&config.ca_file)?;
@@ -248,6 +252,12 @@ pub async fn run(
             extra_roots,
             ..EgressConfig::default()
         })
+        .sampling(
+            telemetry
+                .as_ref()
+                .map(|telemetry| telemetry.sampling)
+                .unwrap_or_default(),
+        )
         .build();
 
     // Served before the node says that it is ready; stopped after it has said that it is not.
@@ -337,6 +347,7 @@ pub async fn run(
             registries,
             worker: config.worker.clone(),
             toolbox: bytes::Bytes::from_static(TOOLBOX),
+            telemetry,
         },
         engine,
         cores.clone(),

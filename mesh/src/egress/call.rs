@@ -38,13 +38,14 @@ use super::{
 };
 use crate::{
     Body, Inner,
-    call::earlier,
+    call::{called_by, earlier},
     caller::Caller,
     failure, headers,
     measure::{self, Charge, Holds, RequestBytes},
     outbound::{Arrival, charge_to_nobody},
     replay,
     retry::{self, Verdict},
+    sighting::Seen,
     transport::{is_malformed, not_taken},
 };
 
@@ -94,6 +95,10 @@ pub(crate) async fn send(
     let declared = headers::content_length(&head.headers)
         .map_err(|_| failed(failure::bad_request("its content-length is not one number")))?;
     let grpc = measure::is_grpc(&head.headers);
+    // Its span is below the one that the caller is served in; whoever is outside hears nothing of it.
+    let parent = Seen::parent(inner, &arrival.context, &head.headers);
+    let context = called_by(inner, caller, arrival.context, &head.headers);
+    let seen = Seen::of(inner, &head, context.trace.as_ref(), parent, started);
     outward(&mut head.headers);
     head.extensions.clear();
     let exact = body.size_hint().exact();
@@ -109,6 +114,8 @@ pub(crate) async fn send(
             (None, None) => RequestBytes::Known(0),
         },
         by_transport: None,
+        tcp: false,
+        seen,
     });
     let call = Call {
         inner,

@@ -538,6 +538,7 @@ mod tests {
             attempt: 2,
             depth: 9,
             port: Some(8080),
+            baggage: Some(HeaderValue::from_static("user=7")),
         };
         let request = Request::new(Body::empty());
         let dressed = dress(request, 1, context.clone(), now).unwrap();
