@@ -21,7 +21,7 @@ use weft_api::status::StatusError;
 use crate::authz::Access;
 use crate::objects::REWRAP_PATH;
 use crate::stored;
-use weft_kinds::{Kind, KindRef, NAMESPACE, Registry, Subresource};
+use weft_kinds::{Kind, KindRef, NAMESPACE, Registry, Served, Subresource};
 use weft_store::Key;
 
 use self::path::{asked_of, unserved, watched_of};
@@ -201,6 +201,11 @@ impl RequestInfo {
                     "list"
                 }
             }
+            (Asked::Computed { name: None, kind, .. }, &Method::GET)
+                if watches && kind.served == Served::Watched =>
+            {
+                "watch"
+            }
             (Asked::Computed { name: None, .. }, &Method::GET | &Method::HEAD) => "list",
             (_, &Method::GET | &Method::HEAD) => "get",
             (_, &Method::POST) => "create",
@@ -318,7 +323,8 @@ impl RequestInfo {
                         Some("attach" | "exec" | "log" | "portforward" | "proxy")
                     )
             }
-            Asked::Bindings { .. } | Asked::Review { .. } | Asked::Computed { .. } => false,
+            Asked::Computed { .. } => self.verb == "watch",
+            Asked::Bindings { .. } | Asked::Review { .. } => false,
         }
     }
 

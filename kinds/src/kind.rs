@@ -315,6 +315,8 @@ pub enum Served {
     Computed,
     /// Numbers of objects of another kind, read by the object's name and the metric's.
     Measured,
+    /// What happens, told while somebody looks, never stored.
+    Watched,
 }
 
 impl Served {
@@ -334,6 +336,7 @@ impl Served {
             Self::Review => &["create"],
             Self::Computed => &["get", "list"],
             Self::Measured => &["get"],
+            Self::Watched => &["list", "watch"],
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod furniture;
 pub mod gateway_api;
 mod kind;
 pub mod lens;
+pub mod mesh;
 pub mod networking;
 pub mod node;
 mod node_labels;
@@ -209,6 +210,7 @@ fn builtin() -> Vec<Arc<Kind>> {
     let stored = stored.into_iter().map(|kind| Arc::clone(kind));
     let mut kinds: Vec<Arc<Kind>> = stored
         .chain(reviews::reviews())
+        .chain(mesh::kinds())
         .chain(reviews::usage())
         .chain(reviews::metrics())
         .collect();

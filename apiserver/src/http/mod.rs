@@ -17,6 +17,7 @@ mod components;
 mod deadline;
 pub mod discovery;
 mod drain;
+pub(crate) mod edges;
 mod encoding;
 pub mod error;
 mod forward;
@@ -87,6 +88,7 @@ pub struct AppState {
     pub(crate) nodes: proxy::NodeClient,
     pub(crate) meter: Arc<usage::Meter>,
     pub(crate) calls: Arc<calls::CallMeter>,
+    pub(crate) graph: Arc<edges::Graph>,
     pub(crate) servers: servers::Servers,
     /// Cancelled when the server begins to close: watches end then.
     pub(crate) closing: CancellationToken,
@@ -121,6 +123,7 @@ impl AppState {
             nodes,
             meter: Arc::default(),
             calls: Arc::default(),
+            graph: Arc::default(),
             servers,
             closing,
             answers: TaskTracker::new(),

@@ -54,7 +54,7 @@ const MUTABLE: &str = "no-cache, private";
 /// The kinds that documents describe: all but those that are computed or measured, which are told by discovery only.
 fn described(registry: &Registry) -> impl Iterator<Item = &Arc<Kind>> {
     let kinds = registry.all().iter().filter(|kind| kind.listed);
-    kinds.filter(|kind| !matches!(kind.served, Served::Computed | Served::Measured))
+    kinds.filter(|kind| !matches!(kind.served, Served::Computed | Served::Measured | Served::Watched))
 }
 
 /// The routes of this module, for callers who may see which kinds there are.
