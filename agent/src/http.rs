@@ -7,6 +7,7 @@
 //! | `/stats/summary` | usage by pod, as the kubelet's |
 //! | `/stats/calls` | what the mesh counted of calls, by pod and Service ([`weft_call::counted`]) |
 //! | `/stats/edges?within=SECONDS` | what it counted of each edge, or of those alone that had calls in that time ([`weft_call::edges`]) |
+//! | `/stats/mesh?service=NS/NAME` | how the mesh stands, and with it a Service ([`weft_call::standing`]) |
 //! | `/tap?…` | calls as they end ([`crate::tap`]) |
 //! | `/podProxy/NS/POD/UID/PORT/PATH` | the pod's ([`crate::pod_proxy`]), of any method |
 //! | `/exec/…`, `/attach/…`, `/portForward/…` | none: the connection becomes a stream ([`crate::streams`]) |
@@ -44,6 +45,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::fmt::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -267,6 +269,19 @@ async fn route(
             });
             let text = text.await.map_err(StatusError::internal)?;
             let text = text.map_err(StatusError::internal)?;
+            Ok(full(StatusCode::OK, "application/json", text))
+        }
+        ["stats", "mesh"] => {
+            let query = request.uri().query().unwrap_or_default();
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            let service = pairs.find(|(name, _)| name == "service");
+            let service = service.as_ref().and_then(|(_, value)| value.split_once('/'));
+            let mut standing = node.mesh.standing(service);
+            let sent = node.telemetry.all().into_iter();
+            standing.telemetry_dropped = sent
+                .map(|(_, sent)| sent.dropped.load(Ordering::Relaxed))
+                .sum();
+            let text = serde_json::to_string(&standing).map_err(StatusError::internal)?;
             Ok(full(StatusCode::OK, "application/json", text))
         }
         ["tap"] => {

@@ -5,7 +5,8 @@
 //!            ╚══ serde ══ worker process                                                                within one: serde
 //! ```
 //!
-//! What nodes count of calls, and servers make rates of, is said in [`counted`] and, by who called whom, in [`edges`].
+//! What nodes count of calls, and servers make rates of, is said in [`counted`] and, by who called whom, in [`edges`]; how a node's
+//! mesh stands, in [`standing`].
 //!
 //! A failure is made once, where it happens, by whoever knows whose doing it was and whether a guest may have seen the request. It
 //! travels unchanged, in memory, between nodes and between processes, to the edge where something else is made of it: an error code
@@ -24,6 +25,7 @@ mod failure;
 pub mod headers;
 mod kind;
 mod service;
+pub mod standing;
 pub mod stream_frame;
 mod trace;
 

@@ -75,7 +75,10 @@ mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -84,6 +87,7 @@ use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 use weft_call::counted::{Counted, ServiceCalls};
 use weft_call::edges::NodeEdges;
+use weft_call::standing::{IdentityStanding, NodeMesh};
 
 pub use accept::accept_loop;
 pub use deliver::Detached;
@@ -449,6 +453,45 @@ impl Mesh {
     #[must_use]
     pub fn counted_edges(&self, within: Option<Duration>) -> NodeEdges {
         self.inner.metrics.counted(self.inner.since, within)
+    }
+
+    /// How this node's mesh stands, and with it a service by its namespace and name.
+    #[must_use]
+    pub fn standing(&self, service: Option<(&str, &str)>) -> NodeMesh {
+        let inner = &self.inner;
+        let (table, nanos) = (inner.table.load(), inner.nanos(Instant::now()));
+        let (edges, edges_overflowed) = inner.metrics.edges_kept();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let now = SystemTime::now();
+        let left = |end: SystemTime| match end.duration_since(now) {
+            Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            Err(over) => -i64::try_from(over.duration().as_secs()).unwrap_or(i64::MAX),
+        };
+        let identities = inner.identities.all().into_iter();
+        let mut identities: Vec<IdentityStanding> = identities
+            .map(|(identity, end)| IdentityStanding {
+                identity: identity.to_string(),
+                ends_in_seconds: left(end),
+            })
+            .collect();
+        identities.sort_by(|a, b| a.identity.cmp(&b.identity));
+        let ports = service.map(|(namespace, name)| table.standing(namespace, name, nanos));
+        NodeMesh {
+            node: inner.node.clone(),
+            table_generation: table.generation(),
+            services: table.services_len(),
+            endpoints: table.endpoints_len(),
+            ejected: table.ejected(nanos),
+            edges,
+            edges_limit: metrics::EDGES_MAX,
+            edges_overflowed,
+            handshakes_failed: count(&inner.metrics.handshakes_failed),
+            denied: count(&inner.metrics.denied),
+            watches: inner.watches.len(),
+            identities,
+            ports: ports.unwrap_or_default(),
+            telemetry_dropped: 0,
+        }
     }
 
     /// Appends the mesh's metrics in Prometheus text format.

@@ -46,7 +46,7 @@ use crate::{
 use edge::{Histogram, Total};
 
 /// Edges kept; 4,096 of them with two codes each are about 4 MB.
-const EDGES_MAX: usize = 4096;
+pub(crate) const EDGES_MAX: usize = 4096;
 
 /// An edge without calls for this long is dropped when metrics are next read, or when there is no room for another.
 const EDGE_IDLE_MAX: Duration = Duration::from_secs(600);
@@ -159,6 +159,12 @@ impl Metrics {
 
     pub(crate) fn retry(&self, reason: &'static str) {
         *self.retries.lock().entry(reason).or_insert(0) += 1;
+    }
+
+    /// Edges that are counted apart, and how often there was no room for one.
+    pub(crate) fn edges_kept(&self) -> (usize, u64) {
+        let kept = self.edges.lock().len();
+        (kept, self.overflowed.load(Ordering::Relaxed))
     }
 
     /// Makes room, as nobody may ever read the metrics; at most once a second, as it looks through all of them.

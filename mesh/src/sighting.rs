@@ -404,6 +404,11 @@ impl Watches {
         }
     }
 
+    /// How many watch.
+    pub(crate) fn len(&self) -> usize {
+        self.all.load().len()
+    }
+
     /// Takes one up, or lets one go.
     fn change(&self, change: impl Fn(&mut Vec<Arc<Watch>>)) {
         self.all.rcu(|all| {
