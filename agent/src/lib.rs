@@ -18,6 +18,7 @@
 //!
 //! Left to others: opening the listeners of mesh and gateway (`weft::node`), scheduling, endpoints.
 
+pub mod access_log;
 pub mod addresses;
 pub mod bridge;
 mod cgroup;
@@ -144,6 +145,7 @@ pub struct Config {
     pub toolbox: Bytes,
     /// Traces, metrics and logs of calls, and whither they are sent.
     pub telemetry: Option<otlp::config::Config>,
+    pub access_log: Option<access_log::AccessLog>,
 }
 
 /// Why an agent could not start.
@@ -205,6 +207,7 @@ impl Agent {
             worker,
             toolbox,
             telemetry,
+            access_log,
         } = config;
         let authority = server.authority.clone();
         let pki = data_dir.join("pki");
@@ -289,6 +292,10 @@ impl Agent {
         if let Some(telemetry) = telemetry {
             let counts = telemetry_counts.clone();
             rest.spawn(otlp::run(telemetry, mesh.clone(), counts, stop_rest.clone()));
+        }
+
+        if let Some(access_log) = access_log {
+            rest.spawn(access_log.run(mesh.clone(), data_dir.clone(), stop_rest.clone()));
         }
 
         let registered = Heartbeat::register(facts.clone(), link.clone(), shutdown).await;

@@ -253,6 +253,36 @@ impl<'s> Line<'s> {
         }
     }
 
+    /// In one line, as access logs are mostly read: who, what, how it ended, how long it took.
+    pub(crate) fn to_text(&self) -> String {
+        let end = |end: &End<'_>| match end.workload {
+            "" => "-".to_owned(),
+            workload => format!("{workload}.{}", end.namespace),
+        };
+        let grpc = self.grpc_status.map(|status| format!(" grpc={status}"));
+        let trace = self.trace_id.as_deref().filter(|_| self.recorded == Some(true));
+        let trace = trace.map(|trace| format!(" trace={trace}"));
+        format!(
+            "[{}] {} {} -> {} \"{} {}{}\" {} {}{} {}us {}B {}B retries={} {}{}",
+            self.time,
+            self.reporter,
+            end(&self.source),
+            end(&self.destination),
+            self.method,
+            self.authority.escape_default(),
+            self.path.escape_default(),
+            self.code,
+            self.flags,
+            grpc.unwrap_or_default(),
+            self.duration_micros,
+            self.request_bytes,
+            self.response_bytes,
+            self.retries.len(),
+            self.security,
+            trace.unwrap_or_default(),
+        )
+    }
+
     pub(crate) fn to_json(&self) -> String {
         // Texts and numbers; there is nothing in it that cannot be written.
         serde_json::to_string(self).unwrap_or_default()

@@ -40,7 +40,7 @@ use crate::encryption::{EncryptionError, KeyFile};
 use crate::http::health::Started;
 use crate::http::servers::{self, Servers};
 use crate::http::usage::UsageReader;
-use crate::http::{AppState, edges, proxy, registry, router};
+use crate::http::{AppState, proxy, registry, router};
 use crate::issuer::Issuer;
 use crate::node_connections::NodeConnections;
 use crate::objects::{self, Objects};
@@ -213,12 +213,7 @@ impl Server {
         let flow = self.state.flow_control();
         let flow = flow.follow(self.objects.clone(), self.closing.clone());
         let flow = tokio::spawn(flow);
-        let collector = tokio::spawn(edges::collect::run(
-            Arc::clone(&self.state.graph),
-            self.objects.clone(),
-            self.state.nodes.clone(),
-            self.closing.clone(),
-        ));
+        let collector = tokio::spawn(self.state.collect_edges(self.closing.clone()));
         let copier = tokio::spawn(registry::replicas::follow(self.state));
         let tender = tokio::spawn(self.objects.clone().tend_data(self.closing.clone()));
         let objects = self.objects.clone();

@@ -26,6 +26,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use weft_agent::access_log::{AccessLog, AccessLogError};
 use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
 use weft_agent::image::{Registries, RegistriesError};
@@ -139,6 +140,8 @@ pub enum NodeError {
     Registries(#[from] RegistriesError),
     #[error("reading what the environment says of telemetry")]
     Telemetry(#[from] TelemetryError),
+    #[error("reading WEFT_ACCESS_LOG")]
+    AccessLog(#[from] AccessLogError),
     #[error("listening on this machine for the way to the servers")]
     Balancer(#[source] io::Error),
     #[error("connecting to the cluster")]
@@ -174,6 +177,9 @@ pub async fn run(
         Some(path) => weft_agent::identity::read_authority(path)?,
     };
     let telemetry = Telemetry::of(|name| std::env::var(name).ok(), &config.name)?;
+    let access_log = std::env::var("WEFT_ACCESS_LOG").ok();
+    let access_log = access_log.filter(|said| !said.is_empty());
+    let access_log = access_log.map(|said| said.parse::<AccessLog>()).transpose()?;
     let _lock = lock(&config.data_dir)?;
     let servers = KnownServers::load(&config.data_dir, &config.servers);
     let authority = weft_agent::identity::read_authority(&config.ca_file)?;
@@ -348,6 +354,7 @@ pub async fn run(
             worker: config.worker.clone(),
             toolbox: bytes::Bytes::from_static(TOOLBOX),
             telemetry,
+            access_log,
         },
         engine,
         cores.clone(),

@@ -13,7 +13,7 @@
 //! a reader who is slow gets fewer and longer frames, and
 //! loses nothing that is within the ring. Left to others: counting (`weft_mesh`).
 
-pub(crate) mod collect;
+pub(super) mod collect;
 mod ring;
 mod tap;
 

@@ -17,7 +17,7 @@ mod components;
 mod deadline;
 pub mod discovery;
 mod drain;
-pub(crate) mod edges;
+mod edges;
 mod encoding;
 pub mod error;
 mod forward;
@@ -156,6 +156,12 @@ impl AppState {
     #[must_use]
     pub fn audited(self, audit: Option<Audit>) -> Self {
         Self { audit, ..self }
+    }
+
+    /// Asks nodes for the edges of their calls, until `stop`.
+    pub fn collect_edges(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let (graph, objects) = (self.graph.clone(), self.objects.clone());
+        edges::collect::run(graph, objects, self.nodes.clone(), stop)
     }
 
     /// What orders requests here; it follows the store where somebody has it do so ([`FlowControl::follow`]).

@@ -27,6 +27,7 @@ mod impostors;
 mod issuers;
 mod kinds;
 mod lists;
+mod mesh_edges;
 mod mutations;
 mod namespaces;
 mod pods;

@@ -90,7 +90,7 @@ impl Counts {
 }
 
 /// Collects until `stop`.
-pub(crate) async fn run(
+pub(in crate::http) async fn run(
     graph: Arc<Graph>,
     objects: Objects,
     client: NodeClient,
