@@ -57,7 +57,7 @@ async fn edges_are_what_is_new_since_somebody_looked() {
         assert_eq!(told(&list), ["web pay 0.25 85.0"]);
         assert_eq!(list["items"][0]["metadata"]["namespace"], "shop");
         let all = read(&router, &format!("{GROUP}/edges?window=5m&step=10s")).await;
-        assert_eq!(told(&all), ["job pay 0.0 85.0", "web pay 0.25 85.0"]);
+        assert_eq!(told(&all), ["job pay 0 85.0", "web pay 0.25 85.0"]);
         assert_eq!(told(&all["frames"][0]), told(&all));
         let none = read(&router, &format!("{GROUP}/namespaces/other/edges")).await;
         assert_eq!(none["items"], json!([]));
