@@ -551,6 +551,71 @@ mod tests {
         }
     }
 
+    #[test]
+    fn connections_are_counted_as_connections() {
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        let edge = mesh.inner.metrics.edge(&key("voting"));
+        edge.opened.fetch_add(2, Ordering::Relaxed);
+        let closed = Outcome { tcp: true, ..OK };
+        edge.record(closed, Duration::from_secs(9), 70, 7, Instant::now());
+        let mut text = String::new();
+        mesh.render_metrics(&mut text);
+        let found = |name: &str| {
+            let mut lines = text.lines().filter(|line| line.starts_with(name));
+            let line = lines.next().unwrap_or_default();
+            assert!(line.contains("request_protocol=\"tcp\""), "{name}: {text}");
+            assert!(!line.contains("response_code"), "{line}");
+            line.rsplit_once(' ').map(|(_, value)| value.to_owned())
+        };
+        for (name, value) in [
+            ("istio_tcp_connections_opened_total{", "2"),
+            ("istio_tcp_connections_closed_total{", "1"),
+            ("istio_tcp_sent_bytes_total{", "7"),
+            ("istio_tcp_received_bytes_total{", "70"),
+        ] {
+            assert_eq!(found(name).as_deref(), Some(value), "{name}");
+        }
+        assert!(!text.contains("istio_requests_total{"), "{text}");
+    }
+
+    /// A thousand edges are what a scrape is measured with (`examples/counting.rs`); that all of them are there is what is tried here.
+    #[test]
+    fn a_thousand_edges_are_written_each_with_its_traces() {
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        for number in 0..1000 {
+            let edge = mesh.inner.metrics.edge(&key(&format!("s{number}")));
+            let took = Duration::from_micros(30);
+            edge.record(OK, took, 0, 250, Instant::now());
+            let exemplar = Exemplar {
+                trace_id: 0xab,
+                span_id: 0xcd,
+                took,
+                at: UNIX_EPOCH + Duration::from_millis(1500),
+            };
+            edge.exemplify(OK, exemplar);
+        }
+        let mut text = String::new();
+        mesh.render_metrics_as(Format::OpenMetrics, &mut text);
+        let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+        assert_eq!(count("istio_requests_total{"), 1000);
+        assert_eq!(count("istio_request_duration_milliseconds_bucket{"), 24_000);
+        assert_eq!(count("# TYPE istio_requests counter"), 1);
+        assert_eq!(count("# EOF"), 0, "more may follow");
+        let with = text.lines().filter(|line| line.contains(" # {"));
+        let with: Vec<&str> = with.filter_map(|line| line.split_once(",le=")).map(|(_, rest)| rest).collect();
+        assert_eq!(with.len(), 1000);
+        assert_eq!(
+            with[0],
+            r#""0.05"} 1 # {trace_id="000000000000000000000000000000ab",span_id="00000000000000cd"} 0.03 1.500"#
+        );
+        let told = mesh.counted_edges(None);
+        assert_eq!(told.edges.len(), 1000);
+        let figures = &told.edges[0].figures;
+        assert_eq!((figures.calls(), figures.response_bytes, figures.duration_micros), (1, 250, 30));
+        assert_eq!(figures.durations, [(6, 1)].into());
+        assert_eq!(told.edges[0].edge.security, "in_process");
+    }
+
     /// What dashboards are built on: names and types are kept, each family says what it is before its samples, and each sample is of
     /// the family before it.
     #[test]
@@ -596,14 +661,22 @@ mod tests {
         istio_request_duration_milliseconds histogram: Time from a request to the end of its response.
         istio_request_bytes histogram: Bytes in the bodies of requests.
         istio_response_bytes histogram: Bytes in the bodies of responses.
+        istio_tcp_connections_opened_total counter: Connections that began.
+        istio_tcp_connections_closed_total counter: Connections that ended.
+        istio_tcp_sent_bytes_total counter: Bytes that came back on connections.
+        istio_tcp_received_bytes_total counter: Bytes that were sent on connections.
         weft_mesh_request_duration_seconds histogram: Time of calls as their callers saw it, by the way they took.
         weft_mesh_added_seconds histogram: Time to a response's head beyond the workload's own.
         weft_mesh_retries_total counter: Tries after the first, by what had failed.
         weft_mesh_connections_accepted_total counter: Connections of other nodes that were accepted.
         weft_mesh_handshakes_failed_total counter: Connections of other nodes that proved nothing.
         weft_mesh_denied_total counter: Calls out of the cluster that were denied.
+        weft_mesh_edges_overflowed_total counter: How often there was no room for an edge, so that its call counts under overflow.
         weft_mesh_table_generation gauge: Generation of the table of services in force.
         weft_mesh_endpoints_ejected gauge: Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.
+        weft_mesh_edges gauge: Callers, callees and services that are counted apart.
+        weft_mesh_edges_limit gauge: How many may be.
+        weft_mesh_edge_outcomes_limit gauge: How many ways to end may be counted apart of each of them.
         weft_mesh_svid_expiry_timestamp_seconds gauge: When the certificate of an identity ends.
         ");
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use weft_call::edges::is_failure;
 
 use super::shown_micros;
 use crate::commands::output::{lines, printable};
@@ -81,7 +82,7 @@ pub(super) fn edges_text(list: &Value) -> String {
         let bad = outcomes
             .into_iter()
             .flatten()
-            .filter(|(how, _)| weft_call_is_failure(how));
+            .filter(|(how, _)| is_failure(how));
         let bad: Vec<String> = bad
             .map(|(how, count)| format!("{how}:{count}"))
             .collect();
@@ -116,10 +117,6 @@ pub(super) fn edges_text(list: &Value) -> String {
         ],
         rows,
     )
-}
-
-fn weft_call_is_failure(outcome: &str) -> bool {
-    weft_call::edges::is_failure(outcome)
 }
 
 fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
@@ -223,7 +220,7 @@ pub(super) mod tests {
         let counts = outcomes.as_object().expect("outcomes");
         let of = |failed: bool| {
             let counts = counts.iter();
-            let counts = counts.filter(|(how, _)| !failed || weft_call_is_failure(how));
+            let counts = counts.filter(|(how, _)| !failed || is_failure(how));
             counts.filter_map(|(_, count)| count.as_u64()).sum::<u64>()
         };
         json!({
