@@ -201,7 +201,8 @@ impl Call {
             }
             (None, None) => {}
         }
-        let seen = Seen::of(inner, &head, context.trace.as_ref(), parent, started);
+        let what = (&head.method, &head.uri);
+        let seen = Seen::of(inner, what, context.trace.as_ref(), parent, started);
         let mut ongoing = None;
         if let Destination::Service { service, .. } = &destination {
             service.budget().earn();

@@ -56,6 +56,7 @@ use crate::{
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
     route::{Stays, View},
+    sighting::Seen,
     speak::{self, Upgraded},
     streams,
     table::Table,
@@ -416,6 +417,7 @@ impl Front {
         if entered.is_ok() && self.is_misdirected(&table, &request) {
             return (tenant, Ok(Begun::Answered(misdirected(request.method()))));
         }
+        let seen = Seen::of(inner, (request.method(), request.uri()), None, None, at);
         let way = entered.and_then(|host| {
             let way = self.route(&table, &request)?;
             tenant = way.tenant();
@@ -449,7 +451,9 @@ impl Front {
             (Some(upgrade), Ok(ControlFlow::Continue(call))) => {
                 Ok(Begun::Call(self.upgraded(&table, call, upgrade)))
             }
-            (_, filtered) => outbound::send(inner, &inner.gateway_caller, &table, filtered, at),
+            (_, filtered) => {
+                outbound::send(inner, &inner.gateway_caller, &table, filtered, at, seen)
+            }
         };
         (tenant, begun)
     }

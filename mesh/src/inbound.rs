@@ -343,7 +343,8 @@ impl Session {
             edge.opened.fetch_add(1, Ordering::Relaxed);
         }
         let trace = context.trace.as_ref();
-        let seen = Seen::of(&self.inner, &parts, trace, None, started);
+        let what = (&parts.method, &parts.uri);
+        let seen = Seen::of(&self.inner, what, trace, None, started);
         let (body, request_bytes) = counted(body);
         let body = in_turn(to.tenant, body);
 

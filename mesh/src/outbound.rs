@@ -49,6 +49,7 @@ use crate::{
     mirror, resolve,
     resolve::Target,
     route::{Entry, Exchange, Mirrored, Stays, Sticky, View},
+    sighting::Seen,
     speak::speak,
     table::{Port, Table},
 };
@@ -153,6 +154,7 @@ impl Outbound {
             }),
         };
         let method = request.method().clone();
+        let seen = Seen::of(inner, (&method, request.uri()), None, None, at);
         let arrival = Arrival {
             request,
             context,
@@ -160,7 +162,7 @@ impl Outbound {
             turn: None,
         };
         let begun = way.and_then(|way| filter(&table, way, arrival));
-        let ended = match send(inner, &self.caller, &table, begun, at) {
+        let ended = match send(inner, &self.caller, &table, begun, at, seen) {
             Ok(Begun::Call(calling)) => return calling,
             Ok(Begun::Answered(response)) => Ok(response),
             Err(failure) => answered(failure, &method),
@@ -187,7 +189,8 @@ impl Outbound {
             let attached = inner.attached.get(address.into());
             attached.ok_or_else(|| failure::given_up(FailureKind::NotHere.into(), &name(), 1))
         });
-        let to = to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error))?;
+        let to =
+            to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error, None))?;
         let context = CallContext {
             port: Some(address.port),
             ..called_by(inner, &self.caller, context, request.headers())
@@ -369,7 +372,8 @@ pub(crate) enum Begun {
     Answered(Response<Body>),
 }
 
-/// Layers 5 to 8, and the way back. Boxed, because everything that awaits it would otherwise carry its size.
+/// Layers 5 to 8, and the way back. Boxed, because everything that awaits it would otherwise carry its size. `seen` is whoever watches a call
+/// that comes to nothing before there is one.
 ///
 /// # Errors
 /// What failed before there was anybody to send the call to.
@@ -379,6 +383,7 @@ pub(crate) fn send(
     table: &Arc<Table>,
     filtered: Result<Filtered, Failure>,
     at: Instant,
+    seen: Option<Arc<Seen>>,
 ) -> Result<Begun, Failure> {
     let begun = filtered.and_then(|filtered| {
         let (mut arrival, destination, mut exchange) = match filtered {
@@ -423,7 +428,7 @@ pub(crate) fn send(
         }
         Ok(ControlFlow::Break(response)) => Ok(Begun::Answered(response)),
         Err(failure) => {
-            charge_to_nobody(inner, caller, at, &failure);
+            charge_to_nobody(inner, caller, at, &failure, seen);
             Err(failure)
         }
     }
@@ -477,7 +482,7 @@ fn mirror(
         let calling = match backend.tls {
             None => {
                 let filtered = Ok(ControlFlow::Continue((copy, destination, None)));
-                match send(inner, caller, table, filtered, arrival.at) {
+                match send(inner, caller, table, filtered, arrival.at, None) {
                     Ok(Begun::Call(calling)) => calling,
                     _ => continue,
                 }
@@ -579,6 +584,7 @@ pub(crate) fn charge_to_nobody(
     caller: &Caller,
     started: Instant,
     failure: &Failure,
+    seen: Option<Arc<Seen>>,
 ) {
     let charge = Charge {
         edges: smallvec![caller.edge_to_nobody(inner, &BLACK_HOLE)],
@@ -587,7 +593,7 @@ pub(crate) fn charge_to_nobody(
         request_bytes: RequestBytes::Known(0),
         by_transport: None,
         tcp: false,
-        seen: None,
+        seen,
     };
     charge.settle(
         failure.status().as_u16(),

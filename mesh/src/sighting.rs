@@ -20,7 +20,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{Method, request::Parts};
+use http::{Method, Uri};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -144,7 +145,7 @@ impl Seen {
     /// Of a request that is sent, or came, in the span of `trace`, below `parent`. None where nobody watches it.
     pub(crate) fn of(
         inner: &Arc<Inner>,
-        head: &Parts,
+        (method, uri): (&Method, &Uri),
         trace: Option<&TraceContext>,
         parent: Option<u64>,
         started: Instant,
@@ -153,13 +154,13 @@ impl Seen {
         if !inner.watches.want(is_recorded) {
             return None;
         }
-        let authority = head.uri.authority().map_or("", |authority| authority.as_str());
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
         Some(Arc::new(Self {
             inner: Arc::clone(inner),
             asked: Arc::new(Asked {
-                method: head.method.clone(),
+                method: method.clone(),
                 authority: beginning(authority),
-                path: beginning(head.uri.path()),
+                path: beginning(uri.path()),
                 trace: trace.cloned(),
                 parent,
                 retries: Vec::new(),
@@ -384,6 +385,8 @@ pub(crate) struct Watches {
     /// What is watched at all, so that a call which nobody watches costs one load.
     wanted: AtomicU8,
     all: ArcSwap<Vec<Arc<Watch>>>,
+    /// Held while one comes or goes, so that what is wanted is that of all.
+    changing: Mutex<()>,
 }
 
 impl Watches {
@@ -411,6 +414,7 @@ impl Watches {
 
     /// Takes one up, or lets one go.
     fn change(&self, change: impl Fn(&mut Vec<Arc<Watch>>)) {
+        let _changing = self.changing.lock();
         self.all.rcu(|all| {
             let mut all = Vec::clone(all);
             change(&mut all);
@@ -493,8 +497,6 @@ impl Mesh {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
     use crate::{
         Transport,
@@ -536,9 +538,8 @@ mod tests {
     }
 
     fn call(mesh: &Mesh, path: &str, trace: Option<&TraceContext>) -> Option<Arc<Seen>> {
-        let request = Request::get(format!("http://pay.bank{path}")).body(());
-        let (head, ()) = request.expect("a request").into_parts();
-        Seen::of(&mesh.inner, &head, trace, None, Instant::now())
+        let uri = format!("http://pay.bank{path}").parse().expect("a URI");
+        Seen::of(&mesh.inner, (&Method::GET, &uri), trace, None, Instant::now())
     }
 
     fn tell(mesh: &Mesh, path: &str, code: u16) {

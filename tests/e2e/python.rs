@@ -79,7 +79,7 @@ fn what_a_receiver_of_opentelemetry_gets() {
         .env("PYTHONPATH", packages)
         .spawn()
         .unwrap();
-    eventually("the receiver listens", || place.exists().then_some(()));
+    eventually("the receiver listens", || Ok(place.exists().then_some(()))).unwrap();
     let port = std::fs::read_to_string(&place).unwrap();
     let say = |name, value: &str| (name, value.to_owned());
     let cluster = Cluster::start_in(
@@ -105,11 +105,10 @@ fn what_a_receiver_of_opentelemetry_gets() {
     assert!(receiver.wait().unwrap().success(), "see above what it missed");
 
     let edges = || {
-        let shown = cluster.weft(&["mesh", "edges", "-n", "vote"]).unwrap();
-        let shown = success(shown).unwrap();
-        shown.contains("bot.vote").then_some(shown)
+        let shown = success(cluster.weft(&["mesh", "edges", "-n", "vote"])?)?;
+        Ok(shown.contains("bot.vote").then_some(shown))
     };
-    let edges = eventually("the edges are shown", edges);
+    let edges = eventually("the edges are shown", edges).unwrap();
     assert!(edges.contains("web.vote"), "{edges}");
     let tapped = cluster.weft(&["mesh", "tap", "-n", "vote", "--max", "3"]).unwrap();
     assert_eq!(success(tapped).unwrap().lines().count(), 3);

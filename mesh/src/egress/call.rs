@@ -68,8 +68,10 @@ pub(crate) async fn send(
 ) -> Result<Response<Body>, Failure> {
     let (inner, caller) = (&inner, &caller);
     let started = arrival.at;
+    let what = (arrival.request.method(), arrival.request.uri());
+    let refused = Seen::of(inner, what, None, None, started);
     let failed = |error| {
-        charge_to_nobody(inner, caller, started, &error);
+        charge_to_nobody(inner, caller, started, &error, refused.clone());
         error
     };
     let to = Destination::of(arrival.request.uri()).map_err(|why| {
@@ -98,7 +100,8 @@ pub(crate) async fn send(
     // Its span is below the one that the caller is served in; whoever is outside hears nothing of it.
     let parent = Seen::parent(inner, &arrival.context, &head.headers);
     let context = called_by(inner, caller, arrival.context, &head.headers);
-    let seen = Seen::of(inner, &head, context.trace.as_ref(), parent, started);
+    let what = (&head.method, &head.uri);
+    let seen = Seen::of(inner, what, context.trace.as_ref(), parent, started);
     outward(&mut head.headers);
     head.extensions.clear();
     let exact = body.size_hint().exact();

@@ -44,7 +44,7 @@ pub(super) async fn run(client: &kube::Client, args: &Args) -> anyhow::Result<()
         let why = "a workload is in one namespace";
         return Err(Failure::new("cannot tell", why, "name it with -n").usage().into());
     };
-    let (service, of) = args.to.split_once('.').unwrap_or((&args.to, namespace));
+    let (service, of) = args.to.split_once('.').unwrap_or((args.to.as_str(), namespace));
     let list = read_edges(client, &args.scope, &args.window, "cannot read the edges").await?;
     let path = format!(
         "/apis/discovery.k8s.io/v1/namespaces/{of}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{service}"
