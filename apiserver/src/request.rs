@@ -21,7 +21,7 @@ use weft_api::status::StatusError;
 use crate::authz::Access;
 use crate::objects::REWRAP_PATH;
 use crate::stored;
-use weft_kinds::{Kind, KindRef, NAMESPACE, Registry, Served, Subresource};
+use weft_kinds::{Kind, KindRef, NAMESPACE, Registry, Subresource};
 use weft_store::Key;
 
 use self::path::{asked_of, unserved, watched_of};
@@ -202,7 +202,7 @@ impl RequestInfo {
                 }
             }
             (Asked::Computed { name: None, kind, .. }, &Method::GET)
-                if watches && kind.served == Served::Watched =>
+                if watches && kind.served.is_told() =>
             {
                 "watch"
             }

@@ -13,13 +13,16 @@ pub const EDGES: &str = "edges";
 pub const TAP: &str = "tap";
 
 pub(crate) fn kinds() -> Vec<Arc<Kind>> {
-    let told = |kind, resource, singular: &'static str| {
+    let told = |kind, resource, singular: &'static str, served| {
         Arc::new(Kind {
             namespaced: true,
-            served: Served::Watched,
+            served,
             singular: singular.into(),
             ..Kind::new(GROUP, VERSION, kind, resource)
         })
     };
-    vec![told("Edge", EDGES, "edge"), told("Call", TAP, "call")]
+    vec![
+        told("Edge", EDGES, "edge", Served::Watched),
+        told("Call", TAP, "call", Served::Streamed),
+    ]
 }

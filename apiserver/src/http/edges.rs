@@ -157,15 +157,15 @@ pub(super) async fn answer(
     let graph = state.graph.clone();
     // A day of a large cluster is many frames.
     let answer = tokio::task::spawn_blocking(move || {
-        let rings = graph.rings.lock();
-        let since = match rings.newest() {
-            Some(newest) => newest.checked_sub(window).unwrap_or(Timestamp::MIN),
-            None => Timestamp::MIN,
+        let taken = {
+            let rings = graph.rings.lock();
+            let newest = rings.newest();
+            let since = newest.and_then(|newest| newest.checked_sub(window).ok());
+            rings.frames_after(since.unwrap_or(Timestamp::MIN))
         };
-        let mut list = list(&rings.after(since), namespace.as_deref());
+        let mut list = list(&Seen::of(&taken), namespace.as_deref());
         if let Some(step) = step {
-            let frames = rings.steps(since, step);
-            let frames: Vec<Value> = frames
+            let frames: Vec<Value> = Seen::steps(&taken, step)
                 .iter()
                 .map(|seen| list_of(seen, namespace.as_deref()))
                 .collect();
@@ -222,11 +222,10 @@ fn watch(
                     };
                     changed.await?;
                     graph.look();
-                    let seen = {
-                        let rings = graph.rings.lock();
-                        // Of what was before it looked, nothing is told.
-                        rings.after(since.unwrap_or(Timestamp::MIN))
-                    };
+                    // Of what was before it looked, nothing is told.
+                    let from = since.unwrap_or(Timestamp::MIN);
+                    let taken = graph.rings.lock().frames_after(from);
+                    let seen = Seen::of(&taken);
                     let Some(at) = seen.at else { continue };
                     since = Some(at);
                     let object = list(&seen, namespace.as_deref());

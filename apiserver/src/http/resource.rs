@@ -130,7 +130,7 @@ async fn answer(
                 let asked = (name.as_str(), metric.as_str());
                 return calls::answer(state, kind, namespace, asked, params()?).await;
             }
-            if kind.served == weft_kinds::Served::Watched {
+            if kind.served.is_told() {
                 return edges::answer(state, asked, kind, namespace.as_deref()).await;
             }
             if kind.group.is_empty() {

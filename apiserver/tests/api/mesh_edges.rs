@@ -129,7 +129,7 @@ async fn who_may_not_see_a_namespace_sees_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn discovery_lists_what_can_be_watched() {
+async fn discovery_has_nothing_that_clients_would_watch_as_objects() {
     let world = World::new().await;
     let list = world.get(GROUP).await;
     let resources = list.body["resources"].as_array().unwrap().iter();
@@ -139,8 +139,8 @@ async fn discovery_lists_what_can_be_watched() {
     assert_eq!(
         names,
         [
-            r#""edges" "Edge" ["list","watch"]"#,
-            r#""tap" "Call" ["list","watch"]"#
+            r#""edges" "Edge" ["list"]"#,
+            r#""tap" "Call" ["watch"]"#
         ]
     );
 }

@@ -4,6 +4,8 @@
 //! a frame of a second or more ─► fine   1 s × 15 min ─┐
 //!             summed up to ten ─► coarse 10 s × 24 h ─┴─► sums of a time, or frame by frame
 //! ```
+//! Whoever reads takes the frames that he wants, and sums them up on his own time.
+//!
 //! Invariants: a pure value; both rings are bounded in frames and in bytes, the oldest frames go first; equal names are one name in memory,
 //! and an edge that had no call in a frame takes nothing in it.
 
@@ -65,7 +67,7 @@ impl Cell {
 }
 
 #[derive(Debug)]
-struct Frame {
+pub(super) struct Frame {
     /// Its end.
     at: Timestamp,
     width: Duration,
@@ -81,14 +83,14 @@ impl Frame {
 
 #[derive(Debug, Default)]
 struct Ring {
-    frames: VecDeque<Frame>,
+    frames: VecDeque<Arc<Frame>>,
     bytes: usize,
 }
 
 impl Ring {
     fn push(&mut self, frame: Frame, frames_max: usize) {
         self.bytes += frame.bytes;
-        self.frames.push_back(frame);
+        self.frames.push_back(Arc::new(frame));
         while self.frames.len() > frames_max
             || (self.bytes > RING_BYTES_MAX && self.frames.len() > 1)
         {
@@ -99,7 +101,7 @@ impl Ring {
     }
 
     fn oldest(&self) -> Option<Timestamp> {
-        self.frames.front().map(Frame::begin)
+        self.frames.front().map(|frame| frame.begin())
     }
 }
 
@@ -204,29 +206,33 @@ impl Rings {
         self.fine.frames.back().map(|frame| frame.at)
     }
 
-    /// What ended after `since`, summed up: of whole frames, by the fine ring as far as it goes back.
-    pub(super) fn after(&self, since: Timestamp) -> Seen {
-        let mut seen = Seen::default();
-        for frame in self.frames_after(since) {
-            seen.at = Some(frame.at);
-            seen.width += frame.width;
-            for cell in &frame.cells {
-                cell.add_to(&mut seen.sums);
-            }
+    /// What ended after `since`, the oldest first: by the fine ring as far as it goes back.
+    pub(super) fn frames_after(&self, since: Timestamp) -> Vec<Arc<Frame>> {
+        let fine_from = self.fine.oldest().unwrap_or(Timestamp::MAX);
+        let coarse = self.coarse.frames.iter();
+        // A coarse frame that begins before the fine ones do, and reaches into them, is left out rather than counted twice.
+        let older = coarse.filter(|frame| frame.at <= fine_from);
+        let all = older.chain(&self.fine.frames);
+        all.filter(|frame| frame.at > since).cloned().collect()
+    }
+}
+
+impl Seen {
+    /// All frames, summed up.
+    pub(super) fn of(frames: &[Arc<Frame>]) -> Self {
+        let mut seen = Self::default();
+        for frame in frames {
+            seen.add(frame);
         }
         seen
     }
 
-    /// The same in steps of at least so long, the oldest first.
-    pub(super) fn steps(&self, since: Timestamp, step: Duration) -> Vec<Seen> {
+    /// The same in steps of at least so long.
+    pub(super) fn steps(frames: &[Arc<Frame>], step: Duration) -> Vec<Self> {
         let mut steps = Vec::new();
-        let mut seen = Seen::default();
-        for frame in self.frames_after(since) {
-            seen.at = Some(frame.at);
-            seen.width += frame.width;
-            for cell in &frame.cells {
-                cell.add_to(&mut seen.sums);
-            }
+        let mut seen = Self::default();
+        for frame in frames {
+            seen.add(frame);
             if seen.width >= step {
                 steps.push(std::mem::take(&mut seen));
             }
@@ -237,13 +243,12 @@ impl Rings {
         steps
     }
 
-    fn frames_after(&self, since: Timestamp) -> impl Iterator<Item = &Frame> {
-        let fine_from = self.fine.oldest().unwrap_or(Timestamp::MAX);
-        let coarse = self.coarse.frames.iter();
-        // A coarse frame that begins before the fine ones do, and reaches into them, is left out rather than counted twice.
-        let older = coarse.filter(move |frame| frame.at <= fine_from);
-        let all = older.chain(&self.fine.frames);
-        all.filter(move |frame| frame.at > since)
+    fn add(&mut self, frame: &Frame) {
+        self.at = Some(frame.at);
+        self.width += frame.width;
+        for cell in &frame.cells {
+            cell.add_to(&mut self.sums);
+        }
     }
 }
 
@@ -291,17 +296,18 @@ mod tests {
         assert_eq!(rings.fine.frames.len(), FINE_MAX);
         assert_eq!(rings.coarse.frames.len(), 100);
         assert_eq!(rings.newest(), Some(second(1000)));
-        assert_eq!(shown(&rings.after(second(995))), "5 s: job 5, web 10");
+        let after = |since| shown(&Seen::of(&rings.frames_after(second(since))));
+        assert_eq!(after(995), "5 s: job 5, web 10");
         // The first hundred seconds are there as ten frames.
-        assert_eq!(shown(&rings.after(second(0))), "1000 s: job 50, web 2000");
-        let steps = rings.steps(second(940), Duration::from_secs(25));
+        assert_eq!(after(0), "1000 s: job 50, web 2000");
+        let steps = Seen::steps(&rings.frames_after(second(940)), Duration::from_secs(25));
         let steps: Vec<String> = steps.iter().map(shown).collect();
         assert_eq!(
             steps,
             ["25 s: web 50", "25 s: web 50", "10 s: job 5, web 20"]
         );
         assert_eq!(rings.names.len(), 2);
-        assert_eq!(shown(&Rings::default().after(second(0))), "0 s: ");
+        assert!(Rings::default().frames_after(second(0)).is_empty());
     }
 
     #[test]
