@@ -21,8 +21,8 @@ const FINE_MAX: usize = 900;
 const COARSE_MAX: usize = 8640;
 /// What a frame of the coarse ring is about.
 pub(super) const COARSE: Duration = Duration::from_secs(10);
-/// Bytes of each ring: a thousand edges that are busy all the time fill a quarter of an hour of the one, and half an hour of the other.
-const RING_BYTES_MAX: usize = 128 << 20;
+/// Bytes of each ring: a thousand edges that are busy all the time fill it with some eight minutes by the second, or an hour by ten seconds.
+const RING_BYTES_MAX: usize = 64 << 20;
 
 /// Of all edges with calls in some time.
 pub(super) type Sums = BTreeMap<Arc<EdgeName>, Figures>;
@@ -32,7 +32,7 @@ pub(super) type Sums = BTreeMap<Arc<EdgeName>, Figures>;
 struct Cell {
     edge: Arc<EdgeName>,
     outcomes: Box<[(Arc<str>, u64)]>,
-    durations: Box<[(u8, u64)]>,
+    durations: Box<[(u8, u32)]>,
     request_bytes: u64,
     response_bytes: u64,
     duration_micros: u64,
@@ -42,7 +42,7 @@ impl Cell {
     fn bytes(&self) -> usize {
         size_of::<Self>()
             + size_of_val::<[(Arc<str>, u64)]>(&self.outcomes)
-            + size_of_val::<[(u8, u64)]>(&self.durations)
+            + size_of_val::<[(u8, u32)]>(&self.durations)
     }
 
     fn add_to(&self, sums: &mut Sums) {
@@ -55,7 +55,11 @@ impl Cell {
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
             duration_micros: self.duration_micros,
-            durations: self.durations.iter().copied().collect(),
+            durations: self
+                .durations
+                .iter()
+                .map(|(group, count)| (*group, u64::from(*count)))
+                .collect(),
         };
         match sums.get_mut(&self.edge) {
             Some(sum) => sum.add(&figures),
@@ -187,7 +191,11 @@ impl Rings {
                 .iter()
                 .map(|(how, count)| (self.word(how), *count))
                 .collect(),
-            durations: figures.durations.into_iter().collect(),
+            durations: figures
+                .durations
+                .into_iter()
+                .map(|(group, count)| (group, u32::try_from(count).unwrap_or(u32::MAX)))
+                .collect(),
             request_bytes: figures.request_bytes,
             response_bytes: figures.response_bytes,
             duration_micros: figures.duration_micros,
