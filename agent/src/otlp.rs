@@ -55,6 +55,8 @@ pub struct Sent {
     pub exported: AtomicU64,
     /// There was no room for them, or nobody took them.
     pub dropped: AtomicU64,
+    /// Messages that nobody took.
+    failures: AtomicU64,
 }
 
 impl Counts {
@@ -256,8 +258,12 @@ impl<'t> Receiver<'t> {
             }
             Err(why) => {
                 let dropped = counts.dropped.fetch_add(count, Ordering::Relaxed) + count;
-                let endpoint = config::shown(&self.target.endpoint);
-                tracing::warn!(endpoint, why, count, dropped, "telemetry was dropped");
+                let failures = counts.failures.fetch_add(1, Ordering::Relaxed) + 1;
+                // Now and then: a receiver that refuses all would fill the log.
+                if failures.is_power_of_two() {
+                    let endpoint = config::shown(&self.target.endpoint);
+                    tracing::warn!(endpoint, why, failures, dropped, "telemetry was dropped");
+                }
             }
         }
     }
