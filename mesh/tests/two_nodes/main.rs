@@ -6,5 +6,6 @@ mod faults;
 mod gateway;
 mod gateway_streams;
 mod held;
+mod seen;
 mod streams;
 mod world;
