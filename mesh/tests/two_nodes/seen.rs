@@ -34,7 +34,7 @@ async fn both_ends_of_a_call_are_spans_below_each_other_and_baggage_goes_on() {
     let world = world();
     world.b.attach(
         pod(2),
-        workload("voting", async |request: Request<Body>| {
+        workload("voting", |request: Request<Body>| async move {
             let context = request.extensions().get::<CallContext>();
             let trace = context.and_then(|context| context.trace.clone());
             let line = |name: &str| {
