@@ -43,7 +43,9 @@ pub struct AccessLog {
 
 /// Why a setting is not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no setting of the access log; write it as json, text or json:NAMESPACE,NAMESPACE/WORKLOAD")]
+#[error(
+    "{0:?} is no setting of the access log; write it as json, text or json:NAMESPACE,NAMESPACE/WORKLOAD"
+)]
 pub struct AccessLogError(String);
 
 impl FromStr for AccessLog {
@@ -78,7 +80,9 @@ impl AccessLog {
         self.only.is_empty()
             || self.only.iter().any(|(namespace, workload)| {
                 own.namespace == *namespace
-                    && workload.as_ref().is_none_or(|workload| own.name == *workload)
+                    && workload
+                        .as_ref()
+                        .is_none_or(|workload| own.name == *workload)
             })
     }
 
@@ -208,7 +212,9 @@ mod tests {
             };
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }
-        let wrong = "yes".parse::<AccessLog>().map_err(|error| error.to_string());
+        let wrong = "yes"
+            .parse::<AccessLog>()
+            .map_err(|error| error.to_string());
         assert_eq!(
             wrong,
             Err("\"yes\" is no setting of the access log; write it as json, text or json:NAMESPACE,NAMESPACE/WORKLOAD".to_owned())

@@ -275,7 +275,9 @@ async fn route(
             let query = request.uri().query().unwrap_or_default();
             let mut pairs = form_urlencoded::parse(query.as_bytes());
             let service = pairs.find(|(name, _)| name == "service");
-            let service = service.as_ref().and_then(|(_, value)| value.split_once('/'));
+            let service = service
+                .as_ref()
+                .and_then(|(_, value)| value.split_once('/'));
             let mut standing = node.mesh.standing(service);
             let sent = node.telemetry.all().into_iter();
             standing.telemetry_dropped = sent

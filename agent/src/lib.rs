@@ -291,7 +291,12 @@ impl Agent {
         let telemetry_counts = Arc::<otlp::Counts>::default();
         if let Some(telemetry) = telemetry {
             let counts = telemetry_counts.clone();
-            rest.spawn(otlp::run(telemetry, mesh.clone(), counts, stop_rest.clone()));
+            rest.spawn(otlp::run(
+                telemetry,
+                mesh.clone(),
+                counts,
+                stop_rest.clone(),
+            ));
         }
 
         if let Some(access_log) = access_log {

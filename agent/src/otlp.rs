@@ -71,12 +71,7 @@ impl Counts {
 }
 
 /// Sends what `config` says until `stop`, and then what is left.
-pub async fn run(
-    config: Config,
-    mesh: Mesh,
-    counts: Arc<Counts>,
-    stop: CancellationToken,
-) {
+pub async fn run(config: Config, mesh: Mesh, counts: Arc<Counts>, stop: CancellationToken) {
     let Config {
         traces,
         metrics,
@@ -91,7 +86,16 @@ pub async fn run(
                 ..Interest::default()
             };
             let encode = |calls: &[Arc<Sighting>]| traces::encode(calls, resource);
-            calls(target, batches, &mesh, interest, encode, &counts.spans, &stop).await;
+            calls(
+                target,
+                batches,
+                &mesh,
+                interest,
+                encode,
+                &counts.spans,
+                &stop,
+            )
+            .await;
         }
     };
     let records = async {
@@ -99,7 +103,16 @@ pub async fn run(
             let every = Interest::default();
             let node = mesh.node().to_owned();
             let encode = |calls: &[Arc<Sighting>]| logs::encode(calls, &node, resource);
-            calls(target, batches, &mesh, every, encode, &counts.records, &stop).await;
+            calls(
+                target,
+                batches,
+                &mesh,
+                every,
+                encode,
+                &counts.records,
+                &stop,
+            )
+            .await;
         }
     };
     let points = async {

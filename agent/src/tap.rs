@@ -260,7 +260,10 @@ impl<'s> Line<'s> {
             workload => format!("{workload}.{}", end.namespace),
         };
         let grpc = self.grpc_status.map(|status| format!(" grpc={status}"));
-        let trace = self.trace_id.as_deref().filter(|_| self.recorded == Some(true));
+        let trace = self
+            .trace_id
+            .as_deref()
+            .filter(|_| self.recorded == Some(true));
         let trace = trace.map(|trace| format!(" trace={trace}"));
         format!(
             "[{}] {} {} -> {} \"{} {}{}\" {} {}{} {}us {}B {}B retries={} {}{}",
@@ -313,10 +316,18 @@ mod tests {
             })
         );
         assert_eq!(interest(""), Ok(Interest::default()));
-        let told: Vec<String> = ["code=x", "code=12xx", "code=1-x", "slowerThan=-1", "share=2", "share=0", "reporter=me"]
-            .into_iter()
-            .filter_map(|query| interest(query).err())
-            .collect();
+        let told: Vec<String> = [
+            "code=x",
+            "code=12xx",
+            "code=1-x",
+            "slowerThan=-1",
+            "share=2",
+            "share=0",
+            "reporter=me",
+        ]
+        .into_iter()
+        .filter_map(|query| interest(query).err())
+        .collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
         code must be like 404, 500-503 or 5xx, not "x"
         code must be like 404, 500-503 or 5xx, not "12xx"

@@ -201,11 +201,12 @@ impl RequestInfo {
                     "list"
                 }
             }
-            (Asked::Computed { name: None, kind, .. }, &Method::GET)
-                if watches && kind.served.is_told() =>
-            {
-                "watch"
-            }
+            (
+                Asked::Computed {
+                    name: None, kind, ..
+                },
+                &Method::GET,
+            ) if watches && kind.served.is_told() => "watch",
             (Asked::Computed { name: None, .. }, &Method::GET | &Method::HEAD) => "list",
             (_, &Method::GET | &Method::HEAD) => "get",
             (_, &Method::POST) => "create",

@@ -266,10 +266,7 @@ mod tests {
         let earlier = figures(&[("200", 3)], &[(4, 3)]);
         let later = figures(&[("200", 5), ("503/UH", 1)], &[(4, 5), (9, 1)]);
         let new = later.after(&earlier).expect("the same count");
-        assert_eq!(
-            (new.calls(), new.failures(), new.request_bytes),
-            (3, 1, 0)
-        );
+        assert_eq!((new.calls(), new.failures(), new.request_bytes), (3, 1, 0));
         assert_eq!(new.durations, [(4, 2), (9, 1)].into());
         // A node that began anew.
         assert_eq!(earlier.after(&later), None);

@@ -17,7 +17,9 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{Blame, CallContext, Failure, FailureKind, Peer, Processed, TraceContext, trace::baggage};
+use crate::{
+    Blame, CallContext, Failure, FailureKind, Peer, Processed, TraceContext, trace::baggage,
+};
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");

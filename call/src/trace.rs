@@ -219,9 +219,9 @@ fn is_vendor(name: &[u8]) -> bool {
         let begins = part.first().is_some_and(|byte| {
             byte.is_ascii_lowercase() || (digit_first && byte.is_ascii_digit())
         });
-        let goes_on = part.iter().all(|byte| {
-            matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/')
-        });
+        let goes_on = part
+            .iter()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/'));
         begins && goes_on && part.len() <= most
     };
     match name.iter().position(|byte| *byte == b'@') {
@@ -442,9 +442,18 @@ mod tests {
             (parent("00", "01"), known.clone()),
             // Versions to come: what is known of them is read.
             (parent("cc", "01"), known.clone()),
-            (parent("cc", "01-what-the-future-will-be-like"), known.clone()),
-            (parent("cc", "01.what-the-future-will-be-like"), "new".into()),
-            (parent("00", "01-what-the-future-will-be-like"), "new".into()),
+            (
+                parent("cc", "01-what-the-future-will-be-like"),
+                known.clone(),
+            ),
+            (
+                parent("cc", "01.what-the-future-will-be-like"),
+                "new".into(),
+            ),
+            (
+                parent("00", "01-what-the-future-will-be-like"),
+                "new".into(),
+            ),
             (parent("ff", "01"), "new".into()),
             (parent(".0", "01"), "new".into()),
             (parent("0", "01"), "new".into()),
@@ -455,11 +464,26 @@ mod tests {
             (parent("00", ".0"), "new".into()),
             (parent("00", "1"), "new".into()),
             (parent("00", "001"), "new".into()),
-            ("00-1234567890123456789012345678901-1234567890123456-01".into(), "new".into()),
-            ("00-12345678901234567890123456789012-123456789012345-01".into(), "new".into()),
-            ("00-12345678901234567890123456789012-12345678901234567-01".into(), "new".into()),
-            ("00-.2345678901234567890123456789012-1234567890123456-01".into(), "new".into()),
-            ("00-12345678901234567890123456789012-.234567890123456-01".into(), "new".into()),
+            (
+                "00-1234567890123456789012345678901-1234567890123456-01".into(),
+                "new".into(),
+            ),
+            (
+                "00-12345678901234567890123456789012-123456789012345-01".into(),
+                "new".into(),
+            ),
+            (
+                "00-12345678901234567890123456789012-12345678901234567-01".into(),
+                "new".into(),
+            ),
+            (
+                "00-.2345678901234567890123456789012-1234567890123456-01".into(),
+                "new".into(),
+            ),
+            (
+                "00-12345678901234567890123456789012-.234567890123456-01".into(),
+                "new".into(),
+            ),
         ] {
             assert_eq!(of(&[("traceparent", &value)]), expected, "{value}");
         }
@@ -495,7 +519,10 @@ mod tests {
         // Names of lines have no case; a list without a parent is none.
         assert_eq!(of(&[("TraceParent", &whole)]), known);
         assert_eq!(of(&[("tracestate", "foo=1")]), "new");
-        assert_eq!(of(&[("traceparent", "bad"), ("tracestate", "foo=1")]), "new");
+        assert_eq!(
+            of(&[("traceparent", "bad"), ("tracestate", "foo=1")]),
+            "new"
+        );
     }
 
     #[test]
@@ -537,13 +564,30 @@ mod tests {
             ("always_on", None, "recorded recorded recorded recorded"),
             ("always_off", None, "- - - -"),
             ("traceidratio", Some("0.5"), "recorded - recorded -"),
-            ("parentbased_always_on", None, "recorded recorded - recorded"),
+            (
+                "parentbased_always_on",
+                None,
+                "recorded recorded - recorded",
+            ),
             ("parentbased_always_off", None, "- - - recorded"),
-            ("parentbased_traceidratio", Some("0.5"), "recorded - - recorded"),
-            ("parentbased_traceidratio", None, "recorded recorded - recorded"),
+            (
+                "parentbased_traceidratio",
+                Some("0.5"),
+                "recorded - - recorded",
+            ),
+            (
+                "parentbased_traceidratio",
+                None,
+                "recorded recorded - recorded",
+            ),
         ] {
             let sampling = Sampling::parse(name, argument).expect("a sampler");
-            let cases = [(few, None), (many, None), (few, Some(false)), (many, Some(true))];
+            let cases = [
+                (few, None),
+                (many, None),
+                (few, Some(false)),
+                (many, Some(true)),
+            ];
             let found = cases.map(|(trace, parent)| match sampling.records(trace, parent) {
                 true => "recorded",
                 false => "-",
@@ -552,7 +596,11 @@ mod tests {
         }
         assert_eq!(Sampling::parse("jaeger_remote", None), None);
         for share in ["2", "-1", "NaN", "x"] {
-            assert_eq!(Sampling::parse("traceidratio", Some(share)), None, "{share}");
+            assert_eq!(
+                Sampling::parse("traceidratio", Some(share)),
+                None,
+                "{share}"
+            );
         }
     }
 }

@@ -112,9 +112,7 @@ pub use route::{
     Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, PathChange, PathMatch, Redirect,
     Retry, Rewrite, Rule, Served, ServiceRoutes,
 };
-pub use sighting::{
-    Interest, QUEUE_MAX, QUEUE_USUAL, Retried, Sighting, Sightings, WATCHES_MAX,
-};
+pub use sighting::{Interest, QUEUE_MAX, QUEUE_USUAL, Retried, Sighting, Sightings, WATCHES_MAX};
 pub use speak::{Driven, SpeaksH2, speak};
 pub use table::{
     Endpoint, EndpointSpec, HostName, PodRange, Protocol, Service, ServicePortSpec, ServiceSpec,
@@ -604,7 +602,9 @@ impl Builder {
                 started: Instant::now(),
                 since: SystemTime::now()
                     .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
+                    .map_or(0, |since| {
+                        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+                    }),
             }),
         }
     }

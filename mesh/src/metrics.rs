@@ -395,7 +395,9 @@ impl Collector for Counted {
 fn counts(edge: &Edge) -> Vec<EdgeCounts> {
     let mut by_protocol: BTreeMap<&'static str, Figures> = BTreeMap::new();
     for series in edge.series().iter() {
-        let Outcome { code, grpc, flag, .. } = series.outcome;
+        let Outcome {
+            code, grpc, flag, ..
+        } = series.outcome;
         let durations = series.total(|cells| &cells.duration);
         let counted = durations.buckets.iter().zip(0_u8..);
         let mut groups: BTreeMap<u8, u64> = counted
@@ -407,13 +409,16 @@ fn counts(edge: &Edge) -> Vec<EdgeCounts> {
             groups.insert(weft_call::edges::LONGER, durations.count - in_groups);
         }
         let how = outcome(code, grpc, flag);
-        by_protocol.entry(series.outcome.protocol()).or_default().add(&Figures {
-            outcomes: [(how, durations.count)].into(),
-            request_bytes: series.total(|cells| &cells.request_bytes).sum,
-            response_bytes: series.total(|cells| &cells.response_bytes).sum,
-            duration_micros: durations.sum / 1000,
-            durations: groups,
-        });
+        by_protocol
+            .entry(series.outcome.protocol())
+            .or_default()
+            .add(&Figures {
+                outcomes: [(how, durations.count)].into(),
+                request_bytes: series.total(|cells| &cells.request_bytes).sum,
+                response_bytes: series.total(|cells| &cells.response_bytes).sum,
+                duration_micros: durations.sum / 1000,
+                durations: groups,
+            });
     }
     let key = &edge.of;
     let end = |workload: &WorkloadInfo, principal: &str| EdgeEnd {
@@ -602,7 +607,10 @@ mod tests {
         assert_eq!(count("# TYPE istio_requests counter"), 1);
         assert_eq!(count("# EOF"), 0, "more may follow");
         let with = text.lines().filter(|line| line.contains(" # {"));
-        let with: Vec<&str> = with.filter_map(|line| line.split_once(",le=")).map(|(_, rest)| rest).collect();
+        let with: Vec<&str> = with
+            .filter_map(|line| line.split_once(",le="))
+            .map(|(_, rest)| rest)
+            .collect();
         assert_eq!(with.len(), 1000);
         assert_eq!(
             with[0],
@@ -611,7 +619,14 @@ mod tests {
         let told = mesh.counted_edges(None);
         assert_eq!(told.edges.len(), 1000);
         let figures = &told.edges[0].figures;
-        assert_eq!((figures.calls(), figures.response_bytes, figures.duration_micros), (1, 250, 30));
+        assert_eq!(
+            (
+                figures.calls(),
+                figures.response_bytes,
+                figures.duration_micros
+            ),
+            (1, 250, 30)
+        );
         assert_eq!(figures.durations, [(6, 1)].into());
         assert_eq!(told.edges[0].edge.security, "in_process");
     }

@@ -498,11 +498,7 @@ impl Mesh {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        Transport,
-        metrics::EdgeKey,
-        table::ServiceLabels,
-    };
+    use crate::{Transport, metrics::EdgeKey, table::ServiceLabels};
 
     fn edge(reporter: Reporter) -> Arc<Edge> {
         let workload = |namespace: &str, name: &str| {
@@ -539,7 +535,13 @@ mod tests {
 
     fn call(mesh: &Mesh, path: &str, trace: Option<&TraceContext>) -> Option<Arc<Seen>> {
         let uri = format!("http://pay.bank{path}").parse().expect("a URI");
-        Seen::of(&mesh.inner, (&Method::GET, &uri), trace, None, Instant::now())
+        Seen::of(
+            &mesh.inner,
+            (&Method::GET, &uri),
+            trace,
+            None,
+            Instant::now(),
+        )
     }
 
     fn tell(mesh: &Mesh, path: &str, code: u16) {
@@ -575,11 +577,17 @@ mod tests {
         tell(&mesh, "/a?token=secret", 200);
         tell(&mesh, "/b", 503);
         assert_eq!(told(&mut shop), ["Source /a 200", "Source /b 503"]);
-        assert_eq!(told(&mut bank), ["Destination /a 200", "Destination /b 503"]);
+        assert_eq!(
+            told(&mut bank),
+            ["Destination /a 200", "Destination /b 503"]
+        );
         assert_eq!(told(&mut other), [""; 0]);
         assert_eq!(told(&mut failures), ["Source /b 503", "Destination /b 503"]);
         drop((shop, bank, other, failures));
-        assert!(call(&mesh, "/", None).is_none(), "nobody watches any longer");
+        assert!(
+            call(&mesh, "/", None).is_none(),
+            "nobody watches any longer"
+        );
     }
 
     #[test]

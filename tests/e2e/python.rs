@@ -101,8 +101,16 @@ fn what_a_receiver_of_opentelemetry_gets() {
         cluster.push(name, &format!("vote/{name}:0.1")).unwrap();
     }
     let manifest = repository().join("sample-apps/vote/weft.yaml");
-    success(cluster.weft(&["apply", "-f", &manifest.display().to_string()]).unwrap()).unwrap();
-    assert!(receiver.wait().unwrap().success(), "see above what it missed");
+    success(
+        cluster
+            .weft(&["apply", "-f", &manifest.display().to_string()])
+            .unwrap(),
+    )
+    .unwrap();
+    assert!(
+        receiver.wait().unwrap().success(),
+        "see above what it missed"
+    );
 
     let edges = || {
         let shown = success(cluster.weft(&["mesh", "edges", "-n", "vote"])?)?;
@@ -110,7 +118,9 @@ fn what_a_receiver_of_opentelemetry_gets() {
     };
     let edges = eventually("the edges are shown", edges).unwrap();
     assert!(edges.contains("web.vote"), "{edges}");
-    let tapped = cluster.weft(&["mesh", "tap", "-n", "vote", "--max", "3"]).unwrap();
+    let tapped = cluster
+        .weft(&["mesh", "tap", "-n", "vote", "--max", "3"])
+        .unwrap();
     assert_eq!(success(tapped).unwrap().lines().count(), 3);
     let checked = success(cluster.weft(&["mesh", "check"]).unwrap()).unwrap();
     assert!(checked.contains("The mesh is well."), "{checked}");

@@ -116,10 +116,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What the binary printed when it did not become ready.
-    pub fn start_in(
-        nodes: u16,
-        environment: Vec<(&'static str, String)>,
-    ) -> anyhow::Result<Self> {
+    pub fn start_in(nodes: u16, environment: Vec<(&'static str, String)>) -> anyhow::Result<Self> {
         Self::begin(nodes, &[], environment, |_| Ok(()))
     }
 

@@ -179,7 +179,9 @@ pub async fn run(
     let telemetry = Telemetry::of(|name| std::env::var(name).ok(), &config.name)?;
     let access_log = std::env::var("WEFT_ACCESS_LOG").ok();
     let access_log = access_log.filter(|said| !said.is_empty());
-    let access_log = access_log.map(|said| said.parse::<AccessLog>()).transpose()?;
+    let access_log = access_log
+        .map(|said| said.parse::<AccessLog>())
+        .transpose()?;
     let _lock = lock(&config.data_dir)?;
     let servers = KnownServers::load(&config.data_dir, &config.servers);
     let authority = weft_agent::identity::read_authority(&config.ca_file)?;

@@ -329,10 +329,9 @@ impl Config {
             let known = attributes.iter_mut().find(|(known, _)| known == name);
             match (known, value) {
                 (Some((_, known)), Some(value)) => *known = value,
-                (None, value) => attributes.push((
-                    name.to_owned(),
-                    value.unwrap_or_else(|| default.to_owned()),
-                )),
+                (None, value) => {
+                    attributes.push((name.to_owned(), value.unwrap_or_else(|| default.to_owned())))
+                }
                 (Some(_), None) => {}
             }
         };
@@ -385,7 +384,10 @@ mod tests {
         assert_eq!(metrics.endpoint.path(), "/v1/metrics");
         assert_eq!(interval, Duration::from_secs(60));
         assert_eq!(config.logs, None);
-        assert_eq!((config.sampling.parent_based, config.sampling.share), (true, 1.0));
+        assert_eq!(
+            (config.sampling.parent_based, config.sampling.share),
+            (true, 1.0)
+        );
         let names: Vec<&str> = config.resource.iter().map(|(_, value)| &**value).collect();
         assert_eq!(names, ["weft", "node-1", "node-1"]);
     }
@@ -394,8 +396,14 @@ mod tests {
     fn a_signal_may_go_its_own_way() {
         let config = read(&[
             ENDPOINT,
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces.example/x?k=v"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20s3cret, x-b = 2"),
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                "https://traces.example/x?k=v",
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "authorization=Bearer%20s3cret, x-b = 2",
+            ),
             ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-c=3"),
             ("OTEL_METRICS_EXPORTER", "otlp"),
             ("OTEL_LOGS_EXPORTER", "otlp"),
@@ -418,10 +426,17 @@ mod tests {
         assert!(metrics.headers.contains_key("x-c") && metrics.headers.len() == 1);
         assert!(config.logs.is_some());
         assert_eq!(config.sampling.share, 0.25);
-        assert!(config.resource.contains(&("service.name".into(), "edge".into())));
+        assert!(
+            config
+                .resource
+                .contains(&("service.name".into(), "edge".into()))
+        );
         assert!(config.resource.contains(&("team".into(), "a,b".into())));
         let shown = format!("{config:?}");
-        assert!(!shown.contains("s3cret") && !shown.contains("k=v"), "{shown}");
+        assert!(
+            !shown.contains("s3cret") && !shown.contains("k=v"),
+            "{shown}"
+        );
     }
 
     #[test]

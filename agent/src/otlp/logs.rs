@@ -40,7 +40,11 @@ pub(super) fn encode(
 
 fn write(record: &mut Message, call: &Sighting, node: &str) {
     let is_failed = failed(call, call.reporter() == Reporter::Destination);
-    let (severity, text) = if is_failed { (ERROR, "ERROR") } else { (INFO, "INFO") };
+    let (severity, text) = if is_failed {
+        (ERROR, "ERROR")
+    } else {
+        (INFO, "INFO")
+    };
     record.fixed64(1, nanos(call.began));
     record.number(2, severity);
     record.text(3, text);

@@ -42,10 +42,16 @@ impl Stub {
                         let (head, body) = request.into_parts();
                         let body = body.collect().await.expect("a body").to_bytes();
                         let mut codes = codes.lock().expect("no panic");
-                        let code = if codes.is_empty() { 200 } else { codes.remove(0) };
+                        let code = if codes.is_empty() {
+                            200
+                        } else {
+                            codes.remove(0)
+                        };
                         if code == 200 {
                             let path = head.uri.path().to_owned();
-                            kept.lock().expect("no panic").push((path, head.headers, body));
+                            kept.lock()
+                                .expect("no panic")
+                                .push((path, head.headers, body));
                         }
                         let mut response = Response::new(Full::<Bytes>::default());
                         *response.status_mut() = StatusCode::from_u16(code).expect("a code");
@@ -244,7 +250,9 @@ async fn buy(mesh: &Mesh) {
     let request = Request::get("http://cart/items/7?token=s3cret")
         .header("authorization", "Bearer s3cret")
         .body(Body::empty());
-    let answer = mesh.outbound(caller("web")).call(request.expect("a request"));
+    let answer = mesh
+        .outbound(caller("web"))
+        .call(request.expect("a request"));
     let answer = answer.await.expect("an answer");
     answer.into_body().collect().await.expect("a body");
 }
@@ -302,7 +310,11 @@ async fn spans_of_a_chain_are_one_tree() {
             .iter()
             .find(|(_, span)| span.bytes(4) == above)
             .expect("a span below the one before");
-        let kind = if span.number(6) == 2 { "server" } else { "client" };
+        let kind = if span.number(6) == 2 {
+            "server"
+        } else {
+            "client"
+        };
         let path = span.attribute(9, "url.path");
         tree.push(format!("{service} {kind} {} {path}", span.text(5)));
         assert!(span.number(7) > 0 && span.number(8) >= span.number(7));
@@ -323,7 +335,12 @@ async fn spans_of_a_chain_are_one_tree() {
         .iter()
         .flat_map(|request| request.all(1).collect::<Vec<_>>())
         .flat_map(|of| of.all(2).collect::<Vec<_>>())
-        .flat_map(|scope| scope.all(2).map(|metric| metric.text(1)).collect::<Vec<_>>())
+        .flat_map(|scope| {
+            scope
+                .all(2)
+                .map(|metric| metric.text(1))
+                .collect::<Vec<_>>()
+        })
         .collect();
     assert_eq!(
         metrics,

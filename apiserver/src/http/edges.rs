@@ -114,7 +114,11 @@ impl Graph {
             return;
         }
         // The first says where counts begin, where that was not known.
-        let wanted = if self.rings.lock().newest().is_none() { 2 } else { 1 };
+        let wanted = if self.rings.lock().newest().is_none() {
+            2
+        } else {
+            1
+        };
         let frames = pushed.wait_for(|pushed| *pushed >= before + wanted);
         // What there is is told where they take too long.
         let _ = tokio::time::timeout(FIRST_MAX, frames).await;

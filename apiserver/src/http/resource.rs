@@ -27,8 +27,8 @@ use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
 use super::{
-    AppState, activations, aggregated, calls, components, discovery, edges, logs, proxied, proxy, reviews,
-    streams, usage, watch, websocket,
+    AppState, activations, aggregated, calls, components, discovery, edges, logs, proxied, proxy,
+    reviews, streams, usage, watch, websocket,
 };
 use crate::authz::Authorized;
 use crate::objects::{

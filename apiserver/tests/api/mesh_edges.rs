@@ -120,12 +120,18 @@ async fn who_may_not_see_a_namespace_sees_nothing_of_it() {
     assert_eq!(status, 200);
     assert_eq!(body, "{\"path\":\"/a\"}\n{\"lost\":3}\n");
     let asked = node.asked.lock().clone();
-    assert!(asked.contains(&"/tap?method=GET&namespace=shop".to_owned()), "{asked:?}");
+    assert!(
+        asked.contains(&"/tap?method=GET&namespace=shop".to_owned()),
+        "{asked:?}"
+    );
     let path = format!("{GROUP}/namespaces/shop/tap?watch=true&code=x");
     let (status, body) = get(&router, "user", &path).await;
     let body = body.collect().await.unwrap().to_bytes();
     let refusal: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((status, &refusal["message"]), (400, &json!("code must be like 404")));
+    assert_eq!(
+        (status, &refusal["message"]),
+        (400, &json!("code must be like 404"))
+    );
 }
 
 #[tokio::test]
@@ -138,9 +144,6 @@ async fn discovery_has_nothing_that_clients_would_watch_as_objects() {
         .collect();
     assert_eq!(
         names,
-        [
-            r#""edges" "Edge" ["list"]"#,
-            r#""tap" "Call" ["watch"]"#
-        ]
+        [r#""edges" "Edge" ["list"]"#, r#""tap" "Call" ["watch"]"#]
     );
 }

@@ -144,7 +144,8 @@ fn tls(world: &World) -> rustls::ServerConfig {
 
 /// Calls of two edges, more each time that it is asked.
 fn edges(asked: u64) -> serde_json::Value {
-    let end = |namespace: &str, workload: &str| json!({"namespace": namespace, "workload": workload});
+    let end =
+        |namespace: &str, workload: &str| json!({"namespace": namespace, "workload": workload});
     let edge = |source, destination, calls: u64, failed: u64| {
         json!({
             "edge": {
@@ -199,7 +200,8 @@ fn answer(
     if path == "/tap" {
         return match query.contains("code=x") {
             true => {
-                let told = json!({"kind": "Status", "message": "code must be like 404", "code": 400});
+                let told =
+                    json!({"kind": "Status", "message": "code must be like 404", "code": 400});
                 let mut response = Response::new(Full::from(told.to_string()));
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 response

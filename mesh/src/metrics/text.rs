@@ -339,16 +339,15 @@ fn labels(edge: &EdgeKey, outcome: Option<&Outcome>) -> String {
         ("destination_service_name", name),
         ("destination_service_namespace", namespace),
         ("connection_security_policy", edge.security()),
-        (
-            "request_protocol",
-            outcome.map_or("tcp", Outcome::protocol),
-        ),
+        ("request_protocol", outcome.map_or("tcp", Outcome::protocol)),
     ] {
         label(name, known(value));
     }
     match outcome {
         None => {}
-        Some(Outcome { tcp: true, flag, .. }) => label("response_flags", flag),
+        Some(Outcome {
+            tcp: true, flag, ..
+        }) => label("response_flags", flag),
         Some(outcome) => {
             label("response_code", &outcome.code.to_string());
             let status = outcome.grpc.map(|status| status.to_string());

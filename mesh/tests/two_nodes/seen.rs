@@ -39,7 +39,8 @@ async fn both_ends_of_a_call_are_spans_below_each_other_and_baggage_goes_on() {
             let trace = context.and_then(|context| context.trace.clone());
             let line = |name: &str| {
                 let line = request.headers().get(name);
-                line.map_or("none", |line| line.to_str().expect("text")).to_owned()
+                line.map_or("none", |line| line.to_str().expect("text"))
+                    .to_owned()
             };
             let told = format!(
                 "{} {} {}",
@@ -91,7 +92,10 @@ async fn both_ends_of_a_call_are_spans_below_each_other_and_baggage_goes_on() {
 
     // Nobody records this one.
     let quiet = Request::get("http://voting/quiet").body(Body::empty());
-    world.call(quiet.expect("a request")).await.expect("an answer");
+    world
+        .call(quiet.expect("a request"))
+        .await
+        .expect("an answer");
     assert!(here.try_next().is_none() && there.try_next().is_none());
 }
 

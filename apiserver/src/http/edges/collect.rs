@@ -283,7 +283,10 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(new(answer(1, &[("a", 100), ("b", 7)]), true), [""; 0]);
-        assert_eq!(new(answer(1, &[("a", 103), ("c", 2)]), false), ["a 3", "c 2"]);
+        assert_eq!(
+            new(answer(1, &[("a", 103), ("c", 2)]), false),
+            ["a 3", "c 2"]
+        );
         // Only those with calls are told; one of them later.
         assert_eq!(new(answer(1, &[("b", 8)]), false), ["b 1"]);
         // Let go of by the node, and made again.

@@ -144,21 +144,24 @@ async fn begin(
 /// Pieces that end where lines do; so many lines at once as came.
 fn whole_lines(body: Body) -> impl Stream<Item = Bytes> + Send {
     let parts = body.into_data_stream();
-    futures::stream::unfold((parts, BytesMut::new()), |(mut parts, mut rest)| async move {
-        loop {
-            let part = parts.next().await?.ok()?;
-            rest.extend_from_slice(&part);
-            match rest.iter().rposition(|byte| *byte == b'\n') {
-                Some(end) => {
-                    let lines = rest.split_to(end + 1).freeze();
-                    return Some((lines, (parts, rest)));
+    futures::stream::unfold(
+        (parts, BytesMut::new()),
+        |(mut parts, mut rest)| async move {
+            loop {
+                let part = parts.next().await?.ok()?;
+                rest.extend_from_slice(&part);
+                match rest.iter().rposition(|byte| *byte == b'\n') {
+                    Some(end) => {
+                        let lines = rest.split_to(end + 1).freeze();
+                        return Some((lines, (parts, rest)));
+                    }
+                    // No node of ours says that.
+                    None if rest.len() > LINE_BYTES_MAX => return None,
+                    None => {}
                 }
-                // No node of ours says that.
-                None if rest.len() > LINE_BYTES_MAX => return None,
-                None => {}
             }
-        }
-    })
+        },
+    )
 }
 
 #[cfg(test)]

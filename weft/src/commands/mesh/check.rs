@@ -55,7 +55,10 @@ pub(super) async fn run(client: &kube::Client, args: &Args) -> anyhow::Result<()
     let nodes = nodes
         .await
         .map_err(|error| api_failure("cannot list the nodes", &error))?;
-    let names = nodes.items.into_iter().filter_map(|node| node.metadata.name);
+    let names = nodes
+        .items
+        .into_iter()
+        .filter_map(|node| node.metadata.name);
     let asked = names.map(|name| async move {
         let mesh = standing(client, &name, None).await;
         found(name, mesh.map_err(|failure| failure.why))
@@ -91,8 +94,8 @@ async fn standing(
     let next = "see the node with `weft get node`";
     let answer = tokio::time::timeout(NODE_MAX, read(client, &path, &cannot)).await;
     let seconds = NODE_MAX.as_secs();
-    let answer = answer
-        .map_err(|_| Failure::new(&cannot, format!("no answer in {seconds} s"), next))??;
+    let answer =
+        answer.map_err(|_| Failure::new(&cannot, format!("no answer in {seconds} s"), next))??;
     serde_json::from_value(answer).map_err(|error| Failure::new(&cannot, error, next))
 }
 
@@ -202,7 +205,10 @@ fn text(found: &[Found]) -> String {
     let mut text = lines(&rows, &mut Vec::new());
     let problems = found.iter().flat_map(|found| {
         let node = &found.node;
-        found.problems.iter().map(move |told| format!("{node}: {told}\n"))
+        found
+            .problems
+            .iter()
+            .map(move |told| format!("{node}: {told}\n"))
     });
     let problems: String = problems.collect();
     if problems.is_empty() {
@@ -248,7 +254,11 @@ fn config_text(mesh: &NodeMesh) -> String {
         let by = if port.routed { ", by routes" } else { "" };
         let _ = writeln!(out, "port {}{by}:", port.port);
         for endpoint in &port.endpoints {
-            let state = if endpoint.ejected { "left alone" } else { "in use" };
+            let state = if endpoint.ejected {
+                "left alone"
+            } else {
+                "in use"
+            };
             let _ = writeln!(
                 out,
                 "  {} {} on {}: {state}, {} calls unanswered",

@@ -43,7 +43,10 @@ fn end(edge: &Value, which: &str) -> String {
         text(edge, &format!("/{which}/workload")),
     );
     let shown = match (workload, which) {
-        ("", "destination") => match (text(edge, "/service/name"), text(edge, "/service/namespace")) {
+        ("", "destination") => match (
+            text(edge, "/service/name"),
+            text(edge, "/service/namespace"),
+        ) {
             (name, "") => format!("({name})"),
             (name, namespace) => format!("({name}.{namespace})"),
         },
@@ -83,9 +86,7 @@ pub(super) fn edges_text(list: &Value) -> String {
             .into_iter()
             .flatten()
             .filter(|(how, _)| is_failure(how));
-        let bad: Vec<String> = bad
-            .map(|(how, count)| format!("{how}:{count}"))
-            .collect();
+        let bad: Vec<String> = bad.map(|(how, count)| format!("{how}:{count}")).collect();
         rows.push(vec![
             end(edge, "source"),
             end(edge, "destination"),
@@ -273,6 +274,9 @@ pub(super) mod tests {
         web.shop   100       99.78%    950µs   1.50ms   2.35s   2
         job.shop   0.100     100.00%   950µs   1.50ms   2.35s   1
         ");
-        assert_eq!(stat(&list(), By::Source)["items"][0]["workload"], "job.shop");
+        assert_eq!(
+            stat(&list(), By::Source)["items"][0]["workload"],
+            "job.shop"
+        );
     }
 }

@@ -28,7 +28,9 @@ const KINDS: [&str; 2] = ["httproutes", "grpcroutes"];
 pub(super) async fn run(client: &kube::Client, args: &Args) -> anyhow::Result<()> {
     let Some(namespace) = args.scope.namespace(client) else {
         let why = "a Service is in one namespace";
-        return Err(Failure::new("cannot show routes", why, "name it with -n").usage().into());
+        return Err(Failure::new("cannot show routes", why, "name it with -n")
+            .usage()
+            .into());
     };
     let service = args.service.as_str();
     let path = format!("/api/v1/namespaces/{namespace}/services/{service}");
@@ -39,7 +41,11 @@ pub(super) async fn run(client: &kube::Client, args: &Args) -> anyhow::Result<()
         let path = format!("/apis/gateway.networking.k8s.io/v1/{kind}");
         let list = read(client, &path, &format!("cannot list {kind}")).await?;
         let routes = list["items"].as_array().cloned().unwrap_or_default();
-        bound.extend(routes.into_iter().filter(|route| is_bound(route, namespace, service)));
+        bound.extend(
+            routes
+                .into_iter()
+                .filter(|route| is_bound(route, namespace, service)),
+        );
     }
     let text = match args.output {
         Form::Json => pretty(&json!({"items": bound})),
@@ -218,7 +224,8 @@ mod tests {
                 "conditions": [{"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "Service gone is not there"}],
             }]}),
         );
-        let other = json!({"metadata": {"namespace": "bank"}, "spec": {"parentRefs": [{"name": "gate"}]}});
+        let other =
+            json!({"metadata": {"namespace": "bank"}, "spec": {"parentRefs": [{"name": "gate"}]}});
         assert!(is_bound(&canary, "bank", "pay") && is_bound(&broken, "bank", "pay"));
         assert!(!is_bound(&other, "bank", "pay") && !is_bound(&canary, "bank", "other"));
         insta::assert_snapshot!(text(&[canary, broken], "bank", "pay"), @r"

@@ -66,7 +66,10 @@ impl Args {
             ("method", self.method.clone()),
             ("path", self.path.clone()),
             ("code", self.code.clone()),
-            ("slowerThan", self.slower_than.map(|millis| millis.to_string())),
+            (
+                "slowerThan",
+                self.slower_than.map(|millis| millis.to_string()),
+            ),
             ("reporter", reporter),
             ("share", self.share.map(|share| share.to_string())),
         ] {
@@ -115,7 +118,9 @@ pub(super) async fn run(client: &kube::Client, args: &Args) -> anyhow::Result<()
 /// A call as a line; or what else was told.
 fn text(call: &Value) -> Result<String, String> {
     if let Some(lost) = call["lost"].as_u64() {
-        return Err(format!("{lost} calls were not told, as this reads too slowly"));
+        return Err(format!(
+            "{lost} calls were not told, as this reads too slowly"
+        ));
     }
     if let Some(warning) = call["warning"].as_str() {
         return Err(printable(warning));
@@ -195,9 +200,13 @@ mod tests {
         };
         let lines = [
             call(json!({})),
-            call(json!({"code": 503, "flags": "UH", "destination": {"namespace": "", "workload": ""}})),
+            call(
+                json!({"code": 503, "flags": "UH", "destination": {"namespace": "", "workload": ""}}),
+            ),
             call(json!({"grpcStatus": 14, "path": "/p.Pay/Do\u{1b}[2J"})),
-            call(json!({"retries": [{"reason": "unreachable"}], "recorded": true, "traceID": "4bf9"})),
+            call(
+                json!({"retries": [{"reason": "unreachable"}], "recorded": true, "traceID": "4bf9"}),
+            ),
             text(&json!({"lost": 7})),
             text(&json!({"warning": "nothing is told of node b: no answer"})),
         ];

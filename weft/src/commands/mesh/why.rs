@@ -42,19 +42,25 @@ struct Facts {
 pub(super) async fn run(client: &kube::Client, args: &Args) -> anyhow::Result<()> {
     let Some(namespace) = args.scope.namespace(client) else {
         let why = "a workload is in one namespace";
-        return Err(Failure::new("cannot tell", why, "name it with -n").usage().into());
+        return Err(Failure::new("cannot tell", why, "name it with -n")
+            .usage()
+            .into());
     };
-    let (service, of) = args.to.split_once('.').unwrap_or((args.to.as_str(), namespace));
+    let (service, of) = args
+        .to
+        .split_once('.')
+        .unwrap_or((args.to.as_str(), namespace));
     let list = read_edges(client, &args.scope, &args.window, "cannot read the edges").await?;
     let path = format!(
         "/apis/discovery.k8s.io/v1/namespaces/{of}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{service}"
     );
     let slices = read(client, &path, "cannot read the endpoints").await?;
-    let services = format!(
-        "/api/v1/namespaces/{of}/services?fieldSelector=metadata.name%3D{service}"
-    );
+    let services =
+        format!("/api/v1/namespaces/{of}/services?fieldSelector=metadata.name%3D{service}");
     let services = read(client, &services, "cannot read the Service").await?;
-    let exists = services["items"].as_array().is_some_and(|all| !all.is_empty());
+    let exists = services["items"]
+        .as_array()
+        .is_some_and(|all| !all.is_empty());
     let facts = facts(exists, &slices);
     let found = outcomes(&list, (&args.from, namespace), (service, of));
     let to = format!("{service}.{of}");
@@ -94,7 +100,8 @@ fn outcomes(
 ) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for edge in list["items"].as_array().into_iter().flatten() {
-        let is_from = edge["source"]["workload"] == from && edge["source"]["namespace"] == namespace;
+        let is_from =
+            edge["source"]["workload"] == from && edge["source"]["namespace"] == namespace;
         let called = &edge["service"];
         let is_to = called["name"] == service && called["namespace"] == of;
         if !is_from || !(is_to || called["name"] == "BlackHoleCluster") {
@@ -126,16 +133,24 @@ fn explain(from: &str, to: &str, found: &BTreeMap<String, u64>, facts: &Facts) -
         let _ = writeln!(out, "{count} x {how}: {}", meaning(how));
     }
     let _ = match facts {
-        Facts { exists: false, .. } => writeln!(out, "there is no Service {to}: calls to it find nobody"),
+        Facts { exists: false, .. } => {
+            writeln!(out, "there is no Service {to}: calls to it find nobody")
+        }
         Facts { endpoints: 0, .. } => writeln!(
             out,
             "Service {to} has no endpoint: its selector meets no pod that runs; compare it with the pods' labels"
         ),
-        Facts { ready: 0, endpoints, .. } => writeln!(
+        Facts {
+            ready: 0,
+            endpoints,
+            ..
+        } => writeln!(
             out,
             "none of {endpoints} endpoints of {to} is ready: see why with `weft get pods` and their events"
         ),
-        Facts { ready, endpoints, .. } => {
+        Facts {
+            ready, endpoints, ..
+        } => {
             writeln!(out, "{ready} of {endpoints} endpoints of {to} are ready")
         }
     };
@@ -150,10 +165,14 @@ fn meaning(outcome: &str) -> &'static str {
     let (code, flag) = outcome.split_once('/').unwrap_or((outcome, ""));
     match flag {
         "UH" => "nobody was ready to answer",
-        "UF" => "no endpoint could be reached; the pods or their nodes are gone, or refuse connections",
+        "UF" => {
+            "no endpoint could be reached; the pods or their nodes are gone, or refuse connections"
+        }
         "UO" => "the endpoints had as many calls as they take; scale out, or raise their limits",
         "UT" => "it took longer than it may, by its caller's deadline or a route's timeout",
-        "UC" => "an endpoint broke off or failed before it answered; look at its pod's events and log",
+        "UC" => {
+            "an endpoint broke off or failed before it answered; look at its pod's events and log"
+        }
         "URX" => "it was tried again as often as it may",
         "NR" => "no such Service or port, or no route for the request; see `weft mesh routes`",
         "UAEX" => "a policy does not let it pass",
