@@ -64,6 +64,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "weft-agent",
             "weft-api",
             "weft-apiserver",
+            "weft-call",
             "weft-controllers",
             "weft-kinds",
             "weft-mesh",

@@ -3,9 +3,12 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/containerLogs/NS/POD/CONTAINER` | the container's log, followed if asked |
-//! | `/metrics` | Prometheus text: the mesh's and the workloads' |
+//! | `/metrics` | text of Prometheus, or of OpenMetrics: the mesh's and the workloads' |
 //! | `/stats/summary` | usage by pod, as the kubelet's |
 //! | `/stats/calls` | what the mesh counted of calls, by pod and Service ([`weft_call::counted`]) |
+//! | `/stats/edges?within=SECONDS` | what it counted of each edge, or of those alone that had calls in that time ([`weft_call::edges`]) |
+//! | `/stats/mesh?service=NS/NAME` | how the mesh stands, and with it a Service ([`weft_call::standing`]) |
+//! | `/tap?…` | calls as they end ([`crate::tap`]) |
 //! | `/podProxy/NS/POD/UID/PORT/PATH` | the pod's ([`crate::pod_proxy`]), of any method |
 //! | `/exec/…`, `/attach/…`, `/portForward/…` | none: the connection becomes a stream ([`crate::streams`]) |
 //! | `/healthz` | `ok` |
@@ -24,8 +27,9 @@ use crate::pod_proxy::{self, Target};
 use crate::pod_stream;
 use crate::registry::{ContainerRecord, PodRecord};
 use crate::streams::{self, Session};
+use crate::tap;
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -41,13 +45,14 @@ use socket2::{SockRef, TcpKeepalive};
 use std::fmt::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use weft_api::StatusError;
 use weft_call::counted::{NodeCalls, PodCalls};
-use weft_mesh::accept_loop;
+use weft_mesh::{Format, accept_loop};
 use weft_runtime::VolumeUsage;
 
 /// Connections at once: followed logs each take one.
@@ -242,15 +247,58 @@ async fn route(
         ["metrics"] => {
             // A thousand series are tens of megabytes: not on an async thread.
             let node = node.clone();
-            let text = tokio::task::spawn_blocking(move || metrics::text(&node)).await;
+            let accept = request.headers().get(header::ACCEPT);
+            let accept = accept.and_then(|accept| accept.to_str().ok());
+            let format = Format::accepted(accept.unwrap_or_default());
+            let text = tokio::task::spawn_blocking(move || metrics::text(&node, format)).await;
             let text = text
                 .map_err(|error| StatusError::internal(format!("writing the metrics: {error}")))?;
-            Ok(full(StatusCode::OK, metrics::CONTENT_TYPE, text))
+            Ok(full(StatusCode::OK, metrics::content_type(format), text))
         }
         ["stats", "summary"] => Ok(full(StatusCode::OK, "application/json", summary(node))),
         ["stats", "calls"] => {
             let calls = serde_json::to_string(&calls(node)).map_err(StatusError::internal)?;
             Ok(full(StatusCode::OK, "application/json", calls))
+        }
+        ["stats", "edges"] => {
+            let query = request.uri().query().unwrap_or_default();
+            let within = edges_within(query).map_err(StatusError::bad_request)?;
+            let node = node.clone();
+            let text = tokio::task::spawn_blocking(move || {
+                serde_json::to_string(&node.mesh.counted_edges(within))
+            });
+            let text = text.await.map_err(StatusError::internal)?;
+            let text = text.map_err(StatusError::internal)?;
+            Ok(full(StatusCode::OK, "application/json", text))
+        }
+        ["stats", "mesh"] => {
+            let query = request.uri().query().unwrap_or_default();
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            let service = pairs.find(|(name, _)| name == "service");
+            let service = service
+                .as_ref()
+                .and_then(|(_, value)| value.split_once('/'));
+            let mut standing = node.mesh.standing(service);
+            let sent = node.telemetry.all().into_iter();
+            standing.telemetry_dropped = sent
+                .map(|(_, sent)| sent.dropped.load(Ordering::Relaxed))
+                .sum();
+            let text = serde_json::to_string(&standing).map_err(StatusError::internal)?;
+            Ok(full(StatusCode::OK, "application/json", text))
+        }
+        ["tap"] => {
+            let query = request.uri().query().unwrap_or_default();
+            let lines = tap::watch(&node.mesh, &node.facts.name, query)?;
+            let frames = lines.map(|lines| match lines {
+                Ok(lines) => Ok::<_, std::io::Error>(Frame::data(lines)),
+                Err(never) => match never {},
+            });
+            let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+            response.headers_mut().insert(
+                header::CONTENT_TYPE,
+                header::HeaderValue::from_static("application/json"),
+            );
+            Ok(response)
         }
         ["containerLogs", namespace, pod, container] => {
             let query = request.uri().query().unwrap_or_default();
@@ -397,6 +445,18 @@ fn log_query(query: &str, now: Timestamp) -> Result<Asked, String> {
         }
     }
     Ok(asked)
+}
+
+/// The time before now in which an edge must have had calls.
+fn edges_within(query: &str) -> Result<Option<Duration>, String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let Some((_, value)) = pairs.find(|(name, _)| name == "within") else {
+        return Ok(None);
+    };
+    let seconds = value.parse::<u32>();
+    let seconds =
+        seconds.map_err(|_| format!("within must be a number of seconds, not {value:?}"))?;
+    Ok(Some(Duration::from_secs(seconds.into())))
 }
 
 /// What the mesh counted of calls.

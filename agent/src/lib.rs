@@ -18,6 +18,7 @@
 //!
 //! Left to others: opening the listeners of mesh and gateway (`weft::node`), scheduling, endpoints.
 
+pub mod access_log;
 pub mod addresses;
 pub mod bridge;
 mod cgroup;
@@ -50,6 +51,7 @@ mod mailbox;
 mod metrics;
 pub mod node;
 pub mod node_facts;
+pub mod otlp;
 pub mod plan;
 mod pod_events;
 mod pod_facts;
@@ -77,6 +79,7 @@ pub mod status;
 mod streams;
 pub mod sync;
 mod sysctl;
+mod tap;
 pub mod toolbox;
 pub mod topology;
 pub mod translate;
@@ -145,6 +148,9 @@ pub struct Config {
     pub worker: Option<WorkerCommand>,
     /// The component that commands are run by which a container's own does not know. Empty where there is none.
     pub toolbox: Bytes,
+    /// Traces, metrics and logs of calls, and whither they are sent.
+    pub telemetry: Option<otlp::config::Config>,
+    pub access_log: Option<access_log::AccessLog>,
 }
 
 /// Why an agent could not start.
@@ -205,6 +211,8 @@ impl Agent {
             registries,
             worker,
             toolbox,
+            telemetry,
+            access_log,
         } = config;
         let authority = server.authority.clone();
         let pki = data_dir.join("pki");
@@ -293,6 +301,21 @@ impl Agent {
             }
         });
 
+        let telemetry_counts = Arc::<otlp::Counts>::default();
+        if let Some(telemetry) = telemetry {
+            let counts = telemetry_counts.clone();
+            rest.spawn(otlp::run(
+                telemetry,
+                mesh.clone(),
+                counts,
+                stop_rest.clone(),
+            ));
+        }
+
+        if let Some(access_log) = access_log {
+            rest.spawn(access_log.run(mesh.clone(), data_dir.clone(), stop_rest.clone()));
+        }
+
         let registered = Heartbeat::register(facts.clone(), link.clone(), shutdown).await;
         let Some((heartbeat, cidr)) = registered else {
             return Err(AgentError::Stopped);
@@ -329,6 +352,7 @@ impl Agent {
             addresses: Mutex::new(Addresses::new(&cidr)?),
             shares: Shares::default(),
             host_ports: HostPorts::default(),
+            telemetry: telemetry_counts,
             next_core: AtomicUsize::new(0),
         });
         rest.spawn({

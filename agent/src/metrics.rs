@@ -1,35 +1,49 @@
-//! The node's metrics as Prometheus text: the mesh's, then each container's and each volume's.
+//! The node's metrics as text of Prometheus or OpenMetrics: the mesh's, then each container's and each volume's.
 //!
 //! Volumes have the kubelet's names. Counters are named here without `_total`, which the format adds.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, prometheus_text, text as openmetrics,
+};
 use prometheus_client::metrics::MetricType::{Counter, Gauge};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use weft_mesh::Format;
 use weft_runtime::{Usage, VolumeUsage};
 use weft_turns::Waited;
 
 use crate::node::Node;
 
-pub(crate) use prometheus_text::CONTENT_TYPE;
+/// The media type of a format.
+pub(crate) fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Prometheus => prometheus_text::CONTENT_TYPE,
+        Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    }
+}
 
 /// All that there is to count now.
-pub(crate) fn text(node: &Node) -> String {
+pub(crate) fn text(node: &Node, format: Format) -> String {
     let mut out = String::new();
-    node.mesh.render_metrics(&mut out);
-    write(Seen::on(node), &mut out);
+    node.mesh.render_metrics_as(format, &mut out);
+    write(Seen::on(node), format, &mut out);
     out
 }
 
-fn write(seen: Seen, out: &mut String) {
+fn write(seen: Seen, format: Format, out: &mut String) {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(seen));
     // Writing to a String cannot fail.
-    let _ = prometheus_text::encode(out, &registry);
+    let _ = match format {
+        Format::Prometheus => prometheus_text::encode(out, &registry),
+        // With its end: nothing follows.
+        Format::OpenMetrics => openmetrics::encode(out, &registry),
+    };
 }
 
 /// What was seen on a node at one time.
@@ -40,6 +54,8 @@ struct Seen {
     volumes: Vec<(Labels, VolumeUsage)>,
     log_dropped_bytes: u64,
     waited: Waited,
+    /// By signal: what was exported, and what was dropped.
+    telemetry: [(&'static str, u64, u64); 3],
 }
 
 type Labels = [(&'static str, String); 3];
@@ -151,6 +167,10 @@ impl Seen {
             volumes,
             log_dropped_bytes: node.logs.dropped_bytes(),
             waited: weft_turns::waited(),
+            telemetry: node.telemetry.all().map(|(signal, sent)| {
+                let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+                (signal, read(&sent.exported), read(&sent.dropped))
+            }),
         }
     }
 }
@@ -195,6 +215,25 @@ impl Collector for Seen {
         );
         let family = encoder.encode_descriptor(name, help, None, Counter)?;
         ConstCounter::new(self.log_dropped_bytes).encode(family)?;
+        for (name, help, is_dropped) in [
+            (
+                "weft_telemetry_exported",
+                "Spans, points and records that a receiver took.",
+                false,
+            ),
+            (
+                "weft_telemetry_dropped",
+                "Spans, points, records and calls that there was no room for, or that no receiver took.",
+                true,
+            ),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, Counter)?;
+            for (signal, exported, dropped) in self.telemetry {
+                let count = if is_dropped { dropped } else { exported };
+                let labels = [("signal", signal)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
         let (name, help) = (
             "weft_turn_waits",
             "Requests, instances and pieces of bodies that waited for their namespace's turn on a core.",
@@ -232,9 +271,10 @@ mod tests {
                 count: 9,
                 time: std::time::Duration::from_millis(250),
             },
+            telemetry: [("traces", 5, 6), ("metrics", 0, 0), ("logs", 0, 0)],
         };
         let mut text = String::new();
-        write(seen, &mut text);
+        write(seen, Format::Prometheus, &mut text);
         let of_web = "{namespace=\"vote\",pod=\"web-1\",container=\"web\"}";
         for line in [
             "# TYPE weft_container_cpu_seconds_total counter".to_owned(),
@@ -246,6 +286,8 @@ mod tests {
             format!("weft_container_restarts_total{of_web} 2"),
             "# TYPE kubelet_volume_stats_inodes_used gauge".to_owned(),
             "weft_log_dropped_bytes_total 7".to_owned(),
+            "weft_telemetry_exported_total{signal=\"traces\"} 5".to_owned(),
+            "weft_telemetry_dropped_total{signal=\"traces\"} 6".to_owned(),
             "weft_turn_waits_total 9".to_owned(),
             "weft_turn_wait_seconds_total 0.25".to_owned(),
         ] {

@@ -10,6 +10,7 @@ use crate::identity::{Link, Workloads};
 use crate::image::Images;
 use crate::logs::Logs;
 use crate::node_facts::NodeFacts;
+use crate::otlp;
 use crate::pod_names;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
@@ -22,6 +23,7 @@ use crate::topology::Topology;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use weft_mesh::{Mesh, Outbound};
 use weft_runtime::{Cores, Engine};
@@ -59,6 +61,8 @@ pub struct Node {
     pub(crate) shares: Shares,
     /// Ports of its own that its pods have.
     pub(crate) host_ports: HostPorts,
+    /// What became of the telemetry that it sends.
+    pub(crate) telemetry: Arc<otlp::Counts>,
     /// Spreads commands and probes over the cores.
     pub next_core: AtomicUsize,
 }

@@ -201,6 +201,12 @@ impl RequestInfo {
                     "list"
                 }
             }
+            (
+                Asked::Computed {
+                    name: None, kind, ..
+                },
+                &Method::GET,
+            ) if watches && kind.served.is_told() => "watch",
             (Asked::Computed { name: None, .. }, &Method::GET | &Method::HEAD) => "list",
             (_, &Method::GET | &Method::HEAD) => "get",
             (_, &Method::POST) => "create",
@@ -318,7 +324,8 @@ impl RequestInfo {
                         Some("attach" | "exec" | "log" | "portforward" | "proxy")
                     )
             }
-            Asked::Bindings { .. } | Asked::Review { .. } | Asked::Computed { .. } => false,
+            Asked::Computed { .. } => self.verb == "watch",
+            Asked::Bindings { .. } | Asked::Review { .. } => false,
         }
     }
 

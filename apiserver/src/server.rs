@@ -213,6 +213,7 @@ impl Server {
         let flow = self.state.flow_control();
         let flow = flow.follow(self.objects.clone(), self.closing.clone());
         let flow = tokio::spawn(flow);
+        let collector = tokio::spawn(self.state.collect_edges(self.closing.clone()));
         let copier = tokio::spawn(registry::replicas::follow(self.state));
         let tender = tokio::spawn(self.objects.clone().tend_data(self.closing.clone()));
         let objects = self.objects.clone();
@@ -286,7 +287,7 @@ impl Server {
                 signer,
                 cleaner
             );
-            let _ = tokio::join!(aggregated, aggregator, truster, flow);
+            let _ = tokio::join!(aggregated, aggregator, truster, flow, collector);
             connections.wait().await;
             answers.wait().await;
             if let Some(audit) = audit {

@@ -8,9 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use crate::TraceContext;
+use crate::{
+    TraceContext,
+    trace::{state_of_text, state_to_text},
+};
 
 /// What the host knows about one call: an extension of each request that a workload receives, and of each that it sends while it
 /// works on the call. There it is the context of the call being served.
@@ -34,6 +38,8 @@ pub struct CallContext {
     pub repeated: bool,
     /// Where it is told that calls made for this one were tried as often as they may be; none where nobody asks.
     pub spent: Option<Spent>,
+    /// What applications say of the call to all that come of it, as its request had it.
+    pub baggage: Option<HeaderValue>,
 }
 
 /// How much it matters that a call is answered, where not all can be: what is less urgent is turned away first.
@@ -153,6 +159,13 @@ pub struct FrozenContext {
     priority: Priority,
     #[serde(default)]
     repeated: bool,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "state_to_text",
+        deserialize_with = "state_of_text"
+    )]
+    baggage: Option<HeaderValue>,
 }
 
 impl CallContext {
@@ -172,6 +185,7 @@ impl CallContext {
             port: self.port,
             priority: self.priority,
             repeated: self.repeated,
+            baggage: self.baggage,
         }
     }
 }
@@ -193,6 +207,7 @@ impl FrozenContext {
             repeated: self.repeated,
             // Of another process, where nobody asks.
             spent: None,
+            baggage: self.baggage,
         }
     }
 }

@@ -17,10 +17,15 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{Blame, CallContext, Failure, FailureKind, Peer, Priority, Processed, TraceContext};
+use crate::{
+    Blame, CallContext, Failure, FailureKind, Peer, Priority, Processed, TraceContext,
+    trace::baggage,
+};
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// What applications say of a call to all that come of it.
+pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 /// Milliseconds that remain until the deadline.
 const TIMEOUT: HeaderName = HeaderName::from_static("x-weft-timeout-ms");
@@ -87,6 +92,7 @@ impl CallContext {
             priority: priority(lines),
             repeated: lines.contains_key(REPEATED),
             spent: None,
+            baggage: baggage(lines),
         }
     }
 }
@@ -165,7 +171,7 @@ mod tests {
 
     fn trace() -> impl Strategy<Value = TraceContext> {
         let state = proptest::option::of("[a-z]{1,8}=[a-z0-9]{1,8}");
-        (1..=u128::MAX, 1..=u64::MAX, any::<u8>(), state).prop_map(
+        (1..=u128::MAX, 1..=u64::MAX, 0..=3_u8, state).prop_map(
             |(trace_id, span_id, flags, state)| {
                 let state = state.map(|state| HeaderValue::from_str(&state).expect("ASCII"));
                 TraceContext {

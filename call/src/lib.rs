@@ -5,7 +5,8 @@
 //!            ╚══ serde ══ worker process                                                                within one: serde
 //! ```
 //!
-//! What nodes count of calls, and servers make rates of, is said in [`counted`].
+//! What nodes count of calls, and servers make rates of, is said in [`counted`] and, by who called whom, in [`edges`]; how a node's
+//! mesh stands, in [`standing`].
 //!
 //! A failure is made once, where it happens, by whoever knows whose doing it was and whether a guest may have seen the request. It
 //! travels unchanged, in memory, between nodes and between processes, to the edge where something else is made of it: an error code
@@ -19,10 +20,12 @@
 mod body;
 mod context;
 pub mod counted;
+pub mod edges;
 mod failure;
 pub mod headers;
 mod kind;
 mod service;
+pub mod standing;
 pub mod stream_frame;
 mod trace;
 
@@ -31,4 +34,4 @@ pub use context::{CallContext, FrozenContext, Peer, Priority, Spent, Transport};
 pub use failure::{Blame, Failure, Processed};
 pub use kind::FailureKind;
 pub use service::{CallService, Calling};
-pub use trace::TraceContext;
+pub use trace::{Sampling, TraceContext, baggage};

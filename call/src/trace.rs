@@ -8,10 +8,21 @@ use std::fmt;
 use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::headers::{TRACEPARENT, TRACESTATE};
+use crate::headers::{BAGGAGE, TRACEPARENT, TRACESTATE};
 
 /// Longest `tracestate` that is passed on; longer ones are dropped, as the specification allows.
 const STATE_BYTES_MAX: usize = 512;
+/// Vendors in a `tracestate`; a list of more is none (§3.3.1.1).
+const STATE_MEMBERS_MAX: usize = 32;
+/// Longest `baggage` that is passed on, as its specification wants it of everybody (§3.3.2).
+const BAGGAGE_BYTES_MAX: usize = 8192;
+
+/// Somebody records the trace.
+const SAMPLED: u8 = 1;
+/// The flags that are known; others are written as zero (§2.2.2.1). The second says that the trace's number was drawn at random.
+const FLAGS_KNOWN: u8 = 3;
+/// The span of whoever serves a try, among those that are derived of the try's.
+const SERVED: u64 = 1 << 32;
 
 /// Position of one call in a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +75,7 @@ impl TraceContext {
         (tail_ok && trace_id != 0 && span_id != 0).then_some(Self {
             trace_id,
             span_id,
-            flags,
+            flags: flags & FLAGS_KNOWN,
             state: None,
         })
     }
@@ -88,6 +99,48 @@ impl TraceContext {
             span_id: span_id.max(1),
             ..self.clone()
         }
+    }
+
+    /// Whether somebody records the trace.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// The same, recorded or not.
+    #[must_use]
+    pub fn recorded(self, is_recorded: bool) -> Self {
+        let others = self.flags & !SAMPLED;
+        Self {
+            flags: others | if is_recorded { SAMPLED } else { 0 },
+            ..self
+        }
+    }
+
+    /// The span of try number `number` of this call: the call's own for the first. Derived, so that both ends of a call, and whoever
+    /// tells of it later, mean the same one without having told each other.
+    #[must_use]
+    pub fn of_try(&self, number: u32) -> Self {
+        match number {
+            0 => self.clone(),
+            number => self.derived(u64::from(number)),
+        }
+    }
+
+    /// The span of whoever serves this try.
+    #[must_use]
+    pub fn served(&self) -> Self {
+        self.derived(SERVED)
+    }
+
+    fn derived(&self, number: u64) -> Self {
+        // SplitMix64's steps: one of the trace's many numbers, as good as drawn.
+        let mut mixed = self
+            .span_id
+            .wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        self.child(mixed ^ (mixed >> 31))
     }
 
     /// Replaces the context that a message carries.
@@ -131,12 +184,137 @@ fn state(headers: &HeaderMap) -> Option<HeaderValue> {
         joined.extend_from_slice(line.as_bytes());
     }
     if joined.is_empty() {
-        return (first.len() <= STATE_BYTES_MAX).then(|| first.clone());
+        let fits = first.len() <= STATE_BYTES_MAX && is_state(first.as_bytes());
+        return fits.then(|| first.clone());
     }
-    HeaderValue::from_bytes(&joined).ok()
+    let joined = HeaderValue::from_bytes(&joined).ok()?;
+    is_state(joined.as_bytes()).then_some(joined)
 }
 
-fn state_to_text<S: Serializer>(
+/// Whether a list names few enough vendors, each once. What they say of themselves is theirs.
+fn is_state(list: &[u8]) -> bool {
+    let mut vendors = Vec::new();
+    for member in list.split(|byte| *byte == b',') {
+        let member = member.trim_ascii();
+        if member.is_empty() {
+            // Lists may have holes.
+            continue;
+        }
+        let Some(equals) = member.iter().position(|byte| *byte == b'=') else {
+            return false;
+        };
+        let (vendor, value) = member.split_at(equals);
+        let is_new = is_vendor(vendor) && value.len() > 1 && !vendors.contains(&vendor);
+        if !is_new || vendors.len() == STATE_MEMBERS_MAX {
+            return false;
+        }
+        vendors.push(vendor);
+    }
+    true
+}
+
+/// A name in lower case, with its tenant before an @ or not (§3.3.1.3.1).
+fn is_vendor(name: &[u8]) -> bool {
+    let is_part = |part: &[u8], most: usize, digit_first: bool| {
+        let begins = part.first().is_some_and(|byte| {
+            byte.is_ascii_lowercase() || (digit_first && byte.is_ascii_digit())
+        });
+        let goes_on = part
+            .iter()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/'));
+        begins && goes_on && part.len() <= most
+    };
+    match name.iter().position(|byte| *byte == b'@') {
+        None => is_part(name, 256, true),
+        Some(at) => {
+            let (tenant, system) = name.split_at(at);
+            let system = system.get(1..).unwrap_or_default();
+            is_part(tenant, 241, true) && is_part(system, 14, false)
+        }
+    }
+}
+
+/// What a message says of the properties of its call (W3C Baggage). Several lines are one list; one that is too long is dropped.
+#[must_use]
+pub fn baggage(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(BAGGAGE).iter();
+    let first = lines.next()?;
+    let mut joined = first.as_bytes().to_vec();
+    let mut is_one = true;
+    for line in lines {
+        is_one = false;
+        joined.push(b',');
+        joined.extend_from_slice(line.as_bytes());
+        if joined.len() > BAGGAGE_BYTES_MAX {
+            return None;
+        }
+    }
+    match is_one {
+        true => (first.len() <= BAGGAGE_BYTES_MAX).then(|| first.clone()),
+        false => HeaderValue::from_bytes(&joined).ok(),
+    }
+}
+
+/// Which traces are recorded that begin here or come here: the samplers of OpenTelemetry by their names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Whoever began a trace has said whether it is recorded.
+    pub parent_based: bool,
+    /// Of those that this is not said of, from 0 to 1.
+    pub share: f64,
+}
+
+impl Default for Sampling {
+    /// Nobody records here; what others record goes on.
+    fn default() -> Self {
+        Self {
+            parent_based: true,
+            share: 0.0,
+        }
+    }
+}
+
+impl Sampling {
+    /// The sampler that `OTEL_TRACES_SAMPLER` names, and what its argument says; none for a name that is not known, or a share that is none.
+    #[must_use]
+    pub fn parse(name: &str, argument: Option<&str>) -> Option<Self> {
+        let share = || match argument {
+            None => Some(1.0),
+            Some(argument) => {
+                let share = argument.trim().parse::<f64>().ok()?;
+                (0.0..=1.0).contains(&share).then_some(share)
+            }
+        };
+        let (parent_based, share) = match name {
+            "always_on" => (false, 1.0),
+            "always_off" => (false, 0.0),
+            "traceidratio" => (false, share()?),
+            "parentbased_always_on" => (true, 1.0),
+            "parentbased_always_off" => (true, 0.0),
+            "parentbased_traceidratio" => (true, share()?),
+            _ => return None,
+        };
+        Some(Self {
+            parent_based,
+            share,
+        })
+    }
+
+    /// Whether a trace is recorded from here on; `parent` is what its parent said, where it has one.
+    #[must_use]
+    pub fn records(&self, trace_id: u128, parent: Option<bool>) -> bool {
+        match parent {
+            Some(parent) if self.parent_based => parent,
+            _ => {
+                // As OpenTelemetry's: of the trace's number, so that all who have the same share record the same traces.
+                let number = (trace_id as u64 >> 1) as f64;
+                number < self.share * (1_u64 << 63) as f64
+            }
+        }
+    }
+}
+
+pub(crate) fn state_to_text<S: Serializer>(
     state: &Option<HeaderValue>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -146,7 +324,7 @@ fn state_to_text<S: Serializer>(
     text.serialize(serializer)
 }
 
-fn state_of_text<'de, D: Deserializer<'de>>(
+pub(crate) fn state_of_text<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<HeaderValue>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
@@ -228,7 +406,7 @@ mod tests {
         };
         let parent = ("traceparent", PARENT);
         let state = |text| ("tracestate", text);
-        let long = "x".repeat(STATE_BYTES_MAX);
+        let long = format!("a={}", "x".repeat(STATE_BYTES_MAX - 2));
         assert_eq!(read(&[parent]), Some(None));
         assert_eq!(read(&[parent, state("a=1")]), Some(Some("a=1".into())));
         assert_eq!(
@@ -239,5 +417,190 @@ mod tests {
         assert_eq!(read(&[parent, state(&long), state("")]), Some(None));
         assert_eq!(read(&[parent, parent]), None);
         assert_eq!(read(&[state("a=1")]), None);
+    }
+
+    /// After the W3C's own suite (w3c/trace-context, `test/test.py`): what a message says, and what is passed on of it.
+    #[test]
+    fn the_cases_of_the_specification() {
+        let of = |lines: &[(&str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                let name: http::HeaderName = name.parse().expect("a name");
+                headers.append(name, value.parse().expect("a value"));
+            }
+            let context = TraceContext::from_headers(&headers);
+            context.map_or("new".to_owned(), |context| {
+                let state = context.state.as_ref().and_then(|state| state.to_str().ok());
+                format!("{context} {}", state.unwrap_or("none"))
+            })
+        };
+        const ID: &str = "12345678901234567890123456789012-1234567890123456";
+        let parent = |version: &str, rest: &str| format!("{version}-{ID}-{rest}");
+        let whole = format!("00-{ID}-01");
+        let known = format!("{whole} none");
+        for (value, expected) in [
+            (parent("00", "01"), known.clone()),
+            // Versions to come: what is known of them is read.
+            (parent("cc", "01"), known.clone()),
+            (
+                parent("cc", "01-what-the-future-will-be-like"),
+                known.clone(),
+            ),
+            (
+                parent("cc", "01.what-the-future-will-be-like"),
+                "new".into(),
+            ),
+            (
+                parent("00", "01-what-the-future-will-be-like"),
+                "new".into(),
+            ),
+            (parent("ff", "01"), "new".into()),
+            (parent(".0", "01"), "new".into()),
+            (parent("0", "01"), "new".into()),
+            (parent("000", "01"), "new".into()),
+            // Flags that nobody knows are not passed on.
+            (parent("00", "ff"), format!("00-{ID}-03 none")),
+            (parent("00", "00"), format!("00-{ID}-00 none")),
+            (parent("00", ".0"), "new".into()),
+            (parent("00", "1"), "new".into()),
+            (parent("00", "001"), "new".into()),
+            (
+                "00-1234567890123456789012345678901-1234567890123456-01".into(),
+                "new".into(),
+            ),
+            (
+                "00-12345678901234567890123456789012-123456789012345-01".into(),
+                "new".into(),
+            ),
+            (
+                "00-12345678901234567890123456789012-12345678901234567-01".into(),
+                "new".into(),
+            ),
+            (
+                "00-.2345678901234567890123456789012-1234567890123456-01".into(),
+                "new".into(),
+            ),
+            (
+                "00-12345678901234567890123456789012-.234567890123456-01".into(),
+                "new".into(),
+            ),
+        ] {
+            assert_eq!(of(&[("traceparent", &value)]), expected, "{value}");
+        }
+        let many: Vec<String> = (0..33).map(|number| format!("k{number}=1")).collect();
+        let long_name = format!("{}=1", "z".repeat(257));
+        let tenant = format!("{}@{}=1", "t".repeat(241), "v".repeat(14));
+        let tenant_long = format!("t@{}=1", "v".repeat(15));
+        for (state, expected) in [
+            ("foo=1,bar=2", "foo=1,bar=2"),
+            ("foo=1 \t , \t bar=2", "foo=1 \t , \t bar=2"),
+            ("foo=1,", "foo=1,"),
+            ("foo=1,,bar=2", "foo=1,,bar=2"),
+            ("0foo=1", "0foo=1"),
+            ("foo@=1", "none"),
+            ("@foo=1", "none"),
+            ("foo@@bar=1", "none"),
+            ("foo@0bar=1", "none"),
+            ("foo =1", "none"),
+            ("FOO=1", "none"),
+            ("foo.bar=1", "none"),
+            ("foo", "none"),
+            ("foo=", "none"),
+            ("foo=1,foo=1", "none"),
+            (&many.join(","), "none"),
+            (&many[..32].join(","), &many[..32].join(",")),
+            (&long_name, "none"),
+            (&tenant, &tenant),
+            (&tenant_long, "none"),
+        ] {
+            let found = of(&[("traceparent", &whole), ("tracestate", state)]);
+            assert_eq!(found, format!("{whole} {expected}"), "{state}");
+        }
+        // Names of lines have no case; a list without a parent is none.
+        assert_eq!(of(&[("TraceParent", &whole)]), known);
+        assert_eq!(of(&[("tracestate", "foo=1")]), "new");
+        assert_eq!(
+            of(&[("traceparent", "bad"), ("tracestate", "foo=1")]),
+            "new"
+        );
+    }
+
+    #[test]
+    fn baggage_is_one_list_within_its_bound() {
+        let of = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("baggage", line.parse().expect("a value"));
+            }
+            baggage(&headers).map(|list| list.to_str().expect("text").to_owned())
+        };
+        let long = "x".repeat(BAGGAGE_BYTES_MAX);
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["a=1;p, b=2"]).as_deref(), Some("a=1;p, b=2"));
+        assert_eq!(of(&["a=1", "b=2"]).as_deref(), Some("a=1,b=2"));
+        assert_eq!(of(&[&long]).as_deref(), Some(long.as_str()));
+        assert_eq!(of(&[&long, "a=1"]), None);
+    }
+
+    #[test]
+    fn spans_of_a_call_are_told_apart_and_found_again() {
+        let call = TraceContext::parse(PARENT).expect("valid");
+        let spans: std::collections::BTreeSet<u64> = (0..4)
+            .flat_map(|number| {
+                let tried = call.of_try(number);
+                [tried.span_id, tried.served().span_id]
+            })
+            .collect();
+        assert_eq!(spans.len(), 8);
+        assert_eq!(call.of_try(0), call);
+        assert_eq!(call.of_try(3).served(), call.of_try(3).served());
+    }
+
+    #[test]
+    fn samplers_by_their_names() {
+        let few = 1_u128 << 60;
+        let many = u128::from(u64::MAX);
+        for (name, argument, expected) in [
+            ("always_on", None, "recorded recorded recorded recorded"),
+            ("always_off", None, "- - - -"),
+            ("traceidratio", Some("0.5"), "recorded - recorded -"),
+            (
+                "parentbased_always_on",
+                None,
+                "recorded recorded - recorded",
+            ),
+            ("parentbased_always_off", None, "- - - recorded"),
+            (
+                "parentbased_traceidratio",
+                Some("0.5"),
+                "recorded - - recorded",
+            ),
+            (
+                "parentbased_traceidratio",
+                None,
+                "recorded recorded - recorded",
+            ),
+        ] {
+            let sampling = Sampling::parse(name, argument).expect("a sampler");
+            let cases = [
+                (few, None),
+                (many, None),
+                (few, Some(false)),
+                (many, Some(true)),
+            ];
+            let found = cases.map(|(trace, parent)| match sampling.records(trace, parent) {
+                true => "recorded",
+                false => "-",
+            });
+            assert_eq!(found.join(" "), expected, "{name} {argument:?}");
+        }
+        assert_eq!(Sampling::parse("jaeger_remote", None), None);
+        for share in ["2", "-1", "NaN", "x"] {
+            assert_eq!(
+                Sampling::parse("traceidratio", Some(share)),
+                None,
+                "{share}"
+            );
+        }
     }
 }

@@ -110,6 +110,7 @@ const PRIORITIES: &[(&str, &str, i64, i64)] = &[
     ("flowcontrol.apiserver.k8s.io", "v1", 16100, 21),
     ("storagemigration.k8s.io", "v1", 15800, 15),
     ("storagemigration.k8s.io", "v1beta1", 15800, 9),
+    ("mesh.weft.dev", "v1", 1000, 100),
     ("metrics.k8s.io", "v1beta1", 100, 100),
     ("custom.metrics.k8s.io", "v1beta2", 100, 200),
 ];

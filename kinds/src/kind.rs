@@ -315,9 +315,19 @@ pub enum Served {
     Computed,
     /// Numbers of objects of another kind, read by the object's name and the metric's.
     Measured,
+    /// How things go now, never stored. It can be followed as well, but not as objects are watched, so that discovery has the list alone: clients
+    /// that watch whatever they can would take its lines for objects.
+    Watched,
+    /// What happens, a line each while somebody looks, never stored.
+    Streamed,
 }
 
 impl Served {
+    /// Whether it is told while somebody looks.
+    pub fn is_told(self) -> bool {
+        matches!(self, Self::Watched | Self::Streamed)
+    }
+
     /// What can be asked of such kinds, as discovery lists it.
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
@@ -334,6 +344,8 @@ impl Served {
             Self::Review => &["create"],
             Self::Computed => &["get", "list"],
             Self::Measured => &["get"],
+            Self::Watched => &["list"],
+            Self::Streamed => &["watch"],
         }
     }
 }

@@ -33,6 +33,7 @@ pub mod gateway_api;
 pub mod istio;
 mod kind;
 pub mod lens;
+pub mod mesh;
 pub mod networking;
 pub mod node;
 mod node_labels;
@@ -213,6 +214,7 @@ fn builtin() -> Vec<Arc<Kind>> {
     let stored = stored.into_iter().map(|kind| Arc::clone(kind));
     let mut kinds: Vec<Arc<Kind>> = stored
         .chain(reviews::reviews())
+        .chain(mesh::kinds())
         .chain(reviews::usage())
         .chain(reviews::metrics())
         .collect();

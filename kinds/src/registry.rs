@@ -254,6 +254,7 @@ mod tests {
                 "flowcontrol.apiserver.k8s.io/v1",
                 "storagemigration.k8s.io/v1",
                 "weft.dev/v1alpha1",
+                "mesh.weft.dev/v1",
                 "metrics.k8s.io/v1beta1",
                 "custom.metrics.k8s.io/v1beta2",
             ]

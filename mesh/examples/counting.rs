@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use weft_api::identity::SpiffeId;
+use weft_call::edges::DURATION_MICROS;
 use weft_mesh::{
     Body, CallerInfo, EndpointSpec, LocalWorkload, Mesh, PodAddress, ServicePortSpec, ServiceSpec,
     Table, WorkloadInfo, WorkloadService,
@@ -23,7 +24,7 @@ mod edge;
 #[path = "../src/shard.rs"]
 mod shard;
 
-use edge::{BYTES, DURATION_MS, Edge, Outcome};
+use edge::{BYTES, Edge, Outcome};
 
 const ROUNDS: usize = 21;
 const CALLS: u32 = 200_000;
@@ -38,9 +39,10 @@ const OUTCOME: Outcome = Outcome {
     code: 200,
     grpc: None,
     flag: "-",
+    tcp: false,
 };
 
-impl Count for Edge {
+impl Count for Edge<()> {
     fn count(&self, duration: Duration, now: Instant) {
         self.record(OUTCOME, duration, 0, 250, now);
     }
@@ -81,9 +83,10 @@ impl Families {
                 names,
                 code: 200,
                 flag: "-",
+                tcp: false,
             },
             requests: Family::default(),
-            duration: Family::new_with_constructor(Bounds(&DURATION_MS)),
+            duration: Family::new_with_constructor(Bounds(&DURATION_MICROS)),
             request_bytes: Family::new_with_constructor(Bounds(&BYTES)),
             response_bytes: Family::new_with_constructor(Bounds(&BYTES)),
         }
@@ -94,7 +97,7 @@ impl Count for Families {
     fn count(&self, duration: Duration, _now: Instant) {
         let labels = &self.labels;
         self.requests.get_or_create(labels).inc();
-        let milliseconds = duration.as_secs_f64() * 1e3;
+        let milliseconds = duration.as_secs_f64() * 1e6;
         self.duration.get_or_create(labels).observe(milliseconds);
         self.request_bytes.get_or_create(labels).observe(0.0);
         self.response_bytes.get_or_create(labels).observe(250.0);
@@ -113,7 +116,7 @@ impl Kept {
     fn new() -> Self {
         Self {
             requests: Counter::default(),
-            duration: Bounds(&DURATION_MS).new_metric(),
+            duration: Bounds(&DURATION_MICROS).new_metric(),
             request_bytes: Bounds(&BYTES).new_metric(),
             response_bytes: Bounds(&BYTES).new_metric(),
         }
@@ -123,7 +126,7 @@ impl Kept {
 impl Count for Kept {
     fn count(&self, duration: Duration, _now: Instant) {
         self.requests.inc();
-        self.duration.observe(duration.as_secs_f64() * 1e3);
+        self.duration.observe(duration.as_secs_f64() * 1e6);
         self.request_bytes.observe(0.0);
         self.response_bytes.observe(250.0);
     }
@@ -131,7 +134,7 @@ impl Count for Kept {
 
 fn main() {
     println!("counting a call, ns          1 thread   2 threads");
-    line("edge", &Edge::default());
+    line("edge", &Edge::<()>::default());
     line("prometheus-client, kept", &Kept::new());
     line("prometheus-client, families", &Families::new());
     text();

@@ -10,14 +10,14 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Method, Request, Response, request::Parts};
 use http_body::Body as _;
 use smallvec::{SmallVec, smallvec};
-use weft_call::{Failure, FailureKind, Spent};
+use weft_call::{Failure, FailureKind, Spent, baggage, headers::BAGGAGE};
 use weft_gateway::{Breaker, Resilience, Retry};
 use weft_turns::Tenant;
 
@@ -37,6 +37,7 @@ use crate::{
     resolve::Target,
     retry::{self, Refusal, Verdict},
     route::{AnsweredBy, Stays},
+    sighting::Seen,
     table::{Endpoint, Port, Service, ServiceLabels, Table},
     transport::STREAM_WINDOW_BYTES,
 };
@@ -149,6 +150,10 @@ pub(crate) struct Call {
     grpc: bool,
     /// It carries datagrams.
     datagrams: bool,
+    /// It is a connection, and no request.
+    tcp: bool,
+    /// Set where somebody watches it.
+    seen: Option<Arc<Seen>>,
     pub(crate) client: Option<Client>,
     /// This node's endpoints answer it, or nobody.
     only_here: bool,
@@ -195,11 +200,23 @@ impl Call {
         } = arrival;
         let declared = headers::content_length(request.headers())
             .map_err(|_| failure::bad_request("its content-length is not one number"))?;
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let above = context.spent.clone();
-        let mut context = called_by(caller, context, &head.headers);
+        let parent = Seen::parent(inner, &context, &head.headers);
+        let mut context = called_by(inner, caller, context, &head.headers);
         let until =
             |timeout: Option<Duration>| timeout.and_then(|timeout| started.checked_add(timeout));
+        // What applications say of a call goes on to those that come of it, unless the caller says something itself.
+        match (baggage(&head.headers), context.baggage.take()) {
+            (Some(own), _) => context.baggage = Some(own),
+            (None, Some(served)) => {
+                head.headers.insert(BAGGAGE, served.clone());
+                context.baggage = Some(served);
+            }
+            (None, None) => {}
+        }
+        let what = (&head.method, &head.uri);
+        let seen = Seen::of(inner, what, context.trace.as_ref(), parent, started);
         let mut ongoing = None;
         let mut resilience = None;
         if let Destination::Service { service, .. } = &destination {
@@ -251,6 +268,8 @@ impl Call {
             turn,
             grpc,
             datagrams: head.extensions.get::<Datagrams>().is_some(),
+            tcp: head.extensions.get::<Raw>().is_some(),
+            seen,
             client: head.extensions.get::<Client>().copied(),
             only_here: head.extensions.get::<OnlyHere>().is_some(),
             stays: head.extensions.get::<Stays>().copied(),
@@ -355,6 +374,11 @@ impl Call {
             let edges = self
                 .caller
                 .edges(&self.inner, table.generation(), &callee, labels);
+            if self.tcp && attempt == 0 {
+                for edge in &edges {
+                    edge.opened.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             self.edges = Some(edges);
 
             let this = Attempt {
@@ -398,6 +422,7 @@ impl Call {
                 Ok(answered) if self.goes_again(&answered, attempt, &head) => {
                     tried.push(endpoint.address);
                     self.inner.metrics.retry("answered");
+                    Seen::retried(&mut self.seen, endpoint.address, "answered");
                     drop(answered);
                     self.pause(attempt).await;
                     attempt += 1;
@@ -456,6 +481,7 @@ impl Call {
                 return Err((failure, last));
             }
             self.inner.metrics.retry(failure.kind.as_str());
+            Seen::retried(&mut self.seen, endpoint.address, failure.kind.as_str());
             if self.retry.is_some() && !failure.never_processed() {
                 self.pause(attempt).await;
             }
@@ -705,6 +731,8 @@ impl Call {
             },
             by_transport: endpoint
                 .map(|endpoint| (Arc::clone(&self.inner), endpoint.way.transport())),
+            tcp: self.tcp,
+            seen: self.seen.clone(),
         }
     }
 
@@ -737,13 +765,22 @@ pub(crate) struct Timeouts {
 /// The context of a call that `caller` makes while it serves the one of `context`. A workload may have joined a trace itself, as `lines`
 /// of its request say; otherwise its call continues the one that it serves.
 pub(crate) fn called_by(
+    inner: &Inner,
     caller: &Caller,
     context: CallContext,
     lines: &http::HeaderMap,
 ) -> CallContext {
+    let sampling = &inner.sampling;
     let trace = match TraceContext::from_headers(lines).or(context.trace) {
-        Some(parent) => parent.child(rand::random()),
-        None => TraceContext::root(rand::random(), rand::random()),
+        Some(parent) => {
+            let records = sampling.records(parent.trace_id, Some(parent.is_recorded()));
+            parent.child(rand::random()).recorded(records)
+        }
+        None => {
+            let root = TraceContext::root(rand::random(), rand::random());
+            let records = sampling.records(root.trace_id, None);
+            root.recorded(records)
+        }
     };
     CallContext {
         peer: Some(Arc::clone(&caller.peer)),
@@ -760,6 +797,7 @@ pub(crate) fn called_by(
         // Of the call that it serves.
         port: None,
         spent: None,
+        baggage: context.baggage,
     }
 }
 

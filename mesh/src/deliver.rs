@@ -227,6 +227,11 @@ pub(crate) async fn deliver(
     headers::keep_what_passes(request.headers_mut());
     // The authority is in the URI, on every way in.
     request.headers_mut().remove(header::HOST);
+    if let Some(trace) = context.trace.as_mut().filter(|trace| trace.is_recorded()) {
+        // What the workload does is below the span of its own part of the call.
+        *trace = trace.served();
+        trace.write(request.headers_mut());
+    }
     request.extensions_mut().insert(context);
 
     let method = request.method().clone();

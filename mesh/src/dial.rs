@@ -77,7 +77,7 @@ pub(crate) async fn dial(
         destination,
         None,
     )));
-    let calling = match send(inner, caller, table, filtered, at)? {
+    let calling = match send(inner, caller, table, filtered, at, None)? {
         Begun::Call(calling) => calling,
         // Only rules answer by themselves, and it met none.
         Begun::Answered(_) => return Err(FailureKind::NoRoute.into()),

@@ -58,6 +58,7 @@ use crate::{
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
     route::{Stays, View},
+    sighting::Seen,
     speak::{self, Upgraded},
     streams,
     table::Table,
@@ -436,6 +437,7 @@ impl Front {
         if entered.is_ok() && self.is_misdirected(&table, &request) {
             return (tenant, Ok(Begun::Answered(misdirected(request.method()))));
         }
+        let seen = Seen::of(inner, (request.method(), request.uri()), None, None, at);
         let way = entered.and_then(|host| {
             let way = self.route(&table, &request)?;
             tenant = way.tenant();
@@ -473,7 +475,9 @@ impl Front {
             (Some(upgrade), Ok(ControlFlow::Continue(call))) => {
                 Ok(Begun::Call(self.upgraded(&table, call, upgrade)))
             }
-            (_, filtered) => outbound::send(inner, &inner.gateway_caller, &table, filtered, at),
+            (_, filtered) => {
+                outbound::send(inner, &inner.gateway_caller, &table, filtered, at, seen)
+            }
         };
         (tenant, begun)
     }
@@ -545,7 +549,7 @@ impl Front {
             let lines = request.headers_mut();
             lines.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             lines.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            let context = called_by(&caller, context, request.headers());
+            let context = called_by(&inner, &caller, context, request.headers());
             if let Some(trace) = &context.trace {
                 trace.write(request.headers_mut());
             }

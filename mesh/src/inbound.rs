@@ -52,6 +52,7 @@ use crate::{
     measure::{self, Charge, Holds, RequestBytes},
     metrics::{Edge, EdgeKey, Reporter},
     replay, retry,
+    sighting::Seen,
     table::ServiceLabels,
     transport::{
         self, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT,
@@ -347,6 +348,13 @@ impl Session {
         };
         let deadline = context.deadline;
         let grpc = measure::is_grpc(&parts.headers);
+        let tcp = raw.is_some();
+        if tcp {
+            edge.opened.fetch_add(1, Ordering::Relaxed);
+        }
+        let trace = context.trace.as_ref();
+        let what = (&parts.method, &parts.uri);
+        let seen = Seen::of(&self.inner, what, trace, None, started);
         let (body, request_bytes) = counted(body);
         let body = in_turn(to.tenant, body);
 
@@ -356,6 +364,8 @@ impl Session {
             grpc,
             request_bytes,
             by_transport: None,
+            tcp,
+            seen,
         });
         let request = Request::from_parts(parts, body);
         let delivery = async {

@@ -72,6 +72,7 @@ mod resolve;
 mod retry;
 mod route;
 mod shard;
+mod sighting;
 mod speak;
 mod streams;
 mod sync;
@@ -83,14 +84,19 @@ mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 use weft_call::counted::{Counted, ServiceCalls};
+use weft_call::edges::NodeEdges;
+use weft_call::standing::{IdentityStanding, NodeMesh};
 
 pub use accept::accept_loop;
 pub use deliver::Detached;
@@ -106,6 +112,7 @@ pub use guards::Keys;
 pub use hello::Hello;
 pub use hold::Wanted;
 pub use identity::{Identities, SvidError, server_name};
+pub use metrics::{Format, Reporter};
 pub use names::Search;
 pub use outbound::{
     Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, Outbound, Raw, TooLong, Unframed, flow,
@@ -116,6 +123,7 @@ pub use route::{
     Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, PathChange, PathMatch, Redirect,
     Retry, Rewrite, Rule, Served, ServiceRoutes,
 };
+pub use sighting::{Interest, QUEUE_MAX, QUEUE_USUAL, Retried, Sighting, Sightings, WATCHES_MAX};
 pub use speak::{Driven, SpeaksH2, speak};
 pub use table::{
     Endpoint, EndpointSpec, HostName, PodRange, Protocol, Service, ServicePortSpec, ServiceSpec,
@@ -123,8 +131,8 @@ pub use table::{
 };
 pub use tokio_util::sync::CancellationToken;
 pub use weft_call::{
-    Blame, Body, BoxError, CallContext, Failure, FailureKind, Peer, Processed, TraceContext,
-    Transport,
+    Blame, Body, BoxError, CallContext, Failure, FailureKind, Peer, Processed, Sampling,
+    TraceContext, Transport,
 };
 pub use weft_policy::{NamedPort, Pod, Policies, Protocol as PolicyProtocol};
 
@@ -235,6 +243,9 @@ pub(crate) struct Inner {
     pub(crate) identities: Arc<Identities>,
     pub(crate) transport: transport::Pool,
     pub(crate) metrics: metrics::Metrics,
+    pub(crate) watches: sighting::Watches,
+    /// Which traces are recorded.
+    pub(crate) sampling: Sampling,
     pub(crate) egress: egress::Egress,
     pub(crate) dns: dns::Dns,
     pub(crate) affinity: affinity::Affinity,
@@ -243,6 +254,8 @@ pub(crate) struct Inner {
     pub(crate) gateway_caller: Arc<caller::Caller>,
     /// Origin of the monotonic nanoseconds that the balancer counts in.
     pub(crate) started: Instant,
+    /// When that was, in microseconds of the calendar: no two runs of a node have the same.
+    pub(crate) since: u64,
 }
 
 impl Inner {
@@ -275,6 +288,7 @@ impl Mesh {
             inbound_connections_max: inbound::CONNECTIONS_MAX,
             egress: EgressConfig::default(),
             dns: DnsConfig::default(),
+            sampling: Sampling::default(),
         }
     }
 
@@ -494,9 +508,59 @@ impl Mesh {
         self.inner.table.load().counted(Instant::now())
     }
 
+    /// What was counted of each edge at the end that calls, of those alone that had calls `within` the time before now if that is given.
+    #[must_use]
+    pub fn counted_edges(&self, within: Option<Duration>) -> NodeEdges {
+        self.inner.metrics.counted(self.inner.since, within)
+    }
+
+    /// How this node's mesh stands, and with it a service by its namespace and name.
+    #[must_use]
+    pub fn standing(&self, service: Option<(&str, &str)>) -> NodeMesh {
+        let inner = &self.inner;
+        let (table, nanos) = (inner.table.load(), inner.nanos(Instant::now()));
+        let (edges, edges_overflowed) = inner.metrics.edges_kept();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let now = SystemTime::now();
+        let left = |end: SystemTime| match end.duration_since(now) {
+            Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            Err(over) => -i64::try_from(over.duration().as_secs()).unwrap_or(i64::MAX),
+        };
+        let identities = inner.identities.all().into_iter();
+        let mut identities: Vec<IdentityStanding> = identities
+            .map(|(identity, end)| IdentityStanding {
+                identity: identity.to_string(),
+                ends_in_seconds: left(end),
+            })
+            .collect();
+        identities.sort_by(|a, b| a.identity.cmp(&b.identity));
+        let ports = service.map(|(namespace, name)| table.standing(namespace, name, nanos));
+        NodeMesh {
+            node: inner.node.clone(),
+            table_generation: table.generation(),
+            services: table.services_len(),
+            endpoints: table.endpoints_len(),
+            ejected: table.ejected(nanos),
+            edges,
+            edges_limit: metrics::EDGES_MAX,
+            edges_overflowed,
+            handshakes_failed: count(&inner.metrics.handshakes_failed),
+            denied: count(&inner.metrics.denied),
+            watches: inner.watches.len(),
+            identities,
+            ports: ports.unwrap_or_default(),
+            telemetry_dropped: 0,
+        }
+    }
+
     /// Appends the mesh's metrics in Prometheus text format.
     pub fn render_metrics(&self, out: &mut String) {
-        metrics::render(&self.inner, out);
+        self.render_metrics_as(Format::Prometheus, out);
+    }
+
+    /// Appends the mesh's metrics; of OpenMetrics, the end is left to whoever knows that nothing follows.
+    pub fn render_metrics_as(&self, format: Format, out: &mut String) {
+        metrics::render(&self.inner, format, out);
     }
 }
 
@@ -509,6 +573,7 @@ pub struct Builder {
     inbound_connections_max: usize,
     egress: EgressConfig,
     dns: DnsConfig,
+    sampling: Sampling,
 }
 
 impl Builder {
@@ -537,6 +602,13 @@ impl Builder {
     #[must_use]
     pub fn dns(mut self, config: DnsConfig) -> Self {
         self.dns = config;
+        self
+    }
+
+    /// Which traces are recorded that begin here; none by default, and those that others record go on.
+    #[must_use]
+    pub fn sampling(mut self, sampling: Sampling) -> Self {
+        self.sampling = sampling;
         self
     }
 
@@ -580,6 +652,8 @@ impl Builder {
                 transport: transport::Pool::new(Arc::clone(&identities)),
                 identities,
                 metrics: metrics::Metrics::default(),
+                watches: sighting::Watches::default(),
+                sampling: self.sampling,
                 egress: egress::Egress::new(self.egress),
                 dns: dns::Dns::new(self.dns),
                 affinity: affinity::Affinity::default(),
@@ -587,6 +661,11 @@ impl Builder {
                 inbound_connections_max: self.inbound_connections_max,
                 gateway_caller: Arc::new(gateway_caller),
                 started: Instant::now(),
+                since: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| {
+                        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+                    }),
             }),
         }
     }

@@ -22,6 +22,7 @@ use crate::{
     attempt::Pending,
     metrics::{Edge, Outcome},
     replay,
+    sighting::{Ended, Seen},
     transport::Stream,
 };
 
@@ -54,6 +55,10 @@ pub(crate) struct Charge {
     pub(crate) request_bytes: RequestBytes,
     /// Set where the caller's side finishes the call: it also counts by transport.
     pub(crate) by_transport: Option<(Arc<crate::Inner>, Transport)>,
+    /// It is a connection, and no request.
+    pub(crate) tcp: bool,
+    /// Set where somebody watches it.
+    pub(crate) seen: Option<Arc<Seen>>,
 }
 
 impl Charge {
@@ -81,6 +86,7 @@ impl Charge {
             code,
             grpc: self.grpc.then(|| grpc_status.unwrap_or(GRPC_UNKNOWN)),
             flag,
+            tcp: self.tcp,
         };
         let request_bytes = match &self.request_bytes {
             RequestBytes::Known(bytes) => *bytes,
@@ -88,6 +94,17 @@ impl Charge {
         };
         for edge in &self.edges {
             edge.record(outcome, duration, request_bytes, response_bytes, now);
+        }
+        if let Some(seen) = &self.seen {
+            let ended = Ended {
+                outcome,
+                took: duration,
+                request_bytes,
+                response_bytes,
+            };
+            for edge in &self.edges {
+                seen.tell(edge, &ended);
+            }
         }
         if let Some((inner, transport)) = &self.by_transport {
             inner.metrics.call(*transport, duration);

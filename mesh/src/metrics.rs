@@ -2,19 +2,20 @@
 //!
 //! An [`Edge`] is one caller workload, one callee workload and one service; a call holds it and adds to it (`edge.rs`).
 //! Response codes are series below an edge. Istio's latency buckets begin at half a millisecond, where an in-memory call has
-//! long ended, so finer ones come first. Text is prometheus-client's, which adds `_total` to the names of counters.
+//! long ended, so finer ones come first. Series of edges are written by `text.rs`, all else by prometheus-client.
 //!
 //! Invariants: no label comes from an unauthenticated party (paths, hosts and headers of clients never do); the
-//! number of edges is bounded, what exceeds it counts under `overflow`. `connection_security_policy` says
+//! number of edges is bounded, what exceeds it counts under `overflow` and is told by how much. `connection_security_policy` says
 //! `in_process` for in-memory calls: they are not mutual TLS and do not claim to be.
 //! Source of names: <https://istio.io/latest/docs/reference/config/metrics/>.
 
 mod edge;
 mod policies;
+mod text;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::{self, Write as _},
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,26 +26,29 @@ use std::{
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
-    encoding::{
-        DescriptorEncoder, EncodeLabel, EncodeLabelKey, EncodeLabelSet, EncodeMetric,
-        LabelKeyEncoder, LabelSetEncoder, prometheus_text,
-    },
+    encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text as openmetrics},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 
-pub(crate) use edge::{Edge, Outcome};
+use weft_call::edges::{EdgeCounts, EdgeEnd, EdgeName, Figures, NodeEdges, outcome};
+
+pub(crate) use edge::{Exemplar, Outcome};
+pub use text::Format;
+
+/// What is counted of one [`EdgeKey`].
+pub(crate) type Edge = edge::Edge<EdgeKey>;
 
 use crate::{
     Inner, Transport, WorkloadInfo,
     shard::{self, SHARDS},
     table::ServiceLabels,
 };
-use edge::{BYTES, Cells, DURATION_MS, Histogram, Series, Total};
+use edge::{Histogram, Total};
 use policies::Acts;
 
 /// Edges kept; 4,096 of them with two codes each are about 4 MB.
-const EDGES_MAX: usize = 4096;
+pub(crate) const EDGES_MAX: usize = 4096;
 
 /// An edge without calls for this long is dropped when metrics are next read, or when there is no room for another.
 const EDGE_IDLE_MAX: Duration = Duration::from_secs(600);
@@ -70,7 +74,7 @@ pub(crate) enum Origin {
 
 /// Which end of a call reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Reporter {
+pub enum Reporter {
     Source,
     Destination,
 }
@@ -96,7 +100,9 @@ pub(crate) struct Metrics {
     edges: Mutex<HashMap<EdgeKey, Arc<Edge>>>,
     /// Second after [`STARTED`] in which edges were last looked through for want of room.
     swept: AtomicU64,
-    overflow: Mutex<Option<(EdgeKey, Arc<Edge>)>>,
+    overflow: Mutex<Option<Arc<Edge>>>,
+    /// How often there was no room for an edge.
+    overflowed: AtomicU64,
     in_process: [Histogram<{ MICROSECONDS.len() }>; SHARDS],
     mtls: [Histogram<{ MICROSECONDS.len() }>; SHARDS],
     /// By origin, then by transport.
@@ -120,12 +126,13 @@ impl Metrics {
         }
         if edges.len() >= EDGES_MAX {
             drop(edges);
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
             let mut overflow = self.overflow.lock();
-            let (_, edge) =
-                overflow.get_or_insert_with(|| (EdgeKey::overflow(key.reporter), Arc::default()));
+            let edge = overflow
+                .get_or_insert_with(|| Arc::new(Edge::new(EdgeKey::overflow(key.reporter))));
             return Arc::clone(edge);
         }
-        let edge = Arc::<Edge>::default();
+        let edge = Arc::new(Edge::new(key.clone()));
         edges.insert(key.clone(), Arc::clone(&edge));
         edge
     }
@@ -162,6 +169,12 @@ impl Metrics {
         self.acts.add(service, action);
     }
 
+    /// Edges that are counted apart, and how often there was no room for one.
+    pub(crate) fn edges_kept(&self) -> (usize, u64) {
+        let kept = self.edges.lock().len();
+        (kept, self.overflowed.load(Ordering::Relaxed))
+    }
+
     /// Makes room, as nobody may ever read the metrics; at most once a second, as it looks through all of them.
     fn drop_idle(&self, edges: &mut HashMap<EdgeKey, Arc<Edge>>) {
         let now = edge::second(Instant::now());
@@ -170,62 +183,30 @@ impl Metrics {
         }
     }
 
-    /// All series, in the order of their edges.
-    fn rows(&self) -> Vec<Row> {
-        let mut edges: Vec<(EdgeKey, Arc<Edge>)> = {
+    /// All edges, in the order of their names; those last that there was no room for.
+    fn edges(&self) -> Vec<Arc<Edge>> {
+        let mut all: Vec<Arc<Edge>> = {
             let mut edges = self.edges.lock();
             retain_used(&mut edges, edge::second(Instant::now()));
-            let all = edges.iter();
-            all.map(|(key, edge)| (key.clone(), Arc::clone(edge)))
-                .collect()
+            edges.values().cloned().collect()
         };
-        edges.sort_by(|(a, _), (b, _)| a.cmp(b));
-        edges.extend(self.overflow.lock().clone());
-        let rows = edges.iter().flat_map(|(key, edge)| {
-            let series = Arc::unwrap_or_clone(edge.series());
-            series
-                .into_iter()
-                .map(move |series| Row(key.clone(), series))
-        });
-        rows.collect()
+        all.sort_by(|a, b| a.of.cmp(&b.of));
+        all.extend(self.overflow.lock().clone());
+        all
     }
 
-    fn encode_edges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let rows = self.rows();
-        let mut family = encoder.encode_descriptor(
-            "istio_requests",
-            "Calls, by both ends and how they ended.",
-            None,
-            MetricType::Counter,
-        )?;
-        for row in &rows {
-            let count = row.1.total(|cells| &cells.duration).count;
-            ConstCounter::new(count).encode(family.encode_family(row)?)?;
+    /// What was counted at the end that calls; of those edges that had calls in the time before now.
+    pub(crate) fn counted(&self, since: u64, within: Option<Duration>) -> NodeEdges {
+        let now = edge::second(Instant::now());
+        let all = self.edges().into_iter();
+        let asked = all.filter(|edge| {
+            edge.of.reporter == Reporter::Source && within.is_none_or(|most| edge.idle(now) <= most)
+        });
+        NodeEdges {
+            since,
+            edges: asked.flat_map(|edge| counts(&edge)).collect(),
+            overflowed: self.overflowed.load(Ordering::Relaxed),
         }
-        encode_rows(
-            encoder,
-            &rows,
-            "istio_request_duration_milliseconds",
-            "Time from a request to the end of its response.",
-            |cells| &cells.duration,
-            (&DURATION_MS, 1e6),
-        )?;
-        encode_rows(
-            encoder,
-            &rows,
-            "istio_request_bytes",
-            "Bytes in the bodies of requests.",
-            |cells| &cells.request_bytes,
-            (&BYTES, 1.0),
-        )?;
-        encode_rows(
-            encoder,
-            &rows,
-            "istio_response_bytes",
-            "Bytes in the bodies of responses.",
-            |cells| &cells.response_bytes,
-            (&BYTES, 1.0),
-        )
     }
 
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -284,6 +265,11 @@ impl Metrics {
                 "Calls out of the cluster that were denied.",
                 &self.denied,
             ),
+            (
+                "weft_mesh_edges_overflowed",
+                "How often there was no room for an edge, so that its call counts under overflow.",
+                &self.overflowed,
+            ),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(counter.load(Ordering::Relaxed)).encode(family)?;
@@ -315,6 +301,15 @@ impl EdgeKey {
         }
     }
 
+    /// How the ends know each other, whoever reports it.
+    pub(crate) fn proven(&self) -> &'static str {
+        match self.transport {
+            Some(Transport::InProcess) => "in_process",
+            Some(Transport::MutualTls) => "mutual_tls",
+            None => "none",
+        }
+    }
+
     /// `connection_security_policy`.
     fn security(&self) -> &'static str {
         match (self.reporter, self.transport) {
@@ -329,12 +324,16 @@ impl EdgeKey {
 
 // === Text ===
 
-/// Appends what `inner` counts in Prometheus' text format.
-pub(crate) fn render(inner: &Arc<Inner>, out: &mut String) {
+/// Appends what `inner` counts; in OpenMetrics without the end, as more may follow.
+pub(crate) fn render(inner: &Arc<Inner>, format: Format, out: &mut String) {
+    text::edges(&inner.metrics.edges(), format, out);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Counted(Arc::clone(inner))));
     // Writing to a String cannot fail.
-    let _ = prometheus_text::encode(out, &registry);
+    let _ = match format {
+        Format::Prometheus => prometheus_text::encode(out, &registry),
+        Format::OpenMetrics => openmetrics::encode_registry(out, &registry),
+    };
 }
 
 /// One mesh, as the crate asks it what it has counted.
@@ -352,8 +351,8 @@ impl fmt::Debug for Counted {
 impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let inner = &self.0;
-        inner.metrics.encode_edges(&mut encoder)?;
         inner.metrics.encode_calls(&mut encoder)?;
+        let edges = inner.metrics.edges.lock().len() as u64;
         let table = inner.table.load();
         let ejected = table.ejected(inner.nanos(Instant::now()));
         for (name, help, value) in [
@@ -371,6 +370,21 @@ impl Collector for Counted {
                 "weft_mesh_breakers_open",
                 "Endpoints that policies have left alone for their answers.",
                 table.tripped() as u64,
+            ),
+            (
+                "weft_mesh_edges",
+                "Callers, callees and services that are counted apart.",
+                edges,
+            ),
+            (
+                "weft_mesh_edges_limit",
+                "How many may be.",
+                EDGES_MAX as u64,
+            ),
+            (
+                "weft_mesh_edge_outcomes_limit",
+                "How many ways to end may be counted apart of each of them.",
+                edge::SERIES_MAX as u64,
             ),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -393,93 +407,68 @@ impl Collector for Counted {
     }
 }
 
-/// One histogram of every series; bounds as they are shown, and by what the sum is divided to be.
-fn encode_rows<const N: usize>(
-    encoder: &mut DescriptorEncoder<'_>,
-    rows: &[Row],
-    name: &str,
-    help: &str,
-    which: fn(&Cells) -> &Histogram<N>,
-    (bounds, sum_per_unit): (&[f64; N], f64),
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    for row in rows {
-        let encoder = family.encode_family(row)?;
-        let total = row.1.total(which);
-        total.encode(encoder, bounds, 1.0, sum_per_unit)?;
-    }
-    Ok(())
-}
-
-/// One series and what it is of.
-struct Row(EdgeKey, Arc<Series>);
-
-/// The name of a label that both ends of a call have.
-struct OfEnd(&'static str, &'static str);
-
-impl EncodeLabelKey for OfEnd {
-    fn encode(&self, encoder: &mut LabelKeyEncoder<'_>) -> fmt::Result {
-        let Self(end, name) = self;
-        encoder.write_str(end)?;
-        encoder.write_str("_")?;
-        encoder.write_str(name)
-    }
-}
-
-fn known(value: &str) -> &str {
-    if value.is_empty() { "unknown" } else { value }
-}
-
-impl EncodeLabelSet for Row {
-    /// In Istio's order.
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let Self(edge, series) = self;
-        let reporter = match edge.reporter {
-            Reporter::Source => "source",
-            Reporter::Destination => "destination",
-        };
-        ("reporter", reporter).encode(encoder.encode_label())?;
-        for (end, workload, principal) in [
-            ("source", &edge.source, &edge.source_principal),
-            (
-                "destination",
-                &edge.destination,
-                &edge.destination_principal,
-            ),
-        ] {
-            for (name, value) in [
-                ("workload", workload.name.as_str()),
-                ("workload_namespace", &workload.namespace),
-                ("principal", principal),
-                ("app", &workload.app),
-                ("version", &workload.version),
-                ("cluster", "Kubernetes"),
-                ("canonical_service", &workload.canonical_service),
-                ("canonical_revision", &workload.canonical_revision),
-            ] {
-                (OfEnd(end, name), known(value)).encode(encoder.encode_label())?;
-            }
+/// An edge as servers are told of it: one for each protocol.
+fn counts(edge: &Edge) -> Vec<EdgeCounts> {
+    let mut by_protocol: BTreeMap<&'static str, Figures> = BTreeMap::new();
+    for series in edge.series().iter() {
+        let Outcome {
+            code, grpc, flag, ..
+        } = series.outcome;
+        let durations = series.total(|cells| &cells.duration);
+        let counted = durations.buckets.iter().zip(0_u8..);
+        let mut groups: BTreeMap<u8, u64> = counted
+            .filter(|(count, _)| **count > 0)
+            .map(|(count, group)| (group, *count))
+            .collect();
+        let in_groups: u64 = groups.values().sum();
+        if durations.count > in_groups {
+            groups.insert(weft_call::edges::LONGER, durations.count - in_groups);
         }
-        let (name, namespace) = (edge.service.name.as_str(), &edge.service.namespace);
-        let full_name = match namespace.as_str() {
-            _ if name.is_empty() => String::new(),
-            "" => name.to_owned(),
-            namespace => format!("{name}.{namespace}.svc.cluster.local"),
-        };
-        let Outcome { code, grpc, flag } = series.outcome;
-        let protocol = if grpc.is_some() { "grpc" } else { "http" };
-        for (name, value) in [
-            ("destination_service", full_name.as_str()),
-            ("destination_service_name", name),
-            ("destination_service_namespace", namespace),
-            ("connection_security_policy", edge.security()),
-            ("request_protocol", protocol),
-        ] {
-            (name, known(value)).encode(encoder.encode_label())?;
+        let how = outcome(code, grpc, flag);
+        by_protocol
+            .entry(series.outcome.protocol())
+            .or_default()
+            .add(&Figures {
+                outcomes: [(how, durations.count)].into(),
+                request_bytes: series.total(|cells| &cells.request_bytes).sum,
+                response_bytes: series.total(|cells| &cells.response_bytes).sum,
+                duration_micros: durations.sum / 1000,
+                durations: groups,
+            });
+    }
+    let key = &edge.of;
+    let end = |workload: &WorkloadInfo, principal: &str| EdgeEnd {
+        namespace: workload.namespace.clone(),
+        workload: workload.name.clone(),
+        app: workload.app.clone(),
+        version: workload.version.clone(),
+        principal: principal.to_owned(),
+    };
+    let named = |protocol: &str| EdgeName {
+        source: end(&key.source, &key.source_principal),
+        destination: end(&key.destination, &key.destination_principal),
+        service_namespace: key.service.namespace.clone(),
+        service: key.service.name.clone(),
+        protocol: protocol.to_owned(),
+        security: key.proven().to_owned(),
+    };
+    by_protocol
+        .into_iter()
+        .map(|(protocol, figures)| EdgeCounts {
+            edge: named(protocol),
+            figures,
+        })
+        .collect()
+}
+
+impl Outcome {
+    /// `request_protocol`.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self {
+            Outcome { tcp: true, .. } => "tcp",
+            Outcome { grpc: Some(_), .. } => "grpc",
+            Outcome { .. } => "http",
         }
-        ("response_code", code).encode(encoder.encode_label())?;
-        ("grpc_response_status", grpc).encode(encoder.encode_label())?;
-        ("response_flags", flag).encode(encoder.encode_label())
     }
 }
 
@@ -514,6 +503,7 @@ mod tests {
         code: 200,
         grpc: None,
         flag: "-",
+        tcp: false,
     };
 
     #[test]
@@ -582,6 +572,81 @@ mod tests {
         }
     }
 
+    #[test]
+    fn connections_are_counted_as_connections() {
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        let edge = mesh.inner.metrics.edge(&key("voting"));
+        edge.opened.fetch_add(2, Ordering::Relaxed);
+        let closed = Outcome { tcp: true, ..OK };
+        edge.record(closed, Duration::from_secs(9), 70, 7, Instant::now());
+        let mut text = String::new();
+        mesh.render_metrics(&mut text);
+        let found = |name: &str| {
+            let mut lines = text.lines().filter(|line| line.starts_with(name));
+            let line = lines.next().unwrap_or_default();
+            assert!(line.contains("request_protocol=\"tcp\""), "{name}: {text}");
+            assert!(!line.contains("response_code"), "{line}");
+            line.rsplit_once(' ').map(|(_, value)| value.to_owned())
+        };
+        for (name, value) in [
+            ("istio_tcp_connections_opened_total{", "2"),
+            ("istio_tcp_connections_closed_total{", "1"),
+            ("istio_tcp_sent_bytes_total{", "7"),
+            ("istio_tcp_received_bytes_total{", "70"),
+        ] {
+            assert_eq!(found(name).as_deref(), Some(value), "{name}");
+        }
+        assert!(!text.contains("istio_requests_total{"), "{text}");
+    }
+
+    /// A thousand edges are what a scrape is measured with (`examples/counting.rs`); that all of them are there is what is tried here.
+    #[test]
+    fn a_thousand_edges_are_written_each_with_its_traces() {
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        for number in 0..1000 {
+            let edge = mesh.inner.metrics.edge(&key(&format!("s{number}")));
+            let took = Duration::from_micros(30);
+            edge.record(OK, took, 0, 250, Instant::now());
+            let exemplar = Exemplar {
+                trace_id: 0xab,
+                span_id: 0xcd,
+                took,
+                at: UNIX_EPOCH + Duration::from_millis(1500),
+            };
+            edge.exemplify(OK, exemplar);
+        }
+        let mut text = String::new();
+        mesh.render_metrics_as(Format::OpenMetrics, &mut text);
+        let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+        assert_eq!(count("istio_requests_total{"), 1000);
+        assert_eq!(count("istio_request_duration_milliseconds_bucket{"), 24_000);
+        assert_eq!(count("# TYPE istio_requests counter"), 1);
+        assert_eq!(count("# EOF"), 0, "more may follow");
+        let with = text.lines().filter(|line| line.contains(" # {"));
+        let with: Vec<&str> = with
+            .filter_map(|line| line.split_once(",le="))
+            .map(|(_, rest)| rest)
+            .collect();
+        assert_eq!(with.len(), 1000);
+        assert_eq!(
+            with[0],
+            r#""0.05"} 1 # {trace_id="000000000000000000000000000000ab",span_id="00000000000000cd"} 0.03 1.500"#
+        );
+        let told = mesh.counted_edges(None);
+        assert_eq!(told.edges.len(), 1000);
+        let figures = &told.edges[0].figures;
+        assert_eq!(
+            (
+                figures.calls(),
+                figures.response_bytes,
+                figures.duration_micros
+            ),
+            (1, 250, 30)
+        );
+        assert_eq!(figures.durations, [(6, 1)].into());
+        assert_eq!(told.edges[0].edge.security, "in_process");
+    }
+
     /// What dashboards are built on: names and types are kept, each family says what it is before its samples, and each sample is of
     /// the family before it.
     #[test]
@@ -627,6 +692,10 @@ mod tests {
         istio_request_duration_milliseconds histogram: Time from a request to the end of its response.
         istio_request_bytes histogram: Bytes in the bodies of requests.
         istio_response_bytes histogram: Bytes in the bodies of responses.
+        istio_tcp_connections_opened_total counter: Connections that began.
+        istio_tcp_connections_closed_total counter: Connections that ended.
+        istio_tcp_sent_bytes_total counter: Bytes that came back on connections.
+        istio_tcp_received_bytes_total counter: Bytes that were sent on connections.
         weft_mesh_request_duration_seconds histogram: Time of calls as their callers saw it, by the way they took.
         weft_mesh_added_seconds histogram: Time to a response's head beyond the workload's own.
         weft_mesh_retries_total counter: Tries after the first, by what had failed.
@@ -634,12 +703,16 @@ mod tests {
         weft_mesh_connections_accepted_total counter: Connections of other nodes that were accepted.
         weft_mesh_handshakes_failed_total counter: Connections of other nodes that proved nothing.
         weft_mesh_denied_total counter: Calls out of the cluster that were denied.
+        weft_mesh_edges_overflowed_total counter: How often there was no room for an edge, so that its call counts under overflow.
         weft_mesh_table_generation gauge: Generation of the table of services in force.
         weft_mesh_endpoints_ejected gauge: Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.
         weft_mesh_breakers_open gauge: Endpoints that policies have left alone for their answers.
         weft_mesh_retry_budget_left gauge: Retries that a service's budget has left.
         weft_mesh_concurrency_limit gauge: Calls that an endpoint takes at once, by what was measured of it.
         weft_mesh_concurrency_inside gauge: Calls that are with such an endpoint.
+        weft_mesh_edges gauge: Callers, callees and services that are counted apart.
+        weft_mesh_edges_limit gauge: How many may be.
+        weft_mesh_edge_outcomes_limit gauge: How many ways to end may be counted apart of each of them.
         weft_mesh_svid_expiry_timestamp_seconds gauge: When the certificate of an identity ends.
         ");
     }

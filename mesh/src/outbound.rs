@@ -53,6 +53,7 @@ use crate::{
     mirror, resolve,
     resolve::Target,
     route::{Entry, Exchange, Mirrored, Stays, Sticky, View},
+    sighting::Seen,
     speak::speak,
     table::{Bound, Port, Table},
 };
@@ -164,6 +165,7 @@ impl Outbound {
             }),
         };
         let method = request.method().clone();
+        let seen = Seen::of(inner, (&method, request.uri()), None, None, at);
         let arrival = Arrival {
             request,
             context,
@@ -171,7 +173,7 @@ impl Outbound {
             turn: None,
         };
         let begun = way.and_then(|way| filter(&table, way, arrival));
-        let ended = match send(inner, &self.caller, &table, begun, at) {
+        let ended = match send(inner, &self.caller, &table, begun, at, seen) {
             Ok(Begun::Call(calling)) => return calling,
             Ok(Begun::Answered(response)) => Ok(response),
             Err(failure) => answered(failure, &method),
@@ -198,11 +200,12 @@ impl Outbound {
             let attached = inner.attached.get(address.into());
             attached.ok_or_else(|| failure::given_up(FailureKind::NotHere.into(), &name(), 1))
         });
-        let to = to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error))?;
+        let to =
+            to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error, None))?;
         let above = context.spent.clone();
         let context = CallContext {
             port: Some(address.port),
-            ..called_by(&self.caller, context, request.headers())
+            ..called_by(inner, &self.caller, context, request.headers())
         };
         if let Some(trace) = &context.trace {
             trace.write(request.headers_mut());
@@ -217,6 +220,9 @@ impl Outbound {
             grpc: measure::is_grpc(request.headers()),
             request_bytes: RequestBytes::Known(request.body().size_hint().exact().unwrap_or(0)),
             by_transport: None,
+            tcp: false,
+            // Within a pod; nobody watches that.
+            seen: None,
         });
         let guards = inner.attached.guards();
         if !guards.is_empty() {
@@ -418,7 +424,8 @@ pub(crate) enum Begun {
     Answered(Response<Body>),
 }
 
-/// Layers 5 to 8, and the way back. Boxed, because everything that awaits it would otherwise carry its size.
+/// Layers 5 to 8, and the way back. Boxed, because everything that awaits it would otherwise carry its size. `seen` is whoever watches a call
+/// that comes to nothing before there is one.
 ///
 /// # Errors
 /// What failed before there was anybody to send the call to.
@@ -428,6 +435,7 @@ pub(crate) fn send(
     table: &Arc<Table>,
     filtered: Result<Filtered, Failure>,
     at: Instant,
+    seen: Option<Arc<Seen>>,
 ) -> Result<Begun, Failure> {
     let begun = filtered.and_then(|filtered| {
         let (mut arrival, destination, mut exchange) = match filtered {
@@ -472,7 +480,7 @@ pub(crate) fn send(
         }
         Ok(ControlFlow::Break(response)) => Ok(Begun::Answered(response)),
         Err(failure) => {
-            charge_to_nobody(inner, caller, at, &failure);
+            charge_to_nobody(inner, caller, at, &failure, seen);
             Err(failure)
         }
     }
@@ -526,7 +534,7 @@ fn mirror(
         let calling = match backend.tls {
             None => {
                 let filtered = Ok(ControlFlow::Continue((copy, destination, None)));
-                match send(inner, caller, table, filtered, arrival.at) {
+                match send(inner, caller, table, filtered, arrival.at, None) {
                     Ok(Begun::Call(calling)) => calling,
                     _ => continue,
                 }
@@ -572,7 +580,7 @@ impl Proven {
             if let Some(tenant) = turn {
                 weft_turns::request(tenant).await;
             }
-            let context = called_by(&caller, context, request.headers());
+            let context = called_by(&inner, &caller, context, request.headers());
             if let Some(trace) = &context.trace {
                 trace.write(request.headers_mut());
             }
@@ -628,6 +636,7 @@ pub(crate) fn charge_to_nobody(
     caller: &Caller,
     started: Instant,
     failure: &Failure,
+    seen: Option<Arc<Seen>>,
 ) {
     let charge = Charge {
         edges: smallvec![caller.edge_to_nobody(inner, &BLACK_HOLE)],
@@ -635,6 +644,8 @@ pub(crate) fn charge_to_nobody(
         grpc: false,
         request_bytes: RequestBytes::Known(0),
         by_transport: None,
+        tcp: false,
+        seen,
     };
     charge.settle(
         failure.status().as_u16(),

@@ -26,7 +26,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use weft_call::{Failure, FailureKind, counted::ServiceCalls};
+use weft_call::{Failure, FailureKind, counted::ServiceCalls, standing::PortStanding};
 use weft_gateway::{Resilience, StreamProtocol, StreamRoute};
 use weft_turns::Tenant;
 
@@ -312,6 +312,22 @@ impl Table {
             calls: service.activity.counted(now),
         });
         counted.filter(|service| service.calls.begun > 0).collect()
+    }
+
+    /// The ports of a service as this node sees them at `now`; none of one that it does not know.
+    pub(crate) fn standing(&self, namespace: &str, name: &str, now: u64) -> Vec<PortStanding> {
+        let Some(service) = self.service(namespace, name) else {
+            return Vec::new();
+        };
+        let ports = service.ports.iter().map(|port| {
+            let routed = service.routes(namespace, port.number).is_some();
+            port.standing(now, routed)
+        });
+        ports.collect()
+    }
+
+    pub(crate) fn endpoints_len(&self) -> usize {
+        self.endpoints.len()
     }
 
     /// How many endpoints are left alone at `now`.

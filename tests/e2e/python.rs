@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::Command;
 
 use weft_tests::clients;
-use weft_tests::cluster::{Cluster, repository, success, weft};
+use weft_tests::cluster::{Cluster, eventually, repository, success, weft};
 
 /// Runs a script with packages of PyPI against a cluster.
 fn script(
@@ -63,4 +63,65 @@ fn what_an_operator_of_kopf_sees() {
     ] {
         assert!(seen.lines().any(|seen| seen == line), "{line}: {seen}");
     }
+}
+
+/// A receiver of OpenTelemetry that is not ours; `weft mesh` then shows the same calls.
+#[test]
+fn what_a_receiver_of_opentelemetry_gets() {
+    let Some(packages) = clients::python_packages("opentelemetry-proto", "1") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("port");
+    let mut receiver = Command::new("python3")
+        .arg(repository().join("tests/e2e/python/otlp.py"))
+        .arg(&place)
+        .env("PYTHONPATH", packages)
+        .spawn()
+        .unwrap();
+    eventually("the receiver listens", || Ok(place.exists().then_some(()))).unwrap();
+    let port = std::fs::read_to_string(&place).unwrap();
+    let say = |name, value: &str| (name, value.to_owned());
+    let cluster = Cluster::start_in(
+        2,
+        vec![
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                format!("http://127.0.0.1:{port}"),
+            ),
+            say("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret"),
+            say("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            say("OTEL_LOGS_EXPORTER", "otlp"),
+            say("OTEL_BSP_SCHEDULE_DELAY", "500"),
+            say("OTEL_METRIC_EXPORT_INTERVAL", "2000"),
+        ],
+    )
+    .unwrap();
+    for name in ["web", "emoji", "voting", "bot"] {
+        cluster.push(name, &format!("vote/{name}:0.1")).unwrap();
+    }
+    let manifest = repository().join("sample-apps/vote/weft.yaml");
+    success(
+        cluster
+            .weft(&["apply", "-f", &manifest.display().to_string()])
+            .unwrap(),
+    )
+    .unwrap();
+    assert!(
+        receiver.wait().unwrap().success(),
+        "see above what it missed"
+    );
+
+    let edges = || {
+        let shown = success(cluster.weft(&["mesh", "edges", "-n", "vote"])?)?;
+        Ok(shown.contains("bot.vote").then_some(shown))
+    };
+    let edges = eventually("the edges are shown", edges).unwrap();
+    assert!(edges.contains("web.vote"), "{edges}");
+    let tapped = cluster
+        .weft(&["mesh", "tap", "-n", "vote", "--max", "3"])
+        .unwrap();
+    assert_eq!(success(tapped).unwrap().lines().count(), 3);
+    let checked = success(cluster.weft(&["mesh", "check"]).unwrap()).unwrap();
+    assert!(checked.contains("The mesh is well."), "{checked}");
 }

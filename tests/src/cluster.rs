@@ -45,10 +45,15 @@ pub fn repository() -> PathBuf {
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Starts the binary and reads its one line of JSON; what else it prints goes to `up.log` in the folder.
-fn spawn(arguments: &[String], dir: &Path) -> anyhow::Result<(Child, Value)> {
+fn spawn(
+    arguments: &[String],
+    environment: &[(&'static str, String)],
+    dir: &Path,
+) -> anyhow::Result<(Child, Value)> {
     let log = dir.join("up.log");
     let mut process = Command::new(weft())
         .args(arguments)
+        .envs(environment.iter().cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(
@@ -81,6 +86,7 @@ static TURN: Mutex<()> = Mutex::new(());
 pub struct Cluster {
     process: Child,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     dir: tempfile::TempDir,
     pub kubeconfig: PathBuf,
     pub api: String,
@@ -103,7 +109,15 @@ impl Cluster {
     /// # Errors
     /// What the binary printed when it did not become ready.
     pub fn start_with(nodes: u16, arguments: &[&str]) -> anyhow::Result<Self> {
-        Self::begin(nodes, arguments, |_| Ok(()))
+        Self::begin(nodes, arguments, Vec::new(), |_| Ok(()))
+    }
+
+    /// As [`Cluster::start`], with variables of the environment.
+    ///
+    /// # Errors
+    /// What the binary printed when it did not become ready.
+    pub fn start_in(nodes: u16, environment: Vec<(&'static str, String)>) -> anyhow::Result<Self> {
+        Self::begin(nodes, &[], environment, |_| Ok(()))
     }
 
     /// As [`Cluster::start`], after something was done to the path of its data folder.
@@ -114,12 +128,13 @@ impl Cluster {
         nodes: u16,
         prepare: impl FnOnce(&Path) -> std::io::Result<()>,
     ) -> anyhow::Result<Self> {
-        Self::begin(nodes, &[], prepare)
+        Self::begin(nodes, &[], Vec::new(), prepare)
     }
 
     fn begin(
         nodes: u16,
         arguments: &[&str],
+        environment: Vec<(&'static str, String)>,
         prepare: impl FnOnce(&Path) -> std::io::Result<()>,
     ) -> anyhow::Result<Self> {
         // A test that failed while it had its turn is over all the same.
@@ -136,11 +151,12 @@ impl Cluster {
         all.extend(arguments.iter().map(|&argument| argument.to_owned()));
         all.push("--data-dir".to_owned());
         all.push(dir.path().join("data").display().to_string());
-        let (process, ready) = spawn(&all, dir.path())?;
+        let (process, ready) = spawn(&all, &environment, dir.path())?;
         let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             process,
             arguments: all,
+            environment,
             dir,
             kubeconfig: text("kubeconfig").into(),
             api: text("api"),
@@ -154,7 +170,7 @@ impl Cluster {
     /// # Errors
     /// What the binary printed when it did not become ready.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        let (process, ready) = spawn(&self.arguments, self.dir.path())?;
+        let (process, ready) = spawn(&self.arguments, &self.environment, self.dir.path())?;
         self.process = process;
         for (key, field) in [("api", &mut self.api), ("gateway", &mut self.gateway)] {
             *field = ready[key].as_str().unwrap_or_default().to_owned();

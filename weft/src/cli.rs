@@ -35,6 +35,8 @@ enum Command {
     Get(commands::get::Args),
     /// Show what each node has against a pod
     Why(commands::why::Args),
+    /// Show what the mesh knows of itself and of the calls that it carries
+    Mesh(commands::mesh::Args),
     /// Show what a pod printed
     Logs(commands::logs::Args),
     /// Run a command in a container
@@ -105,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Apply(args) => control(commands::apply::run(args)),
         Command::Get(args) => control(commands::get::run(args)),
         Command::Why(args) => control(commands::why::run(args)),
+        Command::Mesh(args) => control(commands::mesh::run(args)),
         Command::Logs(args) => control(commands::logs::run(args)),
         Command::Exec(args) => control(commands::exec::run(args)),
         Command::Attach(args) => control(commands::attach::run(args)),

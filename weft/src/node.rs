@@ -26,9 +26,11 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use weft_agent::access_log::{AccessLog, AccessLogError};
 use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
 use weft_agent::image::{Registries, RegistriesError};
+use weft_agent::otlp::config::{Config as Telemetry, ConfigError as TelemetryError};
 use weft_agent::{Agent, AgentError};
 use weft_mesh::{DnsConfig, EgressConfig, GatewayConfig, Mesh, OpenServices};
 use weft_runtime::worker::WorkerCommand;
@@ -138,6 +140,10 @@ pub enum NodeError {
     },
     #[error(transparent)]
     Registries(#[from] RegistriesError),
+    #[error("reading what the environment says of telemetry")]
+    Telemetry(#[from] TelemetryError),
+    #[error("reading WEFT_ACCESS_LOG")]
+    AccessLog(#[from] AccessLogError),
     #[error("listening on this machine for the way to the servers")]
     Balancer(#[source] io::Error),
     #[error("connecting to the cluster")]
@@ -172,6 +178,12 @@ pub async fn run(
         None => Vec::new(),
         Some(path) => weft_agent::identity::read_authority(path)?,
     };
+    let telemetry = Telemetry::of(|name| std::env::var(name).ok(), &config.name)?;
+    let access_log = std::env::var("WEFT_ACCESS_LOG").ok();
+    let access_log = access_log.filter(|said| !said.is_empty());
+    let access_log = access_log
+        .map(|said| said.parse::<AccessLog>())
+        .transpose()?;
     let _lock = lock(&config.data_dir)?;
     let servers = KnownServers::load(&config.data_dir, &config.servers);
     let authority = weft_agent::identity::read_authority(&config.ca_file)?;
@@ -251,6 +263,12 @@ pub async fn run(
             extra_roots,
             ..EgressConfig::default()
         })
+        .sampling(
+            telemetry
+                .as_ref()
+                .map(|telemetry| telemetry.sampling)
+                .unwrap_or_default(),
+        )
         .build();
 
     // Served before the node says that it is ready; stopped after it has said that it is not.
@@ -340,6 +358,8 @@ pub async fn run(
             registries,
             worker: config.worker.clone(),
             toolbox: bytes::Bytes::from_static(TOOLBOX),
+            telemetry,
+            access_log,
         },
         engine,
         cores.clone(),

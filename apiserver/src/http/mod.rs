@@ -17,6 +17,7 @@ mod components;
 mod deadline;
 pub mod discovery;
 mod drain;
+mod edges;
 mod encoding;
 pub mod error;
 mod forward;
@@ -87,6 +88,7 @@ pub struct AppState {
     pub(crate) nodes: proxy::NodeClient,
     pub(crate) meter: Arc<usage::Meter>,
     pub(crate) calls: Arc<calls::CallMeter>,
+    pub(crate) graph: Arc<edges::Graph>,
     pub(crate) servers: servers::Servers,
     /// Cancelled when the server begins to close: watches end then.
     pub(crate) closing: CancellationToken,
@@ -121,6 +123,7 @@ impl AppState {
             nodes,
             meter: Arc::default(),
             calls: Arc::default(),
+            graph: Arc::default(),
             servers,
             closing,
             answers: TaskTracker::new(),
@@ -153,6 +156,12 @@ impl AppState {
     #[must_use]
     pub fn audited(self, audit: Option<Audit>) -> Self {
         Self { audit, ..self }
+    }
+
+    /// Asks nodes for the edges of their calls, until `stop`.
+    pub fn collect_edges(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let (graph, objects) = (self.graph.clone(), self.objects.clone());
+        edges::collect::run(graph, objects, self.nodes.clone(), stop)
     }
 
     /// What orders requests here; it follows the store where somebody has it do so ([`FlowControl::follow`]).

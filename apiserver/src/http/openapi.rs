@@ -54,7 +54,9 @@ const MUTABLE: &str = "no-cache, private";
 /// The kinds that documents describe: all but those that are computed or measured, which are told by discovery only.
 fn described(registry: &Registry) -> impl Iterator<Item = &Arc<Kind>> {
     let kinds = registry.all().iter().filter(|kind| kind.listed);
-    kinds.filter(|kind| !matches!(kind.served, Served::Computed | Served::Measured))
+    kinds.filter(|kind| {
+        !matches!(kind.served, Served::Computed | Served::Measured) && !kind.served.is_told()
+    })
 }
 
 /// The routes of this module, for callers who may see which kinds there are.

@@ -27,8 +27,8 @@ use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
 use super::{
-    AppState, activations, aggregated, calls, components, discovery, logs, proxied, proxy, reviews,
-    streams, usage, watch, websocket,
+    AppState, activations, aggregated, calls, components, discovery, edges, logs, proxied, proxy,
+    reviews, streams, usage, watch, websocket,
 };
 use crate::authz::Authorized;
 use crate::objects::{
@@ -129,6 +129,9 @@ async fn answer(
                 let namespace = namespace.as_deref();
                 let asked = (name.as_str(), metric.as_str());
                 return calls::answer(state, kind, namespace, asked, params()?).await;
+            }
+            if kind.served.is_told() {
+                return edges::answer(state, asked, kind, namespace.as_deref()).await;
             }
             if kind.group.is_empty() {
                 let form = negotiate::form(request.headers())?;

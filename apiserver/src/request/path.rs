@@ -149,6 +149,15 @@ fn resource_of(registry: &Registry, segments: &[&str]) -> Option<Asked> {
                 metric: None,
             });
         }
+        Served::Watched | Served::Streamed => {
+            check_scope(kind.namespaced, namespace.is_some(), !rest.is_empty())?;
+            return rest.is_empty().then(|| Asked::Computed {
+                kind: kind.clone(),
+                namespace,
+                name: None,
+                metric: None,
+            });
+        }
         Served::Measured => {
             let [name, metric] = rest else {
                 return None;

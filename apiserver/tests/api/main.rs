@@ -29,6 +29,7 @@ mod istio;
 mod kinds;
 mod lists;
 mod mesh_policies;
+mod mesh_edges;
 mod mutations;
 mod namespaces;
 mod pods;

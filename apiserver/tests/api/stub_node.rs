@@ -142,6 +142,31 @@ fn tls(world: &World) -> rustls::ServerConfig {
         .unwrap()
 }
 
+/// Calls of two edges, more each time that it is asked.
+fn edges(asked: u64) -> serde_json::Value {
+    let end =
+        |namespace: &str, workload: &str| json!({"namespace": namespace, "workload": workload});
+    let edge = |source, destination, calls: u64, failed: u64| {
+        json!({
+            "edge": {
+                "source": source, "destination": destination, "serviceNamespace": "bank", "service": "pay",
+                "protocol": "http", "security": "in_process",
+            },
+            "figures": {
+                "outcomes": {"200": calls, "503/UO": failed}, "requestBytes": 0, "responseBytes": 10 * calls,
+                "durationMicros": 85 * calls, "durations": {"10": calls + failed},
+            },
+        })
+    };
+    json!({
+        "since": 7,
+        "edges": [
+            edge(end("shop", "web"), end("bank", "pay"), 1000 + 30 * asked, 10 * asked),
+            edge(end("bank", "job"), end("bank", "pay"), 5 * asked, 0),
+        ],
+    })
+}
+
 /// Counts what is open.
 struct Count(Arc<AtomicUsize>);
 
@@ -167,6 +192,22 @@ fn answer(
     if path == "/stats/calls" {
         let asked = chunks.fetch_add(1, Ordering::SeqCst) as u64 + 1;
         return Response::new(Full::from(calls(asked).to_string()));
+    }
+    if path == "/stats/edges" {
+        let asked = chunks.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+        return Response::new(Full::from(edges(asked).to_string()));
+    }
+    if path == "/tap" {
+        return match query.contains("code=x") {
+            true => {
+                let told =
+                    json!({"kind": "Status", "message": "code must be like 404", "code": 400});
+                let mut response = Response::new(Full::from(told.to_string()));
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                response
+            }
+            false => Response::new(Full::from("{\"path\":\"/a\"}\n{\"lost\":3}\n{\"cut o")),
+        };
     }
     if path.starts_with("/containerLogs/") {
         return Response::new(Full::from("one\ntwo\n"));

@@ -117,6 +117,18 @@ pub fn face_ordered(
     (router(state), follower)
 }
 
+/// The HTTP face of a world, and what has it ask nodes for the edges of their calls, for as long as that is polled.
+pub fn face_counting(
+    world: &World,
+    closing: CancellationToken,
+) -> (Router, impl Future<Output = ()> + use<>) {
+    let dir = world.dir.path();
+    let authority = Authority::open_or_create(&dir.join("pki"), "cluster.local").unwrap();
+    let state = state(&world.objects, authority, dir);
+    let collector = state.collect_edges(closing);
+    (router(state), collector)
+}
+
 /// The HTTP face of a world, with tokens of others believed.
 pub fn face_believing(world: &World, others: &AuthenticationConfiguration) -> Router {
     let dir = world.dir.path();

@@ -38,13 +38,14 @@ use super::{
 };
 use crate::{
     Body, Inner,
-    call::earlier,
+    call::{called_by, earlier},
     caller::Caller,
     failure, headers,
     measure::{self, Charge, Holds, RequestBytes},
     outbound::{Arrival, charge_to_nobody},
     replay,
     retry::{self, Verdict},
+    sighting::Seen,
     transport::{is_malformed, not_taken},
 };
 
@@ -67,8 +68,10 @@ pub(crate) async fn send(
 ) -> Result<Response<Body>, Failure> {
     let (inner, caller) = (&inner, &caller);
     let started = arrival.at;
+    let what = (arrival.request.method(), arrival.request.uri());
+    let refused = Seen::of(inner, what, None, None, started);
     let failed = |error| {
-        charge_to_nobody(inner, caller, started, &error);
+        charge_to_nobody(inner, caller, started, &error, refused.clone());
         error
     };
     let to = Destination::of(arrival.request.uri()).map_err(|why| {
@@ -94,6 +97,11 @@ pub(crate) async fn send(
     let declared = headers::content_length(&head.headers)
         .map_err(|_| failed(failure::bad_request("its content-length is not one number")))?;
     let grpc = measure::is_grpc(&head.headers);
+    // Its span is below the one that the caller is served in; whoever is outside hears nothing of it.
+    let parent = Seen::parent(inner, &arrival.context, &head.headers);
+    let context = called_by(inner, caller, arrival.context, &head.headers);
+    let what = (&head.method, &head.uri);
+    let seen = Seen::of(inner, what, context.trace.as_ref(), parent, started);
     outward(&mut head.headers);
     head.extensions.clear();
     let exact = body.size_hint().exact();
@@ -109,6 +117,8 @@ pub(crate) async fn send(
             (None, None) => RequestBytes::Known(0),
         },
         by_transport: None,
+        tcp: false,
+        seen,
     });
     let call = Call {
         inner,

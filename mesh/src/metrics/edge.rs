@@ -1,52 +1,29 @@
 //! What a finished call adds to: a few atomics of this thread's copy, relaxed, without a lock.
 //!
 //! An [`Edge`] is one caller, callee and service, and is held by its calls; how they ended are [`Series`] below it. Whoever reads sums up
-//! the copies. `examples/counting.rs` has what that saves beside histograms with a lock.
+//! the copies. `examples/counting.rs` has what that saves beside histograms with a lock. A call whose trace is recorded leaves its number as
+//! an [`Exemplar`] of the group of its duration.
 //!
-//! Invariants: an edge has at most [`SERIES_MAX`] series; nothing here knows a label.
+//! Invariants: an edge has at most [`SERIES_MAX`] series; nothing here knows a label, and nobody waits for an exemplar to be kept.
 
 use std::{
     fmt,
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use prometheus_client::encoding::{MetricEncoder, NoLabelSet};
+use weft_call::edges::DURATION_MICROS;
 
 use crate::shard::{self, SHARDS};
 
 /// Codes and protocols kept apart below one edge; further ones share the last.
 pub(crate) const SERIES_MAX: usize = 64;
-
-pub(crate) const DURATION_MS: [f64; 23] = [
-    0.01,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1000.0,
-    2500.0,
-    5000.0,
-    10000.0,
-    30000.0,
-    60000.0,
-    300_000.0,
-    600_000.0,
-    1_800_000.0,
-    3_600_000.0,
-];
 
 pub(crate) const BYTES: [f64; 8] = [
     0.0,
@@ -67,14 +44,19 @@ pub(crate) struct Outcome {
     pub(crate) grpc: Option<u16>,
     /// Envoy's response flag, `-` for none.
     pub(crate) flag: &'static str,
+    /// It was no request, but a connection.
+    pub(crate) tcp: bool,
 }
 
-/// The series of one caller, callee and service.
+/// The series of one caller, callee and service, which `of` says.
 #[derive(Debug, Default)]
-pub(crate) struct Edge {
+pub(crate) struct Edge<K> {
+    pub(crate) of: K,
     series: ArcSwap<Vec<Arc<Series>>>,
     /// Second after [`STARTED`] of the last call.
     used: AtomicU64,
+    /// Connections that were begun.
+    pub(crate) opened: AtomicU64,
 }
 
 /// The calls of an edge that ended in one way.
@@ -82,18 +64,39 @@ pub(crate) struct Edge {
 pub(crate) struct Series {
     pub(crate) outcome: Outcome,
     cells: Box<[Cells]>,
+    /// One a group of durations; there once there was any.
+    exemplars: OnceLock<Mutex<Box<[Option<Exemplar>]>>>,
+}
+
+/// A call among those that a group counts, by which its trace is found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exemplar {
+    pub(crate) trace_id: u128,
+    pub(crate) span_id: u64,
+    pub(crate) took: Duration,
+    pub(crate) at: SystemTime,
 }
 
 /// One thread's copy; the alignment keeps two threads off one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Cells {
-    pub(crate) duration: Histogram<{ DURATION_MS.len() }>,
+    /// In microseconds, its sum in nanoseconds.
+    pub(crate) duration: Histogram<{ DURATION_MICROS.len() }>,
     pub(crate) request_bytes: Histogram<{ BYTES.len() }>,
     pub(crate) response_bytes: Histogram<{ BYTES.len() }>,
 }
 
-impl Edge {
+impl<K> Edge<K> {
+    pub(crate) fn new(of: K) -> Self {
+        Self {
+            of,
+            series: ArcSwap::default(),
+            used: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn record(
         &self,
         outcome: Outcome,
@@ -117,6 +120,14 @@ impl Edge {
         }
     }
 
+    /// Keeps what leads to the trace of a call that was recorded as this; unless somebody else does just now.
+    pub(crate) fn exemplify(&self, outcome: Outcome, exemplar: Exemplar) {
+        let known = self.series.load();
+        if let Some(series) = known.iter().find(|series| series.outcome == outcome) {
+            series.exemplify(exemplar);
+        }
+    }
+
     /// How long nobody called, at a [`second`].
     pub(crate) fn idle(&self, now: u64) -> Duration {
         Duration::from_secs(now.saturating_sub(self.used.load(Ordering::Relaxed)))
@@ -130,6 +141,7 @@ impl Edge {
         let fresh = Arc::new(Series {
             outcome,
             cells: (0..cells()).map(|_| Cells::default()).collect(),
+            exemplars: OnceLock::new(),
         });
         let mut chosen = Arc::clone(&fresh);
         self.series.rcu(|series| {
@@ -152,8 +164,8 @@ impl Series {
     fn add(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
         let cells = &self.cells[shard::current(self.cells.len())];
         cells.duration.add(
-            &DURATION_MS,
-            duration.as_secs_f64() * 1e3,
+            &DURATION_MICROS,
+            duration.as_secs_f64() * 1e6,
             duration.as_nanos() as u64,
         );
         cells
@@ -164,10 +176,35 @@ impl Series {
             .add(&BYTES, response_bytes as f64, response_bytes);
     }
 
+    fn exemplify(&self, exemplar: Exemplar) {
+        let kept = self
+            .exemplars
+            .get_or_init(|| Mutex::new(vec![None; DURATION_MICROS.len() + 1].into()));
+        let group = group(exemplar.took);
+        if let Some(mut kept) = kept.try_lock()
+            && let Some(place) = kept.get_mut(group)
+        {
+            *place = Some(exemplar);
+        }
+    }
+
+    /// The newest of the groups of durations from one to another, the latter included.
+    pub(crate) fn exemplar(&self, groups: std::ops::RangeInclusive<usize>) -> Option<Exemplar> {
+        let kept = self.exemplars.get()?.lock();
+        let among = kept.get(groups)?.iter().flatten();
+        among.max_by_key(|exemplar| exemplar.at).copied()
+    }
+
     /// What all threads counted in the one of its histograms that `which` says.
     pub(crate) fn total<const N: usize>(&self, which: fn(&Cells) -> &Histogram<N>) -> Total<N> {
         Total::summed(self.cells.iter().map(which))
     }
+}
+
+/// The group of [`DURATION_MICROS`] that a duration is counted in.
+fn group(took: Duration) -> usize {
+    let micros = took.as_secs_f64() * 1e6;
+    DURATION_MICROS.partition_point(|bound| *bound < micros)
 }
 
 /// Copies a thread-split structure has: as many as cores, within reason.
@@ -217,9 +254,9 @@ impl<const N: usize> Histogram<N> {
 
 /// The sum of several threads' histograms.
 pub(crate) struct Total<const N: usize> {
-    buckets: [u64; N],
+    pub(crate) buckets: [u64; N],
     pub(crate) count: u64,
-    sum: u64,
+    pub(crate) sum: u64,
 }
 
 impl<const N: usize> Total<N> {

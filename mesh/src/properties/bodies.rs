@@ -158,6 +158,8 @@ fn measured(body: Body) -> Body {
         grpc: false,
         request_bytes: RequestBytes::Known(0),
         by_transport: None,
+        tcp: false,
+        seen: None,
     };
     measure::finish(
         Response::new(body),

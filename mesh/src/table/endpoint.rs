@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::HeaderValue;
 use weft_api::{hash::fnv1a_64, identity::SpiffeId};
+use weft_call::standing::{EndpointStanding, PortStanding};
 
 use super::Protocol;
 use crate::{
@@ -205,6 +206,22 @@ impl Port {
         let far = self.all.iter().filter(|endpoint| endpoint.way != Way::Here);
         let all = self.near.iter().chain(far);
         all.map(|endpoint| endpoint.address).collect()
+    }
+
+    /// Each of its endpoints as this node sees it at `now`.
+    pub(super) fn standing(&self, now: u64, routed: bool) -> PortStanding {
+        let endpoints = self.all.iter().map(|endpoint| EndpointStanding {
+            pod: endpoint.pod.clone(),
+            address: endpoint.address.to_string(),
+            node: endpoint.node.clone(),
+            ejected: endpoint.health().is_ejected(now),
+            pending: endpoint.load().pending(),
+        });
+        PortStanding {
+            port: self.number,
+            routed,
+            endpoints: endpoints.collect(),
+        }
     }
 
     /// Whether its endpoints understand HTTP/2 alone.

@@ -9,5 +9,6 @@ mod held;
 mod led;
 mod resilience;
 mod policies;
+mod seen;
 mod streams;
 mod world;

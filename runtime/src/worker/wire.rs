@@ -541,6 +541,7 @@ mod tests {
             priority: weft_call::Priority::Low,
             repeated: true,
             spent: None,
+            baggage: Some(HeaderValue::from_static("user=7")),
         };
         let request = Request::new(Body::empty());
         let dressed = dress(request, 1, context.clone(), now).unwrap();

@@ -14,6 +14,7 @@ pub mod kubeconfig;
 pub mod load;
 pub mod logs;
 pub mod manifest;
+pub mod mesh;
 pub mod node;
 pub mod output;
 pub mod pods;

@@ -1,0 +1,149 @@
+//! Edges and calls as clients of `mesh.weft.dev` read them; with a node behind that is not one (`stub_node`).
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::stub_node::StubNode;
+use crate::world::*;
+
+const GROUP: &str = "/apis/mesh.weft.dev/v1";
+
+async fn get(router: &Router, token: &str, path: &str) -> (u16, Body) {
+    let request = Request::get(path)
+        .header("authorization", format!("Bearer {token}"))
+        .body(Body::empty())
+        .unwrap();
+    let answer = router.clone().oneshot(request).await.unwrap();
+    (answer.status().as_u16(), answer.into_body())
+}
+
+async fn read(router: &Router, path: &str) -> Value {
+    let (status, body) = get(router, "secret", path).await;
+    let body = body.collect().await.unwrap().to_bytes();
+    let value: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(status, 200, "{value}");
+    value
+}
+
+fn told(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().unwrap().iter();
+    items
+        .map(|edge| {
+            let end = |which: &str| edge[which]["workload"].as_str().unwrap_or("?").to_owned();
+            let share = edge["failures"].as_f64().unwrap() / edge["calls"].as_f64().unwrap();
+            let (p50, per_second) = (&edge["latencyMicros"]["p50"], &edge["callsPerSecond"]);
+            assert!(per_second.as_f64().unwrap() > 0.0, "{edge}");
+            format!("{} {} {share} {p50}", end("source"), end("destination"))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn edges_are_what_is_new_since_somebody_looked() {
+    let world = World::new().await;
+    let _node = StubNode::start(&world).await;
+    let closing = CancellationToken::new();
+    let (router, collecting) = face_counting(&world, closing.clone());
+    let reading = async {
+        let list = read(&router, &format!("{GROUP}/namespaces/shop/edges")).await;
+        assert_eq!(list["kind"], "EdgeList");
+        assert_eq!(list["apiVersion"], "mesh.weft.dev/v1");
+        // Thirty and ten more each time; the thousand were before anybody looked.
+        assert_eq!(told(&list), ["web pay 0.25 85.0"]);
+        assert_eq!(list["items"][0]["metadata"]["namespace"], "shop");
+        let all = read(&router, &format!("{GROUP}/edges?window=5m&step=10s")).await;
+        assert_eq!(told(&all), ["job pay 0 85.0", "web pay 0.25 85.0"]);
+        assert_eq!(told(&all["frames"][0]), told(&all));
+        let none = read(&router, &format!("{GROUP}/namespaces/other/edges")).await;
+        assert_eq!(none["items"], json!([]));
+
+        // A line each second.
+        let path = format!("{GROUP}/namespaces/bank/edges?watch=true");
+        let (status, mut body) = get(&router, "secret", &path).await;
+        assert_eq!(status, 200);
+        for _ in 0..2 {
+            let line = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            let event: Value = serde_json::from_slice(&line).unwrap();
+            assert_eq!(event["type"], "MODIFIED");
+            assert_eq!(event["object"]["items"][1]["calls"], 40, "{event}");
+        }
+        closing.cancel();
+        let rest = body.collect().await.unwrap().to_bytes();
+        assert!(rest.is_empty(), "it ends with the server");
+    };
+    tokio::join!(collecting, reading);
+}
+
+#[tokio::test]
+async fn who_may_not_see_a_namespace_sees_nothing_of_it() {
+    let world = World::new().await;
+    let node = StubNode::start(&world).await;
+    for (name, resource) in [("edges", "edges"), ("tap", "tap")] {
+        let role = json!({
+            "metadata": {"name": name},
+            "rules": [{"apiGroups": ["mesh.weft.dev"], "resources": [resource], "verbs": ["list", "watch"]}],
+        });
+        let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles";
+        let made = world.ask(&format!("POST {roles}"), role).await;
+        assert_eq!(made.status, 201, "{}", made.line());
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jo"}],
+        });
+        let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings";
+        let made = world.ask(&format!("POST {bindings}"), binding).await;
+        assert_eq!(made.status, 201, "{}", made.line());
+    }
+    let (router, _collecting) = face_counting(&world, CancellationToken::new());
+    for (path, status) in [
+        ("/namespaces/shop/tap?watch=true", 200),
+        ("/namespaces/bank/tap?watch=true", 403),
+        ("/tap?watch=true", 403),
+        ("/namespaces/bank/edges", 403),
+        ("/edges", 403),
+        // There is no list of what is kept nowhere.
+        ("/namespaces/shop/tap", 400),
+    ] {
+        let (found, _) = get(&router, "user", &format!("{GROUP}{path}")).await;
+        assert_eq!(found, status, "{path}");
+    }
+    // Whatever the query says, a node is asked for the namespace that was allowed, and lines come whole.
+    let path = format!("{GROUP}/namespaces/shop/tap?watch=true&namespace=bank&method=GET&x=y");
+    let (status, body) = get(&router, "user", &path).await;
+    let body = body.collect().await.unwrap().to_bytes();
+    assert_eq!(status, 200);
+    assert_eq!(body, "{\"path\":\"/a\"}\n{\"lost\":3}\n");
+    let asked = node.asked.lock().clone();
+    assert!(
+        asked.contains(&"/tap?method=GET&namespace=shop".to_owned()),
+        "{asked:?}"
+    );
+    let path = format!("{GROUP}/namespaces/shop/tap?watch=true&code=x");
+    let (status, body) = get(&router, "user", &path).await;
+    let body = body.collect().await.unwrap().to_bytes();
+    let refusal: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        (status, &refusal["message"]),
+        (400, &json!("code must be like 404"))
+    );
+}
+
+#[tokio::test]
+async fn discovery_has_nothing_that_clients_would_watch_as_objects() {
+    let world = World::new().await;
+    let list = world.get(GROUP).await;
+    let resources = list.body["resources"].as_array().unwrap().iter();
+    let names: Vec<String> = resources
+        .map(|one| format!("{} {} {}", one["name"], one["kind"], one["verbs"]))
+        .collect();
+    assert_eq!(
+        names,
+        [r#""edges" "Edge" ["list"]"#, r#""tap" "Call" ["watch"]"#]
+    );
+}

@@ -1,0 +1,28 @@
+//! What a mesh tells of its calls, as kinds that are made while they are read: the edges between workloads, and calls one by one.
+
+use std::sync::Arc;
+
+use crate::{Kind, Served};
+
+/// The group that clients read them in.
+pub const GROUP: &str = "mesh.weft.dev";
+pub const VERSION: &str = "v1";
+/// Who calls whom, and how that goes.
+pub const EDGES: &str = "edges";
+/// Calls as they end. They can be watched, and there is no list of them.
+pub const TAP: &str = "tap";
+
+pub(crate) fn kinds() -> Vec<Arc<Kind>> {
+    let told = |kind, resource, singular: &'static str, served| {
+        Arc::new(Kind {
+            namespaced: true,
+            served,
+            singular: singular.into(),
+            ..Kind::new(GROUP, VERSION, kind, resource)
+        })
+    };
+    vec![
+        told("Edge", EDGES, "edge", Served::Watched),
+        told("Call", TAP, "call", Served::Streamed),
+    ]
+}
