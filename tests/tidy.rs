@@ -21,7 +21,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-scheduler", &["weft-api"]),
     (
         "weft-controllers",
-        &["weft-api", "weft-gateway", "weft-kinds"],
+        &["weft-api", "weft-call", "weft-gateway", "weft-kinds"],
     ),
     ("weft-gateway", &["weft-api"]),
     ("weft-call", &[]),

@@ -43,11 +43,13 @@ pub mod metadata;
 mod namespace;
 mod node;
 mod node_ranges;
+mod past;
 pub mod persistent_volume;
 pub mod pod;
 mod quota;
 mod replicaset;
 mod revision;
+pub mod rollout;
 mod service_address;
 mod slice_mirror;
 #[cfg(test)]
@@ -64,9 +66,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use weft_kinds::Registry;
 
-pub use autoscaler::Past;
 pub use indexer::{Cached, Lens};
 pub use metadata::{Key, Metadata, PartialObject};
+pub use past::Past;
 pub use usage::{Calls, Usage};
 pub use view::{Change, Reads, Touched, View};
 pub use write::{Note, Reference, Write};
@@ -112,6 +114,7 @@ pub static CONTROLLERS: &[Controller] = &[
     node_ranges::CONTROLLER,
     service_address::CONTROLLER,
     gateway::CONTROLLER,
+    rollout::CONTROLLER,
     capability_grant::CONTROLLER,
     quota::CONTROLLER,
     persistent_volume::CONTROLLER,

@@ -101,7 +101,7 @@ pub use storage::{
     VOLUME_ATTRIBUTES_CLASS,
 };
 pub use storagemigration::STORAGE_VERSION_MIGRATION;
-pub use weft::{CAPABILITY_GRANT, KEY_VALUE_STORE};
+pub use weft::{CAPABILITY_GRANT, KEY_VALUE_STORE, ROLLOUT};
 
 /// How functions are handed a kind.
 pub type KindRef<'a> = &'a Arc<Kind>;
@@ -205,6 +205,7 @@ fn builtin() -> Vec<Arc<Kind>> {
         &API_SERVICE,
         &CAPABILITY_GRANT,
         &KEY_VALUE_STORE,
+        &ROLLOUT,
     ];
     let stored = stored.into_iter().map(|kind| Arc::clone(kind));
     let mut kinds: Vec<Arc<Kind>> = stored

@@ -538,6 +538,10 @@ impl Call {
             },
             by_transport: endpoint
                 .map(|endpoint| (Arc::clone(&self.inner), endpoint.way.transport())),
+            activity: match &self.destination {
+                Destination::Service { service, .. } => Some(Arc::clone(service.activity())),
+                Destination::Pod(_) => None,
+            },
         }
     }
 

@@ -346,6 +346,7 @@ impl Session {
             grpc,
             request_bytes,
             by_transport: None,
+            activity: None,
         });
         let request = Request::from_parts(parts, body);
         let delivery = async {

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Body, BoxError, Transport,
-    activity::Ongoing,
+    activity::{Activity, Ongoing},
     admission::Admitted,
     attempt::Pending,
     metrics::{Edge, Outcome},
@@ -54,6 +54,8 @@ pub(crate) struct Charge {
     pub(crate) request_bytes: RequestBytes,
     /// Set where the caller's side finishes the call: it also counts by transport.
     pub(crate) by_transport: Option<(Arc<crate::Inner>, Transport)>,
+    /// Set there, too: what counts the failures of the service that was called.
+    pub(crate) activity: Option<Arc<Activity>>,
 }
 
 impl Charge {
@@ -86,6 +88,9 @@ impl Charge {
             RequestBytes::Known(bytes) => *bytes,
             RequestBytes::Counted(shared) => shared.bytes(),
         };
+        if let Some(activity) = self.activity.as_ref().filter(|_| outcome.is_failure()) {
+            activity.failed();
+        }
         for edge in &self.edges {
             edge.record(outcome, duration, request_bytes, response_bytes, now);
         }

@@ -205,6 +205,7 @@ impl Outbound {
             grpc: measure::is_grpc(request.headers()),
             request_bytes: RequestBytes::Known(request.body().size_hint().exact().unwrap_or(0)),
             by_transport: None,
+            activity: None,
         });
         let delivery = deliver::deliver(&to, request, context);
         let delivered = match deadline {
@@ -583,6 +584,7 @@ pub(crate) fn charge_to_nobody(
         grpc: false,
         request_bytes: RequestBytes::Known(0),
         by_transport: None,
+        activity: None,
     };
     charge.settle(
         failure.status().as_u16(),

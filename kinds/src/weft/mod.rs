@@ -3,11 +3,13 @@
 mod admission;
 mod capabilitygrant;
 mod keyvaluestore;
+mod rollout;
 
 pub use admission::{Access, granted_store, refers_to, refusal_of_store, store_to_add};
 pub(crate) use admission::{judge_pod, warnings_of_pods, warnings_of_template};
 pub use capabilitygrant::CAPABILITY_GRANT;
 pub use keyvaluestore::{KEY_VALUE_STORE, Quota, quota};
+pub use rollout::ROLLOUT;
 
 use std::sync::Arc;
 

@@ -109,6 +109,7 @@ pub(crate) async fn send(
             (None, None) => RequestBytes::Known(0),
         },
         by_transport: None,
+        activity: None,
     });
     let call = Call {
         inner,

@@ -158,6 +158,7 @@ fn measured(body: Body) -> Body {
         grpc: false,
         request_bytes: RequestBytes::Known(0),
         by_transport: None,
+        activity: None,
     };
     measure::finish(
         Response::new(body),
