@@ -12,6 +12,7 @@ mod hostile;
 mod jobs;
 mod ownership;
 mod rollout;
+mod rollouts;
 mod silence;
 mod simulation;
 mod workloads;
