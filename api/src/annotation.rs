@@ -58,6 +58,8 @@ pub const SCALED_FROM_ZERO_BY: &str = "weft.dev/scaled-from-zero-by";
 pub const SCALE_DOWN_AT: &str = "weft.dev/scale-down-at";
 /// On a ReplicaSet of a Rollout: the number of its revision, counted from 1.
 pub const ROLLOUT_REVISION: &str = "weft.dev/revision";
+/// On what was made of an object in another mesh's words: the digest of what it was made as.
+pub const MADE_OF: &str = "weft.dev/made-of";
 /// On a Node: its host name, the topology key for spreading by node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 /// On a Namespace: its own name, so that selectors can name it.

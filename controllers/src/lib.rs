@@ -34,6 +34,7 @@ mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod events;
+mod foreign;
 mod garbage;
 mod gateway;
 pub mod indexer;
@@ -115,6 +116,7 @@ pub static CONTROLLERS: &[Controller] = &[
     service_address::CONTROLLER,
     gateway::CONTROLLER,
     rollout::CONTROLLER,
+    foreign::CONTROLLER,
     capability_grant::CONTROLLER,
     quota::CONTROLLER,
     persistent_volume::CONTROLLER,
