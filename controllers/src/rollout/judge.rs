@@ -15,8 +15,6 @@ use super::asked::{Analysis, Asked, Step};
 use super::status::{Round, Status, Verdict};
 use super::traffic::Traffic;
 use crate::indexer::Cached;
-#[cfg(test)]
-use crate::usage::Calls;
 use crate::usage::Counted;
 use crate::{Context, plus_seconds, stamp};
 
@@ -123,16 +121,6 @@ fn judge(analysis: &Analysis, counted: &Counted) -> (Verdict, String) {
         told.push(format!("{percentile} % of answers came within {shown}"));
     }
     (Verdict::Passed, told.join(", "))
-}
-
-/// For tests of what else is decided.
-#[cfg(test)]
-pub fn calls_of(key: crate::Key, counted: Counted, read: Timestamp) -> Calls {
-    Calls {
-        totals: [(key, counted)].into(),
-        read: Some(read),
-        ..Calls::default()
-    }
 }
 
 #[cfg(test)]
