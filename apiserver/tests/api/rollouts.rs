@@ -1,6 +1,5 @@
 //! Rollouts as clients write and read them: as a document, as a row, by their scale, and what is refused.
 
-use http::header::ACCEPT;
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -51,9 +50,7 @@ async fn a_rollout_is_kept_as_it_is_written_and_has_a_scale() {
     assert_eq!(told.status, 200, "{}", told.line());
     assert_eq!(told.body["spec"]["replicas"], 5);
     assert_eq!(told.body["metadata"]["generation"], 2);
-    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
-    let request = world.request(&format!("GET {ROLLOUTS}"), &[(ACCEPT, table)], "");
-    let table = world.send(request).await;
+    let table = world.table(ROLLOUTS).await;
     let cells = table.body["rows"][0]["cells"].as_array().unwrap();
     assert_eq!(
         cells.get(..7).unwrap(),

@@ -219,7 +219,7 @@ fn marked_calls_try_a_revision() {
         led(&world),
         [r"cookie ^(.*;\s*)?try=1\.0(;.*)?$ x:2:1", "x:1:100 x:2:0"]
     );
-    pass(&mut world, 30, 0);
+    pass(&mut world, 40, 0);
     assert_eq!(told(&world), "Healthy 0 % x:2=4");
     assert_eq!(led(&world), ["x:2:1"]);
 }
