@@ -4,6 +4,8 @@
 
 pub(super) mod progress;
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_api::annotation::ROLLOUT_REVISION;
@@ -278,7 +280,10 @@ async fn history(target: &Target) -> anyhow::Result<()> {
 }
 
 fn table(all: &[Kept], progress: &Progress) -> String {
-    let mut text = format!("{:<8}   {:<10}   {:<8}   IMAGES\n", "NUMBER", "REVISION", "IS");
+    let mut text = format!(
+        "{:<8}   {:<10}   {:<8}   IMAGES\n",
+        "NUMBER", "REVISION", "IS"
+    );
     for kept in all {
         let is = match &kept.revision {
             revision if *revision == progress.stable => "stable",
@@ -286,7 +291,12 @@ fn table(all: &[Kept], progress: &Progress) -> String {
             _ => "",
         };
         let (number, revision) = (kept.number, &kept.revision);
-        text.push_str(&format!("{number:<8}   {revision:<10}   {is:<8}   {}\n", kept.images));
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{number:<8}   {revision:<10}   {is:<8}   {}",
+            kept.images
+        );
     }
     text
 }
