@@ -393,8 +393,7 @@ impl Driver {
         let due = waiting.filter_map(|worker| worker.queue.next_due());
         let due = due.chain(self.placement.next_due());
         let reading = self.meter.due.filter(|_| self.meter.reader.is_some());
-        let reading =
-            reading.filter(|_| !self.meter.is_reading && self.wants_reading());
+        let reading = reading.filter(|_| !self.meter.is_reading && self.wants_reading());
         due.chain(reading).min()
     }
 
@@ -496,8 +495,7 @@ impl Driver {
             return;
         }
         let reader = reader.clone();
-        let wants_calls =
-            autoscaler::wants_calls(&self.view) || rollout::wants_calls(&self.view);
+        let wants_calls = autoscaler::wants_calls(&self.view) || rollout::wants_calls(&self.view);
         self.meter.is_reading = true;
         self.tasks.spawn(async move {
             let calls = async {

@@ -30,7 +30,10 @@ async fn a_rollout_is_kept_as_it_is_written_and_has_a_scale() {
     let spec = &made.body["spec"];
     assert_eq!(spec["analysis"]["successPercent"], 99.5);
     assert_eq!(spec["analysis"]["intervalSeconds"], 30);
-    assert_eq!(spec["strategy"]["canary"]["steps"][1], json!({"analysis": {"rounds": 1}}));
+    assert_eq!(
+        spec["strategy"]["canary"]["steps"][1],
+        json!({"analysis": {"rounds": 1}})
+    );
     assert_eq!(spec["template"]["spec"]["restartPolicy"], "Always");
     assert_eq!(made.body["metadata"]["generation"], 1);
 
@@ -54,7 +57,15 @@ async fn a_rollout_is_kept_as_it_is_written_and_has_a_scale() {
     let cells = table.body["rows"][0]["cells"].as_array().unwrap();
     assert_eq!(
         cells.get(..7).unwrap(),
-        [json!("web"), json!("Paused"), json!("1/3"), json!(10), json!("4/5"), json!("aaa"), json!("bbb")]
+        [
+            json!("web"),
+            json!("Paused"),
+            json!("1/3"),
+            json!(10),
+            json!("4/5"),
+            json!("aaa"),
+            json!("bbb")
+        ]
     );
 }
 

@@ -59,8 +59,16 @@ impl Rule<'_> {
     fn map(mut self, http: &Value) -> Value {
         let at = self.at.clone();
         let known = [
-            "name", "match", "route", "redirect", "rewrite", "timeout", "retries", "mirror",
-            "mirrorPercentage", "headers",
+            "name",
+            "match",
+            "route",
+            "redirect",
+            "rewrite",
+            "timeout",
+            "retries",
+            "mirror",
+            "mirrorPercentage",
+            "headers",
         ];
         self.mapped.lose_others(http, &at, &known);
         let mut rule = json!({});
@@ -118,7 +126,14 @@ impl Rule<'_> {
     }
 
     fn matches(&mut self, one: &Value, at: &str) -> Value {
-        let known = ["name", "uri", "method", "headers", "queryParams", "gateways"];
+        let known = [
+            "name",
+            "uri",
+            "method",
+            "headers",
+            "queryParams",
+            "gateways",
+        ];
         self.mapped.widen_by_others(one, at, &known);
         let gateways = items(one, "gateways");
         if !gateways.is_empty() && !gateways.iter().any(|gateway| *gateway == *MESH) {
@@ -152,11 +167,16 @@ impl Rule<'_> {
     }
 
     fn headers(&mut self, headers: &Value, at: &str) -> Vec<Value> {
-        self.mapped.lose_others(headers, at, &["request", "response"]);
+        self.mapped
+            .lose_others(headers, at, &["request", "response"]);
         let mut filters = Vec::new();
         for (member, kind, field) in [
             ("request", "RequestHeaderModifier", "requestHeaderModifier"),
-            ("response", "ResponseHeaderModifier", "responseHeaderModifier"),
+            (
+                "response",
+                "ResponseHeaderModifier",
+                "responseHeaderModifier",
+            ),
         ] {
             let change = &headers[member];
             let mut modifier = json!({});
@@ -188,7 +208,11 @@ impl Rule<'_> {
         if let Some(uri) = redirect["uri"].as_str() {
             filter["path"] = json!({"type": "ReplaceFullPath", "replaceFullPath": uri});
         }
-        for (member, field) in [("authority", "hostname"), ("scheme", "scheme"), ("port", "port")] {
+        for (member, field) in [
+            ("authority", "hostname"),
+            ("scheme", "scheme"),
+            ("port", "port"),
+        ] {
             if !redirect[member].is_null() {
                 filter[field] = redirect[member].clone();
             }
@@ -245,7 +269,9 @@ impl Rule<'_> {
         let host = to["host"].as_str().unwrap_or_default();
         let port = to["port"]["number"].as_i64();
         let namespace = &self.key.namespace;
-        let found = self.services.backend(host, to["subset"].as_str(), port, namespace);
+        let found = self
+            .services
+            .backend(host, to["subset"].as_str(), port, namespace);
         match found {
             Ok(backend) => Some(backend),
             Err(why) => {
@@ -268,7 +294,8 @@ impl Rule<'_> {
             return;
         }
         let known = ["attempts", "perTryTimeout", "retryOn"];
-        self.mapped.lose_others(retries, &format!("{at}.retries"), &known);
+        self.mapped
+            .lose_others(retries, &format!("{at}.retries"), &known);
         if let Some(timeout) = retries["perTryTimeout"].as_str() {
             match duration(timeout) {
                 Some(timeout) => rule["timeouts"]["backendRequest"] = json!(timeout),
@@ -285,7 +312,10 @@ impl Rule<'_> {
                 "connect-failure" | "refused-stream" | "reset" | "unavailable" | "" => {}
                 number => match number.parse() {
                     Ok(code @ 400..=599) => codes.push(code),
-                    _ => self.mapped.lost.push(format!("{at}.retries.retryOn ({number})")),
+                    _ => self
+                        .mapped
+                        .lost
+                        .push(format!("{at}.retries.retryOn ({number})")),
                 },
             }
         }
@@ -317,11 +347,15 @@ pub fn destination_rule(key: &Key, spec: &Value, services: &Services<'_>) -> Map
     let host = spec["host"].as_str().unwrap_or_default();
     let service = service_of(host, &key.namespace);
     let Some(service) = service.filter(|service| service.namespace == key.namespace) else {
-        mapped.lost.push(format!("spec.host ({host} is no Service of this namespace)"));
+        mapped.lost.push(format!(
+            "spec.host ({host} is no Service of this namespace)"
+        ));
         return mapped;
     };
     let Some((selector, ports)) = services.selecting(&service) else {
-        mapped.lost.push(format!("spec.host (Service {service} is not there)"));
+        mapped
+            .lost
+            .push(format!("spec.host (Service {service} is not there)"));
         return mapped;
     };
     for (at, subset) in items(spec, "subsets").iter().enumerate() {
@@ -329,7 +363,9 @@ pub fn destination_rule(key: &Key, spec: &Value, services: &Services<'_>) -> Map
         mapped.lose_others(subset, &at, &["name", "labels"]);
         let mut labels = selector.clone();
         let own = subset["labels"].as_object().into_iter().flatten();
-        labels.extend(own.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))));
+        labels.extend(
+            own.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))),
+        );
         let name = subset_name(&service.name, subset["name"].as_str().unwrap_or_default());
         mapped
             .services
@@ -388,10 +424,11 @@ mod tests {
                     "timeout": "0.5s", "retries": {"attempts": 2, "perTryTimeout": "2s", "retryOn": "5xx,reset"}},
             ],
         }));
-        assert!(found.lost.is_empty() && found.widened.is_empty(), "{found:?}");
-        let backend = |name: &str, weight: i64| {
-            json!({"group": "", "kind": "Service", "name": name, "port": 9080, "weight": weight})
-        };
+        assert!(
+            found.lost.is_empty() && found.widened.is_empty(),
+            "{found:?}"
+        );
+        let backend = |name: &str, weight: i64| json!({"group": "", "kind": "Service", "name": name, "port": 9080, "weight": weight});
         assert_eq!(
             found.route.unwrap(),
             json!({
@@ -433,12 +470,20 @@ mod tests {
             ),
         ] {
             let found = mapped(&json!({"hosts": ["reviews"], "http": [http]}));
-            assert_eq!((&found.lost[..], &found.widened[..]), (
-                &lost.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>()[..],
-                &widened.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>()[..],
-            ));
+            assert_eq!(
+                (&found.lost[..], &found.widened[..]),
+                (
+                    &lost.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>()[..],
+                    &widened
+                        .iter()
+                        .map(|one| (*one).to_owned())
+                        .collect::<Vec<_>>()[..],
+                )
+            );
         }
-        let found = mapped(&json!({"hosts": ["bookinfo.example"], "gateways": ["shop/public"], "http": [{"route": route}]}));
+        let found = mapped(
+            &json!({"hosts": ["bookinfo.example"], "gateways": ["shop/public"], "http": [{"route": route}]}),
+        );
         assert_eq!(found.lost, ["spec.gateways[0]", "spec.hosts[0]"]);
         assert_eq!(found.route, None);
     }
@@ -454,7 +499,10 @@ mod tests {
         let found = destination_rule(&Key::new("d", "reviews"), &spec, &services);
         assert_eq!(found.lost, ["spec.trafficPolicy"]);
         let service = &found.services["reviews-v1"];
-        assert_eq!(service["selector"], json!({"app": "reviews", "version": "v1"}));
+        assert_eq!(
+            service["selector"],
+            json!({"app": "reviews", "version": "v1"})
+        );
         assert_eq!(service["ports"][0]["port"], 9080);
     }
 }

@@ -34,7 +34,9 @@ pub fn service_profile(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
     let mut mapped = Mapped::default();
     mapped.lose_others(spec, "spec", &["routes", "dstOverrides"]);
     let Some(service) = service_of(&key.name, &key.namespace) else {
-        mapped.lost.push(format!("metadata.name ({} is no Service)", key.name));
+        mapped
+            .lost
+            .push(format!("metadata.name ({} is no Service)", key.name));
         return mapped;
     };
     let mut backends = Vec::new();
@@ -50,7 +52,9 @@ pub fn service_profile(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
                 backend["weight"] = json!(weight);
                 backends.push(backend);
             }
-            Err(why) => mapped.widened.push(format!("spec.dstOverrides[{at}] ({why})")),
+            Err(why) => mapped
+                .widened
+                .push(format!("spec.dstOverrides[{at}] ({why})")),
         }
     }
     if backends.is_empty() {
@@ -65,7 +69,11 @@ pub fn service_profile(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
         let at = format!("spec.routes[{at}]");
         mapped.lose_others(route, &at, &["name", "condition", "timeout", "isRetryable"]);
         let condition = &route["condition"];
-        mapped.widen_by_others(condition, &format!("{at}.condition"), &["pathRegex", "method"]);
+        mapped.widen_by_others(
+            condition,
+            &format!("{at}.condition"),
+            &["pathRegex", "method"],
+        );
         let mut one = json!({});
         if let Some(path) = condition["pathRegex"].as_str() {
             one["path"] = json!({"type": "RegularExpression", "value": path});
@@ -131,7 +139,10 @@ mod tests {
         });
         let key = Key::new("d", "web.d.svc.cluster.local");
         let found = service_profile(&key, &spec, &services);
-        assert_eq!(found.lost, ["spec.retryBudget", "spec.routes[0].responseClasses"]);
+        assert_eq!(
+            found.lost,
+            ["spec.retryBudget", "spec.routes[0].responseClasses"]
+        );
         let backends = json!([
             {"group": "", "kind": "Service", "name": "web", "port": 80, "weight": 900},
             {"group": "", "kind": "Service", "name": "web-2", "port": 80, "weight": 100},

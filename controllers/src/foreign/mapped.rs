@@ -37,7 +37,8 @@ impl Mapped {
 
 fn others(value: &Value, at: &str, known: &[&str]) -> Vec<String> {
     let members = value.as_object().into_iter().flatten();
-    let others = members.filter(|(name, value)| !known.contains(&name.as_str()) && !value.is_null());
+    let others =
+        members.filter(|(name, value)| !known.contains(&name.as_str()) && !value.is_null());
     others.map(|(name, _)| format!("{at}.{name}")).collect()
 }
 
@@ -58,7 +59,8 @@ impl Services<'_> {
         port: Option<i64>,
         namespace: &str,
     ) -> Result<Value, String> {
-        let service = service_of(host, namespace).ok_or_else(|| format!("host {host} is no Service"))?;
+        let service =
+            service_of(host, namespace).ok_or_else(|| format!("host {host} is no Service"))?;
         let port = match port {
             Some(port) => port,
             None => self.only_port(&service)?,
@@ -77,11 +79,15 @@ impl Services<'_> {
     fn only_port(&self, service: &Key) -> Result<i64, String> {
         let found = self.view.get::<Service>(service);
         let spec = found.and_then(|service| service.body.spec.as_ref());
-        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let ports = spec
+            .and_then(|spec| spec.ports.as_deref())
+            .unwrap_or_default();
         match ports {
             [port] => Ok(i64::from(port.port)),
             [] => Err(format!("Service {service} is not there")),
-            _ => Err(format!("Service {service} has several ports, and none is said")),
+            _ => Err(format!(
+                "Service {service} has several ports, and none is said"
+            )),
         }
     }
 
@@ -115,7 +121,10 @@ pub fn service_of(host: &str, namespace: &str) -> Option<Key> {
 
 /// The Service of a subset.
 pub fn subset_name(service: &str, subset: &str) -> String {
-    format!("{service}-{}", subset.to_lowercase().replace(['.', '_'], "-"))
+    format!(
+        "{service}-{}",
+        subset.to_lowercase().replace(['.', '_'], "-")
+    )
 }
 
 /// Reference to the Service whose callers a route leads.
@@ -146,7 +155,9 @@ pub fn duration(text: &str) -> Option<String> {
         millis += number.parse::<f64>().ok()? * scale;
         rest = next;
     }
-    let millis = (1.0..99_999_999.0).contains(&millis).then_some(millis.round() as u64)?;
+    let millis = (1.0..99_999_999.0)
+        .contains(&millis)
+        .then_some(millis.round() as u64)?;
     // Five digits and a unit, as often as it takes.
     Some(match (millis / 1000, millis % 1000) {
         (0, millis) => format!("{millis}ms"),

@@ -65,16 +65,40 @@ const ACCEPTED: &str = "Accepted";
 /// Fields that a status names; of further ones, how many they are.
 const TOLD_MAX: usize = 16;
 
-static VIRTUAL_SERVICE: LazyLock<Arc<Kind>> =
-    LazyLock::new(|| named("networking.istio.io", "v1", "VirtualService", "virtualservices"));
-static DESTINATION_RULE: LazyLock<Arc<Kind>> =
-    LazyLock::new(|| named("networking.istio.io", "v1", "DestinationRule", "destinationrules"));
-static SERVICE_ENTRY: LazyLock<Arc<Kind>> =
-    LazyLock::new(|| named("networking.istio.io", "v1", "ServiceEntry", "serviceentries"));
+static VIRTUAL_SERVICE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    named(
+        "networking.istio.io",
+        "v1",
+        "VirtualService",
+        "virtualservices",
+    )
+});
+static DESTINATION_RULE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    named(
+        "networking.istio.io",
+        "v1",
+        "DestinationRule",
+        "destinationrules",
+    )
+});
+static SERVICE_ENTRY: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    named(
+        "networking.istio.io",
+        "v1",
+        "ServiceEntry",
+        "serviceentries",
+    )
+});
 static LINKERD_ROUTE: LazyLock<Arc<Kind>> =
     LazyLock::new(|| named("policy.linkerd.io", "v1beta3", "HTTPRoute", "httproutes"));
-static SERVICE_PROFILE: LazyLock<Arc<Kind>> =
-    LazyLock::new(|| named("linkerd.io", "v1alpha2", "ServiceProfile", "serviceprofiles"));
+static SERVICE_PROFILE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    named(
+        "linkerd.io",
+        "v1alpha2",
+        "ServiceProfile",
+        "serviceprofiles",
+    )
+});
 
 /// A kind by its name, as users' definitions give it.
 fn named(
@@ -231,7 +255,15 @@ fn fit<F: Foreign>(view: &View, key: &Key, cx: &Context<'_>) -> Vec<Write> {
     let mut writes = Vec::new();
     let route = mapped.route.take().filter(|_| mapped.widened.is_empty());
     if let Some(spec) = route {
-        keep::<F, Made>(view, row, &HTTP_ROUTE, &key.name, &spec, &mut mapped, &mut writes);
+        keep::<F, Made>(
+            view,
+            row,
+            &HTTP_ROUTE,
+            &key.name,
+            &spec,
+            &mut mapped,
+            &mut writes,
+        );
     }
     for (name, spec) in std::mem::take(&mut mapped.services) {
         keep::<F, Service>(view, row, &SERVICE, &name, &spec, &mut mapped, &mut writes);
@@ -288,7 +320,9 @@ fn keep<F: Foreign, T: Lens>(
             writes.push(Write::create(kind, object(made)));
         }
         Some(there) if !is_owned(there, row) => {
-            mapped.widened.push(format!("{noun} {name} is there, and was made by somebody else"));
+            mapped.widened.push(format!(
+                "{noun} {name} is there, and was made by somebody else"
+            ));
             return;
         }
         Some(there) => {

@@ -158,7 +158,12 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
             ..Outcome::default()
         };
     };
-    let Some(selector) = row.body.selector.as_ref().filter(|_| !row.meta.is_deleting()) else {
+    let Some(selector) = row
+        .body
+        .selector
+        .as_ref()
+        .filter(|_| !row.meta.is_deleting())
+    else {
         return Outcome::default();
     };
     let mut unreadable = view.unreadable_of(&REPLICA_SET, &row.meta.uid);

@@ -56,7 +56,9 @@ impl<'a> Sets<'a> {
                     let mut all = sets.owned.iter();
                     all.find(|set| same_template(&set.body, &template))
                 });
-                let label = like.and_then(|set| set.meta.labels.get(HASH_LABEL)).cloned();
+                let label = like
+                    .and_then(|set| set.meta.labels.get(HASH_LABEL))
+                    .cloned();
                 label.unwrap_or(hash)
             }
         };
@@ -78,7 +80,8 @@ impl<'a> Sets<'a> {
     }
 
     fn set(&self, revision: &str) -> Option<&Row> {
-        let is_of = |set: &&Row| set.meta.labels.get(HASH_LABEL).map(String::as_str) == Some(revision);
+        let is_of =
+            |set: &&Row| set.meta.labels.get(HASH_LABEL).map(String::as_str) == Some(revision);
         self.owned.iter().find(is_of)
     }
 
@@ -151,7 +154,8 @@ impl<'a> Sets<'a> {
             if next != present {
                 let direction = if next > present { "up" } else { "down" };
                 let name = &set.key.name;
-                let message = format!("Scaled {direction} replica set {name} from {present} to {next}");
+                let message =
+                    format!("Scaled {direction} replica set {name} from {present} to {next}");
                 let about = self.row.reference();
                 write = write.telling(Note::normal(about, "ScalingReplicaSet", message));
             }

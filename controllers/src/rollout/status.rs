@@ -139,7 +139,9 @@ impl Status {
                 true => "MinimumReplicasAvailable",
                 false => "MinimumReplicasUnavailable",
             },
-            message: &format!("{there} of {wanted} pods of the revision that is served are available."),
+            message: &format!(
+                "{there} of {wanted} pods of the revision that is served are available."
+            ),
             generation,
         };
         let progressing = Condition {

@@ -8,9 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::asked::{Asked, Step};
-use super::status::{
-    HEALTHY, PAUSED, PROGRESSING, PROMOTING, ROLLED_BACK, Round, Status, Verdict,
-};
+use super::status::{HEALTHY, PAUSED, PROGRESSING, PROMOTING, ROLLED_BACK, Round, Status, Verdict};
 use crate::{plus_seconds, until};
 
 /// What is so.
@@ -111,7 +109,10 @@ pub fn advance(status: &mut Status, facts: &Facts<'_>) -> Vec<Told> {
     let promoted = promoted.filter(|word| word.revision == facts.revision);
     if promoted.is_some_and(|word| word.step.is_none()) && status.step < status.steps {
         let left = status.steps - status.step;
-        let message = format!("{} goes on at once: {left} steps are left out", facts.revision);
+        let message = format!(
+            "{} goes on at once: {left} steps are left out",
+            facts.revision
+        );
         told.push(Told::normal("RolloutPromoted", message));
         go_to(status, status.steps, now);
     }

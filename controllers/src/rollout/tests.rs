@@ -42,14 +42,19 @@ impl Way {
             available: None,
             is_routed: true,
         };
-        assert_eq!(way.step(None).last().unwrap(), "RolloutCompleted a is the first revision");
+        assert_eq!(
+            way.step(None).last().unwrap(),
+            "RolloutCompleted a is the first revision"
+        );
         way.revision = "b";
         way
     }
 
     /// A look, and what it tells.
     fn step(&mut self, round: Option<Verdict>) -> Vec<String> {
-        let available = self.available.unwrap_or_else(|| size(&self.status, &self.asked));
+        let available = self
+            .available
+            .unwrap_or_else(|| size(&self.status, &self.asked));
         let round = round.map(|verdict| Round {
             ended: stamp(self.now),
             verdict,
@@ -96,7 +101,10 @@ impl Way {
             weight,
             ..
         } = &self.status;
-        format!("{phase} {step} {weight} % {}", size(&self.status, &self.asked))
+        format!(
+            "{phase} {step} {weight} % {}",
+            size(&self.status, &self.asked)
+        )
     }
 }
 
@@ -110,7 +118,10 @@ fn a_canary_goes_step_by_step() {
     let mut way = Way::new(&canary());
     assert_eq!(
         way.settle(),
-        ["RolloutStarted b begins", "RolloutStepCompleted step 0: 15 % of calls go to b"]
+        [
+            "RolloutStarted b begins",
+            "RolloutStepCompleted step 0: 15 % of calls go to b"
+        ]
     );
     assert_eq!(way.shown(), "Progressing 1 15 % 2");
     assert!(way.step(Some(Verdict::Inconclusive)).is_empty());
@@ -125,7 +136,10 @@ fn a_canary_goes_step_by_step() {
     assert!(way.settle().is_empty());
     way.pass(1);
     let told = way.settle();
-    assert_eq!(told.last().unwrap(), "RolloutCompleted b is promoted in the place of a");
+    assert_eq!(
+        told.last().unwrap(),
+        "RolloutCompleted b is promoted in the place of a"
+    );
     assert_eq!(way.shown(), "Healthy 4 0 % 10");
     assert_eq!(way.status.stable_revision.as_deref(), Some("b"));
 }
@@ -149,7 +163,10 @@ fn weights_count_once_the_routes_have_them() {
 fn a_revision_is_rolled_back_for_its_rounds_for_time_and_by_somebody() {
     for (case, why) in [
         ("rounds", "b is rolled back to a: 7 of 100 calls failed"),
-        ("time", "b is rolled back to a: nothing went on for 100 s: step 1: 0 of 1 rounds passed"),
+        (
+            "time",
+            "b is rolled back to a: nothing went on for 100 s: step 1: 0 of 1 rounds passed",
+        ),
         ("word", "b is rolled back to a: somebody took it back"),
     ] {
         let mut way = Way::new(&canary());
@@ -191,7 +208,10 @@ fn a_pause_is_nobodys_delay() {
     assert!(way.settle().is_empty());
     assert_eq!(way.shown(), "Paused 1 10 % 1");
     // A word about another revision, or an earlier step, is none.
-    for word in [json!({"revision": "a", "step": 1}), json!({"revision": "b", "step": 0})] {
+    for word in [
+        json!({"revision": "a", "step": 1}),
+        json!({"revision": "b", "step": 0}),
+    ] {
         way.asked = asked(&steps, &json!({ "promote": word }));
         assert!(way.settle().is_empty());
     }
@@ -205,7 +225,10 @@ fn a_pause_is_nobodys_delay() {
     assert!(way.settle().is_empty());
     way.asked = asked(&steps, &json!({"promote": {"revision": "b"}}));
     let told = way.settle();
-    assert_eq!(told.first().unwrap(), "RolloutPromoted b goes on at once: 1 steps are left out");
+    assert_eq!(
+        told.first().unwrap(),
+        "RolloutPromoted b goes on at once: 1 steps are left out"
+    );
     assert_eq!(way.shown(), "Healthy 3 0 % 10");
 }
 
@@ -217,11 +240,17 @@ fn a_change_of_mind_begins_anew_and_the_template_of_before_ends_it() {
     let told = way.settle();
     assert_eq!(
         told.get(..2).unwrap(),
-        ["RolloutLeft b was on its way, and something else is asked for", "RolloutStarted c begins"]
+        [
+            "RolloutLeft b was on its way, and something else is asked for",
+            "RolloutStarted c begins"
+        ]
     );
     way.revision = "a";
     let told = way.settle();
-    assert_eq!(told, ["RolloutLeft c was on its way, and something else is asked for"]);
+    assert_eq!(
+        told,
+        ["RolloutLeft c was on its way, and something else is asked for"]
+    );
     assert_eq!(way.shown(), "Healthy 4 0 % 10");
 }
 
@@ -238,13 +267,20 @@ fn blue_and_green_and_marks_have_all_pods_before_any_call() {
     way.settle();
     assert_eq!(way.shown(), "Healthy 2 0 % 10");
 
-    let mut way = Way::new(&json!({"ab": {"headers": [{"name": "x-try", "value": "1"}], "rounds": 2}}));
+    let mut way =
+        Way::new(&json!({"ab": {"headers": [{"name": "x-try", "value": "1"}], "rounds": 2}}));
     way.settle();
-    assert_eq!((way.shown().as_str(), way.status.marked), ("Progressing 1 0 % 10", true));
+    assert_eq!(
+        (way.shown().as_str(), way.status.marked),
+        ("Progressing 1 0 % 10", true)
+    );
     way.step(Some(Verdict::Passed));
     way.step(Some(Verdict::Passed));
     way.settle();
-    assert_eq!((way.shown().as_str(), way.status.marked), ("Healthy 2 0 % 10", false));
+    assert_eq!(
+        (way.shown().as_str(), way.status.marked),
+        ("Healthy 2 0 % 10", false)
+    );
 }
 
 #[test]

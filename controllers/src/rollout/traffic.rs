@@ -64,7 +64,9 @@ fn refusal(route: &Value) -> Option<String> {
     });
     let mut refusals = conditions
         .filter(|condition| condition["type"] == "Accepted" && condition["status"] == "False");
-    refusals.next().map(|condition| text(condition, "/message").to_owned())
+    refusals
+        .next()
+        .map(|condition| text(condition, "/message").to_owned())
 }
 
 /// What is looked at of a route, whatever was filled in since it was written.
@@ -295,11 +297,19 @@ impl<'a> Traffic<'a> {
         }
         let service = &asked.service;
         if self.service.is_none() {
-            return fails("ServiceNotFound", format!("Service {service} does not exist"));
+            return fails(
+                "ServiceNotFound",
+                format!("Service {service} does not exist"),
+            );
         }
         if self.port().is_none() {
-            let port = asked.port.map_or("any port".to_owned(), |port| format!("port {port}"));
-            return fails("PortNotFound", format!("Service {service} does not have {port}"));
+            let port = asked
+                .port
+                .map_or("any port".to_owned(), |port| format!("port {port}"));
+            return fails(
+                "PortNotFound",
+                format!("Service {service} does not have {port}"),
+            );
         }
         let serves = self.serves_current(status);
         for name in self.wanted(asked, status, serves).keys() {
@@ -307,11 +317,15 @@ impl<'a> Traffic<'a> {
                 continue;
             };
             if !self.is_ours(route) {
-                let message = format!("HTTPRoute {name} is not of this Rollout: rename one of them");
+                let message =
+                    format!("HTTPRoute {name} is not of this Rollout: rename one of them");
                 return fails("NameTaken", message);
             }
             if let Some(why) = &route.body.refused {
-                return fails("RouteRefused", format!("HTTPRoute {name} is refused: {why}"));
+                return fails(
+                    "RouteRefused",
+                    format!("HTTPRoute {name} is refused: {why}"),
+                );
             }
         }
         if let Some(name) = self.taken_services(status).next() {
@@ -330,7 +344,10 @@ impl<'a> Traffic<'a> {
 
     /// Services that are needed and that somebody else made.
     fn taken_services(&self, status: &Status) -> impl Iterator<Item = String> {
-        let named = self.wanted_services(status).into_iter().map(|(name, _)| name);
+        let named = self
+            .wanted_services(status)
+            .into_iter()
+            .map(|(name, _)| name);
         named.filter(|name| {
             let there = self.view.get::<Service>(&self.row.key.sibling(name));
             there.is_some_and(|there| !self.is_ours(there))

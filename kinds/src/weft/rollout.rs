@@ -128,7 +128,10 @@ fn traffic(traffic: &Field<'_, '_>, problems: &mut Problems) {
     }
     let hosts = traffic.child("hostnames");
     if !hosts.is_empty() && traffic.child("gateways").is_empty() {
-        problems.forbidden(&hosts, "there are no gateways at which a host could be named");
+        problems.forbidden(
+            &hosts,
+            "there are no gateways at which a host could be named",
+        );
     }
     for host in traffic.items("hostnames") {
         let plain = |host: &str| {
@@ -177,10 +180,7 @@ fn strategy(spec: &Field<'_, '_>, problems: &mut Problems) {
             problems.required(&ab, "say by which headers or cookie calls are marked");
         }
     }
-    let (percent, latency) = (
-        analysis.child("successPercent"),
-        analysis.child("latency"),
-    );
+    let (percent, latency) = (analysis.child("successPercent"), analysis.child("latency"));
     if analysis.is_set() && !percent.is_set() && latency.is_empty() {
         problems.required(&analysis, "must set successPercent, latency or both");
     }
@@ -345,6 +345,9 @@ mod tests {
         let new = told::with(&new, "/spec/template/metadata/labels/b", json!("c"));
         let found = told::of_update(&ROLLOUT, &new, &old, None);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("spec.selector: Invalid value"), "{found:?}");
+        assert!(
+            found[0].starts_with("spec.selector: Invalid value"),
+            "{found:?}"
+        );
     }
 }

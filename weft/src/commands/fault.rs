@@ -92,12 +92,15 @@ fn spec(args: &Args) -> Result<Value, String> {
         spec["abort"] = json!({"httpStatus": status, "percent": percent});
     }
     if !args.callers.is_empty() {
-        let callers = args.callers.iter().map(|caller| match caller.split_once('/') {
-            Some((namespace, account)) => {
-                json!({"namespace": namespace, "serviceAccountName": account})
-            }
-            None => json!({"serviceAccountName": caller}),
-        });
+        let callers = args
+            .callers
+            .iter()
+            .map(|caller| match caller.split_once('/') {
+                Some((namespace, account)) => {
+                    json!({"namespace": namespace, "serviceAccountName": account})
+                }
+                None => json!({"serviceAccountName": caller}),
+            });
         spec["callers"] = Value::Array(callers.collect());
     }
     Ok(spec)
@@ -169,11 +172,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for (delay, abort, why) in [
             (None, None, "neither --delay nor --abort is said"),
-            (
-                Some("1s:0%"),
-                None,
-                "0% is no percentage from 1 to 100",
-            ),
+            (Some("1s:0%"), None, "0% is no percentage from 1 to 100"),
             (None, Some("often"), "often begins with no status"),
         ] {
             assert_eq!(spec(&args(delay, abort, &[])).unwrap_err(), why);

@@ -269,9 +269,9 @@ async fn history(target: &Target) -> anyhow::Result<()> {
     let all = kept(&found, &sets);
     let progress = Progress::of(&found);
     if target.output == Some(Output::Json) {
-        let all = all.iter().map(|kept| {
-            json!({"number": kept.number, "revision": kept.revision, "images": kept.images})
-        });
+        let all = all.iter().map(
+            |kept| json!({"number": kept.number, "revision": kept.revision, "images": kept.images}),
+        );
         stdout::line(Value::Array(all.collect()))?;
         return Ok(());
     }
@@ -344,10 +344,7 @@ mod tests {
         let rollout = rollout(1, "Paused");
         let chosen = choose(&rollout, &sets, None).unwrap();
         assert_eq!((chosen.number, &*chosen.images), (2, "x:2"));
-        assert_eq!(
-            chosen.template["metadata"]["labels"],
-            json!({"app": "web"})
-        );
+        assert_eq!(chosen.template["metadata"]["labels"], json!({"app": "web"}));
         assert_eq!(choose(&rollout, &sets, Some(1)).unwrap().revision, "ccc");
         let why = choose(&rollout, &sets, Some(7)).err();
         assert_eq!(why.as_deref(), Some("revision 7 is not kept"));

@@ -178,9 +178,6 @@ mod tests {
            90.0 %  a
            10.0 %  b
         ");
-        assert_eq!(
-            told("web", &Value::Null, None),
-            "callers of web reach it\n"
-        );
+        assert_eq!(told("web", &Value::Null, None), "callers of web reach it\n");
     }
 }

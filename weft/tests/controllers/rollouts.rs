@@ -155,7 +155,13 @@ fn a_canary_that_is_well_is_promoted_by_its_steps() {
     // What was made for the revision of before goes with its pods.
     pass(&mut world, 8, 0);
     let services = world.names(&SERVICE);
-    assert_eq!(services.iter().filter(|name| name.starts_with("web-")).count(), 1);
+    assert_eq!(
+        services
+            .iter()
+            .filter(|name| name.starts_with("web-"))
+            .count(),
+        1
+    );
     let conditions = world.get(&ROLLOUT, "web")["status"]["conditions"].clone();
     for condition in conditions.as_array().unwrap() {
         assert_eq!(condition["status"], "True", "{condition}");
@@ -177,7 +183,10 @@ fn a_canary_that_fails_is_rolled_back_within_two_intervals() {
     assert_eq!(led(&world), ["x:1:100"]);
     let status = world.get(&ROLLOUT, "web")["status"].clone();
     let because = status["rolledBackBecause"].as_str().unwrap();
-    assert!(because.ends_with("calls failed, and 99 % have to succeed"), "{because}");
+    assert!(
+        because.ends_with("calls failed, and 99 % have to succeed"),
+        "{because}"
+    );
     assert_eq!(status["rolledBackRevision"], status["currentRevision"]);
     pass(&mut world, 10, 5);
     assert_eq!(told(&world), "RolledBack 0 % x:1=4");
@@ -196,7 +205,8 @@ fn a_canary_that_fails_is_rolled_back_within_two_intervals() {
 
 #[test]
 fn blue_and_green_change_places_at_once() {
-    let mut world = world(&json!({"blueGreen": {"previewService": "web-next", "autoPromotionSeconds": 15}}));
+    let mut world =
+        world(&json!({"blueGreen": {"previewService": "web-next", "autoPromotionSeconds": 15}}));
     let selects = |world: &World| world.get(&SERVICE, "web-next")["spec"]["selector"][HASH].clone();
     let blue = selects(&world);
     bring_out(&mut world, "x:2");
@@ -233,7 +243,11 @@ fn somebodys_word_is_heeded() {
     assert_eq!(told(&world), "Paused 20 % x:1=4 x:2=1");
     // What fails is rolled back nevertheless.
     let revision = world.get(&ROLLOUT, "web")["status"]["currentRevision"].clone();
-    world.patch(&ROLLOUT, "web", json!({"spec": {"abort": {"revision": revision}}}));
+    world.patch(
+        &ROLLOUT,
+        "web",
+        json!({"spec": {"abort": {"revision": revision}}}),
+    );
     world.settle();
     assert_eq!(told(&world), "RolledBack 0 % x:1=4 x:2=1");
     // A word on one revision says nothing of another.
@@ -241,7 +255,11 @@ fn somebodys_word_is_heeded() {
     bring_out(&mut world, "x:3");
     assert_eq!(told(&world), "Progressing 20 % x:1=4 x:2=1 x:3=1");
     let revision = world.get(&ROLLOUT, "web")["status"]["currentRevision"].clone();
-    world.patch(&ROLLOUT, "web", json!({"spec": {"promote": {"revision": revision}}}));
+    world.patch(
+        &ROLLOUT,
+        "web",
+        json!({"spec": {"promote": {"revision": revision}}}),
+    );
     world.settle();
     assert_eq!(led(&world), ["x:3:1"]);
 }
@@ -256,7 +274,10 @@ fn what_does_not_go_on_is_rolled_back() {
     pass(&mut world, 62, 0);
     assert_eq!(told(&world), "RolledBack 0 % x:1=4 x:2=1");
     let message = message(&world);
-    assert!(message.contains("nothing went on for 60 s: step 0: 0 of 1 pods"), "{message}");
+    assert!(
+        message.contains("nothing went on for 60 s: step 0: 0 of 1 pods"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -306,5 +327,8 @@ fn a_route_of_somebody_else_is_left_alone() {
     let conditions = world.get(&ROLLOUT, "web")["status"]["conditions"].clone();
     let mut all = conditions.as_array().unwrap().iter();
     let routed = all.find(|one| one["type"] == "TrafficRouted").unwrap();
-    assert_eq!((&routed["status"], &routed["reason"]), (&json!("False"), &json!("NameTaken")));
+    assert_eq!(
+        (&routed["status"], &routed["reason"]),
+        (&json!("False"), &json!("NameTaken"))
+    );
 }

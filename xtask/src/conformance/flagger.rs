@@ -71,7 +71,9 @@ pub fn run(args: &Args) -> Result<()> {
         Ok(programs) => programs,
         Err(error) if std::env::var_os("CI").is_some() => return Err(error),
         Err(error) => {
-            eprintln!("SKIPPED: upstream's programs cannot be had, and nothing was tried: {error:#}");
+            eprintln!(
+                "SKIPPED: upstream's programs cannot be had, and nothing was tried: {error:#}"
+            );
             return Ok(());
         }
     };
@@ -94,14 +96,26 @@ pub fn run(args: &Args) -> Result<()> {
     let dir = target().join(format!("conformance/flagger-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
     let cluster = Cluster::start_program(&weft, "flagger", 1, false)?;
-    for (component, image) in [("hello", "shop/web:1"), ("hello-p3", "shop/web:2"), ("probe", "shop/web:3")] {
+    for (component, image) in [
+        ("hello", "shop/web:1"),
+        ("hello-p3", "shop/web:2"),
+        ("probe", "shop/web:3"),
+    ] {
         cluster.push(&guests.join(format!("{component}.wasm")), image)?;
     }
     let world = World::start(&programs, &cluster, &dir)?;
     steps.step("Flagger takes the Deployment", || world.begin())?;
-    let promoted = steps.step("an image that is well is promoted", || world.bring_out("shop/web:2", "Succeeded"))?;
-    let failed = steps.step("an image that fails is rolled back", || world.bring_out("shop/web:3", "Failed"))?;
-    ensure!(promoted.failed == 0, "{} calls failed beside an image that is well", promoted.failed);
+    let promoted = steps.step("an image that is well is promoted", || {
+        world.bring_out("shop/web:2", "Succeeded")
+    })?;
+    let failed = steps.step("an image that fails is rolled back", || {
+        world.bring_out("shop/web:3", "Failed")
+    })?;
+    ensure!(
+        promoted.failed == 0,
+        "{} calls failed beside an image that is well",
+        promoted.failed
+    );
     let share = failed.failed as f64 * 100.0 / failed.calls.max(1) as f64;
     ensure!(
         failed.failed > 0 && share <= WEIGHT_MAX as f64,
@@ -128,13 +142,16 @@ struct Programs {
 impl Programs {
     fn find(args: &Args) -> Result<Self> {
         let mut version = Command::new(&args.prometheus);
-        progress::read(version.arg("--version")).context("Prometheus (name it with --prometheus FILE)")?;
+        progress::read(version.arg("--version"))
+            .context("Prometheus (name it with --prometheus FILE)")?;
         let dir = target().join("flagger");
         fs::create_dir_all(&dir)?;
         let go = |arguments: &[&str]| {
             let mut go = Command::new("go");
             progress::clean_environment(&mut go);
-            go.args(arguments).env("GOBIN", &dir).env("CGO_ENABLED", "0");
+            go.args(arguments)
+                .env("GOBIN", &dir)
+                .env("CGO_ENABLED", "0");
             go
         };
         let module = format!("{MODULE}@{VERSION}");
@@ -180,13 +197,21 @@ impl<'a> World<'a> {
         let measures = Ended::start(
             Command::new(&programs.prometheus)
                 .arg(format!("--config.file={}", config.display()))
-                .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
+                .arg(format!(
+                    "--storage.tsdb.path={}",
+                    dir.join("tsdb").display()
+                ))
                 .arg(format!("--web.listen-address={prometheus}")),
             &dir.join("prometheus.log"),
         )?;
         let drives = Ended::start(
             Command::new(&programs.flagger)
-                .args(["-kubeconfig", &cluster.kubeconfig, "-mesh-provider", "gatewayapi:v1"])
+                .args([
+                    "-kubeconfig",
+                    &cluster.kubeconfig,
+                    "-mesh-provider",
+                    "gatewayapi:v1",
+                ])
                 .args(["-namespace", NAMESPACE, "-control-loop-interval", "5s"])
                 .args(["-metrics-server", &format!("http://{prometheus}")])
                 .args(["-port", &free_port()?.to_string()]),
@@ -236,14 +261,18 @@ impl<'a> World<'a> {
         let mut waiting = Waiting::new();
         loop {
             let canaries = self.cluster.get(NAMESPACE, "canaries")?;
-            let status = canaries.first().map(|one| one["status"].clone()).unwrap_or_default();
+            let status = canaries
+                .first()
+                .map(|one| one["status"].clone())
+                .unwrap_or_default();
             let now = status["phase"].as_str().unwrap_or("nowhere");
             if now == phase {
                 return Ok(());
             }
             let is_over = matches!(now, "Succeeded" | "Failed") && phase != "Progressing";
             if is_over || started.elapsed() > PATIENCE {
-                let events = progress::read(&mut self.cluster.weft(["get", "events", "-n", NAMESPACE]));
+                let events =
+                    progress::read(&mut self.cluster.weft(["get", "events", "-n", NAMESPACE]));
                 drop(waiting);
                 eprintln!("{}", events.unwrap_or_default());
                 bail!("the canary is {now} and not {phase}: {status}");
@@ -357,7 +386,10 @@ fn queries(prometheus: &str) -> Vec<Value> {
             "spec": {"provider": {"type": "prometheus", "address": format!("http://{prometheus}")}, "query": query},
         })
     };
-    vec![template("error-rate", &errors), template("latency", latency)]
+    vec![
+        template("error-rate", &errors),
+        template("latency", latency),
+    ]
 }
 
 fn canary() -> Value {
@@ -420,7 +452,10 @@ impl Callers {
     /// Calls, and those that failed.
     fn counted(&self) -> (u64, u64) {
         let [calls, failed] = &*self.counts;
-        (calls.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
+        (
+            calls.load(Ordering::Relaxed),
+            failed.load(Ordering::Relaxed),
+        )
     }
 }
 
@@ -440,12 +475,17 @@ fn answers(gateway: &str) -> bool {
     let asked = || -> std::io::Result<String> {
         let mut stream = std::net::TcpStream::connect(gateway)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {PATH} HTTP/1.0\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {PATH} HTTP/1.0\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let status = asked().ok().and_then(|answer| answer.split(' ').nth(1)?.parse::<u16>().ok());
+    let status = asked()
+        .ok()
+        .and_then(|answer| answer.split(' ').nth(1)?.parse::<u16>().ok());
     status.is_some_and(|status| status < 500)
 }
 

@@ -182,14 +182,19 @@ impl Rollouts {
         for (key, rollout) in record.all("Rollout") {
             let phase = text(rollout, "/status/phase");
             if !matches!(phase, "Healthy" | "RolledBack") {
-                return Err(format!("Rollout {key} is {phase}: {}", text(rollout, "/status/message")));
+                return Err(format!(
+                    "Rollout {key} is {phase}: {}",
+                    text(rollout, "/status/message")
+                ));
             }
             let stable = text(rollout, "/status/stableRevision");
             let service = format!("{}-{stable}", key.name);
             let route = record.get("HTTPRoute", key);
             let led = route.map(shares).unwrap_or_default();
             if led != [(service, 100)] {
-                return Err(format!("Rollout {key} is {phase}, and calls are led {led:?}"));
+                return Err(format!(
+                    "Rollout {key} is {phase}, and calls are led {led:?}"
+                ));
             }
             let size = number(rollout, "/spec/replicas");
             for set in record.sets_of(super::record::uid_of(rollout)) {
@@ -199,7 +204,9 @@ impl Rollouts {
                 let all = number(set, "/status/replicas");
                 if there != wanted || all != wanted {
                     let name = name_of(set);
-                    return Err(format!("ReplicaSet {name} has {there} and {all} of {wanted}"));
+                    return Err(format!(
+                        "ReplicaSet {name} has {there} and {all} of {wanted}"
+                    ));
                 }
             }
         }
@@ -230,7 +237,9 @@ pub fn judge(
         "HTTPRoute" => {
             let back = text(rollout, "/status/rolledBackRevision");
             let back = format!("{}-{back}", name_of(rollout));
-            let is_led = shares(after).iter().any(|(to, share)| *to == back && *share > 0);
+            let is_led = shares(after)
+                .iter()
+                .any(|(to, share)| *to == back && *share > 0);
             match is_led && back != format!("{}-{stable}", name_of(rollout)) {
                 true => Err(format!("nobody is led to what was rolled back: {back}")),
                 false => Ok(()),
@@ -280,10 +289,11 @@ enum Behind {
 
 /// Who answers for a Service.
 fn behind(record: &Record, service: &str) -> Behind {
-    let slices = record.all("EndpointSlice").filter(|(_, slice)| {
-        slice["metadata"]["labels"]["kubernetes.io/service-name"] == *service
-    });
-    let endpoints = slices.flat_map(|(_, slice)| slice["endpoints"].as_array().into_iter().flatten());
+    let slices = record
+        .all("EndpointSlice")
+        .filter(|(_, slice)| slice["metadata"]["labels"]["kubernetes.io/service-name"] == *service);
+    let endpoints =
+        slices.flat_map(|(_, slice)| slice["endpoints"].as_array().into_iter().flatten());
     let mut serving = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true);
     let Some(first) = serving.next() else {
         return Behind::Nobody;

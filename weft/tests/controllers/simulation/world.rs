@@ -356,9 +356,7 @@ impl World {
     /// Steps that revisions took, how often one was promoted, and how often rolled back.
     pub fn ways(&self) -> [u64; 3] {
         let seen = self.rollouts.as_ref();
-        seen.map_or([0; 3], |seen| {
-            [seen.steps, seen.promoted, seen.rolled_back]
-        })
+        seen.map_or([0; 3], |seen| [seen.steps, seen.promoted, seen.rolled_back])
     }
 
     pub fn report(&self) -> Report {
