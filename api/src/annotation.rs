@@ -58,6 +58,12 @@ pub const ENDPOINT_SERVICE_ACCOUNTS: &str = "weft.dev/service-accounts";
 pub const ENDPOINT_WORKLOADS: &str = "weft.dev/workloads";
 /// On an EndpointSlice: the HorizontalPodAutoscaler that brings pods back when the Service has none and is called. Nodes hold calls meanwhile.
 pub const SCALED_FROM_ZERO_BY: &str = "weft.dev/scaled-from-zero-by";
+/// On a ReplicaSet of a Rollout: when its pods go, unless calls are led to them again. RFC 3339.
+pub const SCALE_DOWN_AT: &str = "weft.dev/scale-down-at";
+/// On a ReplicaSet of a Rollout: the number of its revision, counted from 1.
+pub const ROLLOUT_REVISION: &str = "weft.dev/revision";
+/// On what was made of an object in another mesh's words: the digest of what it was made as.
+pub const MADE_OF: &str = "weft.dev/made-of";
 /// On a Node: its host name, the topology key for spreading by node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 /// On a Namespace: its own name, so that selectors can name it.

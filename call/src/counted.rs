@@ -1,4 +1,4 @@
-//! What was counted of calls: how many began, how many there were at once, how long answers took; and what that says of the time
+//! What was counted of calls: how many began, how many failed, how many there were at once, how long answers took; and what that says of the time
 //! between two looks.
 //!
 //! A node counts (`mesh/src/activity.rs`), a server asks it from time to time and makes rates of it: both say it with these values.
@@ -48,6 +48,9 @@ pub struct Counted {
     /// When that began, by a clock of the node's own. What began at another time is another count.
     pub since: u64,
     pub begun: u64,
+    /// Those that ended in a failure of whoever was called: an answer of 500 or above, the same in gRPC, or none. What its caller gave up is none.
+    #[serde(default)]
+    pub failed: u64,
     /// For how long there was a call, summed over all of them, in microseconds; modulo [`BUSY_MODULUS`].
     pub busy_micros: u64,
     /// Answers by the end of their group of times, in microseconds. Only groups that have any.
@@ -72,6 +75,7 @@ impl Counted {
         Self {
             since: self.since,
             begun: self.begun - earlier.begun,
+            failed: self.failed.saturating_sub(earlier.failed),
             busy_micros: self.busy_micros.wrapping_sub(earlier.busy_micros) % BUSY_MODULUS,
             answers: answers.collect(),
         }
@@ -80,6 +84,7 @@ impl Counted {
     /// Takes up what was counted elsewhere of the same.
     pub fn add(&mut self, other: &Self) {
         self.begun = self.begun.saturating_add(other.begun);
+        self.failed = self.failed.saturating_add(other.failed);
         self.busy_micros = self.busy_micros.wrapping_add(other.busy_micros) % BUSY_MODULUS;
         for (end, count) in &other.answers {
             let sum = self.answers.entry(*end).or_default();
@@ -158,6 +163,7 @@ mod tests {
         Counted {
             since,
             begun,
+            failed: begun / 5,
             busy_micros,
             answers: answers
                 .map(|(micros, count)| (bounds(bucket(*micros)).1, *count))

@@ -55,7 +55,7 @@ pub const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Our slices by namespace and name of the Service; `""`: others' slices.
-static BY_SERVICE: Index<EndpointSlice> = Index {
+pub(crate) static BY_SERVICE: Index<EndpointSlice> = Index {
     name: "service",
     of: |slice| service_of(slice).map_or_else(String::new, |service| service.to_string()),
 };
@@ -99,7 +99,7 @@ pub fn services_of_pod(view: &View, touched: &Touched) -> BTreeSet<Key> {
     matching.map(|service| service.key.clone()).collect()
 }
 
-fn service_of(slice: &Cached<EndpointSlice>) -> Option<Key> {
+pub(crate) fn service_of(slice: &Cached<EndpointSlice>) -> Option<Key> {
     let managed =
         slice.meta.labels.get(annotation::SLICE_MANAGED_BY)? == annotation::SLICE_CONTROLLER;
     let service = slice.meta.labels.get(annotation::SERVICE_NAME)?;

@@ -35,6 +35,7 @@ mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod events;
+mod foreign;
 mod garbage;
 mod gateway;
 pub mod indexer;
@@ -44,11 +45,13 @@ pub mod metadata;
 mod namespace;
 mod node;
 mod node_ranges;
+mod past;
 pub mod persistent_volume;
 pub mod pod;
 mod quota;
 mod replicaset;
 mod revision;
+pub mod rollout;
 mod service_address;
 mod slice_mirror;
 #[cfg(test)]
@@ -65,9 +68,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use weft_kinds::Registry;
 
-pub use autoscaler::Past;
 pub use indexer::{Cached, Lens};
 pub use metadata::{Key, Metadata, PartialObject};
+pub use past::Past;
 pub use usage::{Calls, Usage};
 pub use view::{Change, Reads, Touched, View};
 pub use write::{Note, Reference, Write};
@@ -113,6 +116,8 @@ pub static CONTROLLERS: &[Controller] = &[
     node_ranges::CONTROLLER,
     service_address::CONTROLLER,
     gateway::CONTROLLER,
+    rollout::CONTROLLER,
+    foreign::CONTROLLER,
     capability_grant::CONTROLLER,
     quota::CONTROLLER,
     persistent_volume::CONTROLLER,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+pub use weft_call::counted::Counted;
 use weft_kinds::autoscaling::calls::CallFigures;
 
 use crate::metadata::Key;
@@ -39,6 +40,10 @@ pub struct Calls {
     pub services: BTreeMap<Key, CallRate>,
     /// What is known of every other Service: when it was not called. `None`: nothing could be read.
     pub of_others: Option<CallRate>,
+    /// All that was counted of Services since they were first seen to be called.
+    pub totals: BTreeMap<Key, Counted>,
+    /// When that was read. `None`: it never was.
+    pub read: Option<Timestamp>,
 }
 
 /// What was counted of one pod or Service.

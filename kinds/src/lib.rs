@@ -104,7 +104,7 @@ pub use storage::{
     VOLUME_ATTRIBUTES_CLASS,
 };
 pub use storagemigration::STORAGE_VERSION_MIGRATION;
-pub use weft::{CAPABILITY_GRANT, FAULT_INJECTION, KEY_VALUE_STORE, MESH_POLICY};
+pub use weft::{CAPABILITY_GRANT, FAULT_INJECTION, KEY_VALUE_STORE, MESH_POLICY, ROLLOUT};
 
 /// How functions are handed a kind.
 pub type KindRef<'a> = &'a Arc<Kind>;
@@ -210,6 +210,7 @@ fn builtin() -> Vec<Arc<Kind>> {
         &KEY_VALUE_STORE,
         &MESH_POLICY,
         &FAULT_INJECTION,
+        &ROLLOUT,
     ];
     let stored = stored.into_iter().map(|kind| Arc::clone(kind));
     let mut kinds: Vec<Arc<Kind>> = stored

@@ -1,4 +1,5 @@
-//! How busy something is: calls that began, how many there are at once, how long answers take. Autoscalers go by it.
+//! How busy something is: calls that began, how many there are at once, how long answers take; and of services, how many failed. Autoscalers
+//! and rollouts go by it.
 //!
 //! A workload of this node has one, for what came through its door (`deliver.rs`), and so has a service, for what this node calls it for:
 //! from the call's first layer to the end of its response, with the time in which nobody could answer (`hold.rs`).
@@ -33,6 +34,7 @@ fn micros(at: Instant) -> u64 {
 pub(crate) struct Activity {
     since: u64,
     begun: AtomicU64,
+    failed: AtomicU64,
     /// How many calls there are, and the sum of when calls ended less the sum of when they began. Both in one number: what a reader makes
     /// of two that do not belong together would be wrong by as long as the node runs.
     open: AtomicU64,
@@ -48,6 +50,7 @@ impl Default for Activity {
         Self {
             since: u64::try_from(since).unwrap_or_default(),
             begun: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             open: AtomicU64::new(0),
             answers: OnceLock::new(),
         }
@@ -72,6 +75,11 @@ impl Activity {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
+    /// A call ended in a failure of whoever was called.
+    pub(crate) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An answer's head came.
     pub(crate) fn answered(&self, took: Duration) {
         let answers = self
@@ -91,6 +99,7 @@ impl Activity {
         Counted {
             since: self.since,
             begun: self.begun.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
             busy_micros: open.wrapping_add(until_now) & SUM,
             answers: answers
                 .map(|(index, count)| (bounds(index).1, count.load(Ordering::Relaxed)))

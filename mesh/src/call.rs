@@ -733,6 +733,10 @@ impl Call {
                 .map(|endpoint| (Arc::clone(&self.inner), endpoint.way.transport())),
             tcp: self.tcp,
             seen: self.seen.clone(),
+            activity: match &self.destination {
+                Destination::Service { service, .. } => Some(Arc::clone(service.activity())),
+                Destination::Pod(_) => None,
+            },
         }
     }
 

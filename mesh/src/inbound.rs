@@ -366,6 +366,7 @@ impl Session {
             by_transport: None,
             tcp,
             seen,
+            activity: None,
         });
         let request = Request::from_parts(parts, body);
         let delivery = async {

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Body, BoxError, Transport,
-    activity::Ongoing,
+    activity::{Activity, Ongoing},
     admission::Admitted,
     attempt::Pending,
     metrics::{Edge, Outcome},
@@ -59,6 +59,8 @@ pub(crate) struct Charge {
     pub(crate) tcp: bool,
     /// Set where somebody watches it.
     pub(crate) seen: Option<Arc<Seen>>,
+    /// Set there, too: what counts the failures of the service that was called.
+    pub(crate) activity: Option<Arc<Activity>>,
 }
 
 impl Charge {
@@ -92,6 +94,9 @@ impl Charge {
             RequestBytes::Known(bytes) => *bytes,
             RequestBytes::Counted(shared) => shared.bytes(),
         };
+        if let Some(activity) = self.activity.as_ref().filter(|_| outcome.is_failure()) {
+            activity.failed();
+        }
         for edge in &self.edges {
             edge.record(outcome, duration, request_bytes, response_bytes, now);
         }

@@ -223,6 +223,7 @@ impl Outbound {
             tcp: false,
             // Within a pod; nobody watches that.
             seen: None,
+            activity: None,
         });
         let guards = inner.attached.guards();
         if !guards.is_empty() {
@@ -646,6 +647,7 @@ pub(crate) fn charge_to_nobody(
         by_transport: None,
         tcp: false,
         seen,
+        activity: None,
     };
     charge.settle(
         failure.status().as_u16(),

@@ -51,6 +51,14 @@ enum Command {
     PortForward(commands::port_forward::Args),
     /// Delete objects
     Delete(commands::delete::Args),
+    /// Bring an image out by the steps of its Rollout, and follow it to the end
+    Canary(commands::canary::Args),
+    /// Show how far a Rollout is; promote, abort, retry, pause or undo it
+    Rollout(commands::rollout::Args),
+    /// Lead the callers of a Service to several Services, by shares
+    Split(commands::split::Args),
+    /// Spoil calls of a Service on purpose, for a time
+    Fault(commands::fault::Args),
     /// Put a component into the cluster's registry
     Push(commands::push::Args),
     /// Show what is in the cluster's registry, or remove images from it
@@ -115,6 +123,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Debug(args) => control(commands::debug::run(args)),
         Command::PortForward(args) => control(commands::port_forward::run(args)),
         Command::Delete(args) => control(commands::delete::run(args)),
+        Command::Canary(args) => control(commands::canary::run(args)),
+        Command::Rollout(args) => control(commands::rollout::run(args)),
+        Command::Split(args) => control(commands::split::run(args)),
+        Command::Fault(args) => control(commands::fault::run(args)),
         Command::Push(args) => control(commands::push::run(args)),
         Command::Images(args) => control(commands::images::run(args)),
         Command::Kubeconfig(args) => commands::kubeconfig::run(args),

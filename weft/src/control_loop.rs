@@ -47,7 +47,7 @@ use weft_apiserver::informer::Change as News;
 use weft_apiserver::objects::Objects;
 use weft_controllers::{
     CONTROLLERS, Calls, Change, Cluster, Context, Controller, Key, Note, Past, Reads, Touched,
-    Usage, View, autoscaler,
+    Usage, View, autoscaler, rollout,
 };
 use weft_store::Term;
 
@@ -393,8 +393,7 @@ impl Driver {
         let due = waiting.filter_map(|worker| worker.queue.next_due());
         let due = due.chain(self.placement.next_due());
         let reading = self.meter.due.filter(|_| self.meter.reader.is_some());
-        let reading =
-            reading.filter(|_| !self.meter.is_reading && autoscaler::wants_usage(&self.view));
+        let reading = reading.filter(|_| !self.meter.is_reading && self.wants_reading());
         due.chain(reading).min()
     }
 
@@ -482,16 +481,21 @@ impl Driver {
         None
     }
 
+    /// Whether anybody asks for what pods use, or for what is counted of calls.
+    fn wants_reading(&self) -> bool {
+        autoscaler::wants_usage(&self.view) || rollout::wants_calls(&self.view)
+    }
+
     /// Has usage read, if anybody asks for it and it is time.
     fn start_reading(&mut self) {
         let Some(reader) = &self.meter.reader else {
             return;
         };
-        if !self.meter.is_due(Instant::now()) || !autoscaler::wants_usage(&self.view) {
+        if !self.meter.is_due(Instant::now()) || !self.wants_reading() {
             return;
         }
         let reader = reader.clone();
-        let wants_calls = autoscaler::wants_calls(&self.view);
+        let wants_calls = autoscaler::wants_calls(&self.view) || rollout::wants_calls(&self.view);
         self.meter.is_reading = true;
         self.tasks.spawn(async move {
             let calls = async {
@@ -594,7 +598,11 @@ impl Driver {
         match done {
             Ok(Done::Usage(read, calls)) => {
                 self.meter.is_reading = false;
-                self.meter.due = Some(Instant::now() + USAGE_PAUSE);
+                let pause = match rollout::wants_calls(&self.view) {
+                    true => rollout::JUDGED_PAUSE,
+                    false => USAGE_PAUSE,
+                };
+                self.meter.due = Some(Instant::now() + pause);
                 // What was read last stays until something newer was: who decides on it sees how old it is.
                 self.meter.read = read.or(self.meter.read.take());
                 self.meter.calls = calls.or(self.meter.calls.take());

@@ -1,5 +1,6 @@
-//! `cargo xtask conformance`: upstream's own suites, unmodified, against a cluster of weft.
+//! `cargo xtask conformance`: upstream's own suites and controllers, unmodified, against a cluster of weft.
 
+mod flagger;
 mod gateway_api;
 mod kubernetes;
 
@@ -17,6 +18,8 @@ enum Suite {
     Kubernetes(kubernetes::Args),
     /// The conformance tests of sigs.k8s.io/gateway-api
     GatewayApi(gateway_api::Args),
+    /// Flagger, which brings images out by the Gateway API
+    Flagger(flagger::Args),
 }
 
 /// Runs a suite.
@@ -27,5 +30,6 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.suite {
         Suite::Kubernetes(args) => kubernetes::run(args),
         Suite::GatewayApi(args) => gateway_api::run(args),
+        Suite::Flagger(args) => flagger::run(args),
     }
 }

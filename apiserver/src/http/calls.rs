@@ -9,6 +9,9 @@
 //! GET …/namespaces/NS/pods/NAME/METRIC                   of one
 //! GET …/namespaces/NS/services/NAME/METRIC               of a Service; zero while nobody calls it
 //! ```
+//! Beside the rates stand sums of what was counted of Services since a server began to read ([`CallRates::totals`]), for who has to know of a time of
+//! his own choice, whoever else reads in between.
+//!
 //! Invariants: as those of `usage.rs`; a Service that is there has a value as soon as any node was read. Left to others: counting (`weft_mesh`), the
 //! names of metrics (`weft_kinds::autoscaling::calls`).
 
@@ -42,6 +45,9 @@ const EVERY: &str = "*";
 /// Answers within which a latency lies that is told: 95 of a hundred.
 const P95: u64 = 950;
 
+/// How long a sum is kept that nothing is added to. What is called again after that begins anew.
+const TOTAL_IDLE_MAX: Duration = Duration::from_secs(600);
+
 /// Namespace and name.
 type Name = (String, String);
 
@@ -62,6 +68,10 @@ pub struct CallRates {
     pub services: BTreeMap<Name, CallRate>,
     /// What is known of a Service that is not among them: when it was not called. `None`: no node was read.
     pub of_others: Option<CallRate>,
+    /// All that was counted of a Service since it was first seen to be called.
+    pub totals: BTreeMap<Name, Counted>,
+    /// When this was read, by this server's clock. `None`: nothing was.
+    pub read: Option<Timestamp>,
 }
 
 /// One node at one moment.
@@ -183,6 +193,47 @@ struct Readings {
     latest: BTreeMap<String, (Instant, Reading)>,
     /// What was made of them, and when.
     rates: Option<(Instant, Arc<CallRates>)>,
+    totals: Totals,
+}
+
+/// Sums over nodes and readings.
+#[derive(Default)]
+struct Totals(BTreeMap<Name, (Instant, Counted)>);
+
+impl Totals {
+    /// Takes up what is new. `began`: what tells a sum that begins now from those of before.
+    fn add<'r>(
+        &mut self,
+        nodes: impl Iterator<Item = (&'r Reading, &'r Reading)>,
+        now: Instant,
+        began: u64,
+    ) {
+        for (earlier, later) in nodes {
+            for (name, calls) in &later.services {
+                let new = calls.after(earlier.services.get(name));
+                if new.begun == 0 && new.failed == 0 && new.answers.is_empty() {
+                    continue;
+                }
+                let (at, total) = self.0.entry(name.clone()).or_insert_with(|| {
+                    let none = Counted {
+                        since: began,
+                        ..Counted::default()
+                    };
+                    (now, none)
+                });
+                *at = now;
+                total.add(&new);
+            }
+        }
+        self.0
+            .retain(|_, (at, _)| now.saturating_duration_since(*at) < TOTAL_IDLE_MAX);
+    }
+
+    fn all(&self) -> BTreeMap<Name, Counted> {
+        let all = self.0.iter();
+        all.map(|(name, (_, total))| (name.clone(), total.clone()))
+            .collect()
+    }
 }
 
 impl CallMeter {
@@ -212,7 +263,14 @@ impl CallMeter {
             let (_, earlier) = earlier.get(name)?;
             Some((earlier, later))
         });
-        let rates = Arc::new(rates(both));
+        let now = Timestamp::now();
+        let began = u64::try_from(now.as_microsecond()).unwrap_or_default();
+        readings.totals.add(both.clone(), Instant::now(), began);
+        let rates = Arc::new(CallRates {
+            totals: readings.totals.all(),
+            read: Some(now),
+            ..rates(both)
+        });
         readings.latest = latest.into_iter().collect();
         readings.rates = Some((Instant::now(), rates.clone()));
         Ok(rates)

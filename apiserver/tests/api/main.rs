@@ -37,6 +37,7 @@ mod protobuf;
 mod reads;
 mod resize;
 mod roles;
+mod rollouts;
 mod servers;
 mod services;
 mod sockets;

@@ -121,11 +121,11 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     let Some(row) = view.get::<Autoscaler>(key) else {
         // Nothing is left to remember.
         return Outcome {
-            past: Some(Past::default()),
+            past: Some(crate::Past::Nothing),
             ..Outcome::default()
         };
     };
-    let past = cx.past.of(row);
+    let past = Past::of(row, cx.past);
     if let Some(last) = past.looked_at(row.meta.generation) {
         let next = plus_seconds(last, PERIOD.as_secs().cast_signed());
         if next > cx.now {

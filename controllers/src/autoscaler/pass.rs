@@ -455,7 +455,7 @@ impl<'a> Pass<'a> {
         }
         Outcome {
             writes,
-            past: Some(self.past),
+            past: Some(crate::Past::Autoscaler(self.past)),
             ..Outcome::default()
         }
     }

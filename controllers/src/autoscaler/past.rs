@@ -30,15 +30,12 @@ pub struct Past {
 }
 
 impl Past {
-    /// Nothing is remembered.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// The past of this object. A namesake's is not.
-    pub(super) fn of(&self, row: &Cached<Autoscaler>) -> Self {
-        if self.uid.as_ref() == Some(&row.meta.uid) {
-            return self.clone();
+    pub(super) fn of(row: &Cached<Autoscaler>, known: &crate::Past) -> Self {
+        if let crate::Past::Autoscaler(past) = known
+            && past.uid.as_ref() == Some(&row.meta.uid)
+        {
+            return past.clone();
         }
         Self {
             uid: Some(Arc::clone(&row.meta.uid)),

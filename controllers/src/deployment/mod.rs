@@ -19,7 +19,7 @@
 mod history;
 mod pass;
 mod proportion;
-mod sets;
+pub(crate) mod sets;
 mod status;
 mod want;
 
@@ -58,7 +58,7 @@ pub const CONTROLLER: Controller = Controller {
 };
 
 /// ReplicaSets by their controller, see [`controller_or_namespace`].
-static BY_CONTROLLER: Index<ReplicaSet> = Index {
+pub(crate) static BY_CONTROLLER: Index<ReplicaSet> = Index {
     name: "controller",
     of: controller_or_namespace,
 };
@@ -68,9 +68,9 @@ const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-const HASH_LABEL: &str = weft_api::annotation::POD_TEMPLATE_HASH;
+pub(crate) const HASH_LABEL: &str = weft_api::annotation::POD_TEMPLATE_HASH;
 /// Annotations of a Deployment that do not describe its ReplicaSets.
-const NOT_COPIED: &[&str] = &[
+pub(crate) const NOT_COPIED: &[&str] = &[
     LAST_APPLIED,
     REVISION,
     REVISION_HISTORY,

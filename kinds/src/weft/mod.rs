@@ -6,6 +6,7 @@ mod faultinjection;
 mod keyvaluestore;
 mod meshpolicy;
 mod period;
+mod rollout;
 
 pub use admission::{Access, granted_store, refers_to, refusal_of_store, store_to_add};
 pub(crate) use admission::{judge_pod, warnings_of_pods, warnings_of_template};
@@ -13,6 +14,7 @@ pub use capabilitygrant::CAPABILITY_GRANT;
 pub use faultinjection::FAULT_INJECTION;
 pub use keyvaluestore::{KEY_VALUE_STORE, Quota, quota};
 pub use meshpolicy::MESH_POLICY;
+pub use rollout::ROLLOUT;
 
 use std::sync::Arc;
 

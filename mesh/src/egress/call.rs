@@ -119,6 +119,7 @@ pub(crate) async fn send(
         by_transport: None,
         tcp: false,
         seen,
+        activity: None,
     });
     let call = Call {
         inner,

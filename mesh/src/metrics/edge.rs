@@ -48,6 +48,15 @@ pub(crate) struct Outcome {
     pub(crate) tcp: bool,
 }
 
+impl Outcome {
+    /// Whether the callee failed: by its status, or by the end of its answer. A caller that went away says nothing of it.
+    pub(crate) fn is_failure(self) -> bool {
+        // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED to DATA_LOSS: what servers say of themselves.
+        let by_grpc = matches!(self.grpc, Some(2 | 4 | 12..=15)) && self.flag != "DC";
+        self.code >= 500 || by_grpc || self.flag == "UC"
+    }
+}
+
 /// The series of one caller, callee and service, which `of` says.
 #[derive(Debug, Default)]
 pub(crate) struct Edge<K> {

@@ -160,6 +160,7 @@ fn measured(body: Body) -> Body {
         by_transport: None,
         tcp: false,
         seen: None,
+        activity: None,
     };
     measure::finish(
         Response::new(body),

@@ -2,10 +2,12 @@
 
 pub mod apply;
 pub mod attach;
+pub mod canary;
 pub mod cp;
 pub mod debug;
 pub mod delete;
 pub mod exec;
+pub mod fault;
 pub mod get;
 pub mod hollow;
 pub mod images;
@@ -16,11 +18,14 @@ pub mod logs;
 pub mod manifest;
 pub mod mesh;
 pub mod node;
+pub mod object;
 pub mod output;
 pub mod pods;
 pub mod port_forward;
 pub mod push;
+pub mod rollout;
 pub mod server;
+pub mod split;
 pub mod up;
 pub mod why;
 pub mod worker;

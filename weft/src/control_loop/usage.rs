@@ -43,5 +43,11 @@ pub fn collect_calls(read: &CallRates) -> Calls {
         pods: all(&read.pods),
         services: all(&read.services),
         of_others: read.of_others.as_ref().map(rate),
+        totals: read
+            .totals
+            .iter()
+            .map(|((namespace, name), total)| (Key::new(namespace, name), total.clone()))
+            .collect(),
+        read: read.read,
     }
 }

@@ -13,6 +13,7 @@ mod jobs;
 mod mesh_policies;
 mod ownership;
 mod rollout;
+mod rollouts;
 mod silence;
 mod simulation;
 mod workloads;

@@ -79,6 +79,7 @@ pub fn change(
         nothing_owned_goes(record, kind, before, after)?;
     }
     namespaces_hold(record, kind, before, after)?;
+    super::rollouts::judge(record, doer, kind, before, after)?;
     match kind {
         "ReplicaSet" => sets_fit(record, before, after),
         "Pod" => {

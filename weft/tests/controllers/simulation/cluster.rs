@@ -21,7 +21,7 @@ use weft_apiserver::objects::{
 };
 use weft_apiserver::request::ObjectRef;
 use weft_apiserver::stored;
-use weft_controllers::Key;
+use weft_controllers::{Calls, Key};
 use weft_kinds::patch::PatchKind;
 use weft_kinds::{KindRef, POD, Registries, Subresource};
 use weft_store::{Mutation, Precondition, Revision, Store, Term};
@@ -73,6 +73,8 @@ pub struct Cluster {
     /// The first rule that was broken, and how.
     pub broken: Option<String>,
     pub term: Term,
+    /// What was counted of calls, as it was last read; nothing in worlds without callers.
+    pub calls: Calls,
     runtime: Runtime,
     admin: Caller,
     informer: Informer,
@@ -124,6 +126,7 @@ impl Cluster {
             faults,
             broken: None,
             term,
+            calls: Calls::default(),
             runtime,
             admin,
             begun: Instant::now(),
@@ -137,6 +140,15 @@ impl Cluster {
         };
         cluster.absorb(Doer::User);
         cluster
+    }
+
+    /// The kinds of the Gateway API are there, as in every cluster; most worlds do without, for the time that it takes.
+    pub fn define_gateway_api(&mut self) {
+        let admin = self.admin.clone();
+        let defined = self.carry(Doer::User, async |objects| {
+            objects.ensure_gateway_api(&admin).await
+        });
+        defined.unwrap();
     }
 
     pub fn now(&self) -> Timestamp {

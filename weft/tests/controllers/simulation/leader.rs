@@ -232,7 +232,7 @@ impl Leader {
             kinds: &kinds,
             last_failure: worker.queue.last_failure(&key),
             usage: None,
-            calls: None,
+            calls: cluster.calls.read.is_some().then_some(&cluster.calls),
             past: worker.pasts.get(&key).unwrap_or(&nothing),
         };
         let mut outcome = (controller.reconcile)(&self.view, &key, &context);

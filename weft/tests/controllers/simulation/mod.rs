@@ -20,6 +20,7 @@ mod faults;
 mod leader;
 mod planted;
 mod record;
+mod rollouts;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +103,38 @@ fn the_control_plane_keeps_its_promises_whatever_goes_wrong() {
     }
     println!("{total}");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// Worlds with Rollouts until so many steps were taken: each revision that was on its way is promoted or rolled back in the end.
+fn canaries(steps: u64) {
+    let only = number_of("WEFT_SEED");
+    let mut sum = [0; 3];
+    for seed in only.unwrap_or(0).. {
+        let mut world = World::with_rollouts(seed, BTreeSet::new(), only.is_some());
+        if let Err(how) = world.run() {
+            panic!("WEFT_SEED={seed}: {how}\n{}", world.report().story);
+        }
+        for (sum, more) in sum.iter_mut().zip(world.ways()) {
+            *sum += more;
+        }
+        if only.is_some() || sum[0] >= steps {
+            break;
+        }
+    }
+    let [taken, promoted, rolled_back] = sum;
+    println!("{taken} steps, {promoted} promoted, {rolled_back} rolled back");
+    assert!(only.is_some() || (promoted > 0 && rolled_back > 0));
+}
+
+#[test]
+fn a_canary_ends_promoted_or_rolled_back_whatever_goes_wrong() {
+    canaries(20);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_steps_of_canaries_end_promoted_or_rolled_back() {
+    canaries(1_000);
 }
 
 #[test]

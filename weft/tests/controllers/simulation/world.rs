@@ -13,6 +13,7 @@ use super::faults::{self, Fault, Faults};
 use super::leader::Leader;
 use super::planted::Bug;
 use super::record::Judged;
+use super::rollouts::{self, Rollouts};
 
 const NODES: [&str; 4] = ["n0", "n1", "n2", "n3"];
 /// Times in milliseconds: how long things go wrong, and how long the cluster may take to recover from it.
@@ -34,6 +35,8 @@ pub struct World {
     before: Option<(Leader, i64)>,
     agents: Vec<Agent>,
     users: Users,
+    /// Those of a world that is about Rollouts; nothing else is done there.
+    rollouts: Option<Rollouts>,
     turns: Chance,
     deeds: Chance,
     strikes: Chance,
@@ -65,6 +68,7 @@ impl World {
             before: None,
             agents: NODES.iter().map(agent).collect(),
             users: Users::new(bug),
+            rollouts: None,
             turns: Chance::new(seed, 1),
             deeds: Chance::new(seed, 2),
             strikes: Chance::new(seed, 3),
@@ -80,13 +84,28 @@ impl World {
         }
     }
 
+    /// A world in which templates are brought out by steps.
+    pub fn with_rollouts(seed: u64, without: BTreeSet<Fault>, is_loud: bool) -> Self {
+        Self {
+            rollouts: Some(Rollouts::default()),
+            ..Self::new(seed, None, without, is_loud)
+        }
+    }
+
     /// To the end, or to the first rule that is broken.
     pub fn run(&mut self) -> Result<(), String> {
         for agent in &mut self.agents {
             agent.register(&mut self.cluster);
         }
-        self.users.begin(&mut self.cluster);
-        while self.cluster.millis() < STORM {
+        match &mut self.rollouts {
+            Some(rollouts) => rollouts.begin(&mut self.cluster),
+            None => self.users.begin(&mut self.cluster),
+        }
+        let storm = match self.rollouts {
+            Some(_) => rollouts::STORM,
+            None => STORM,
+        };
+        while self.cluster.millis() < storm {
             self.step()?;
         }
         self.heal();
@@ -109,6 +128,9 @@ impl World {
                     if looked != self.cluster.record.changes {
                         looked = self.cluster.record.changes;
                         found = check::converged(&self.cluster.record);
+                        if self.rollouts.is_some() && found.is_ok() {
+                            found = Rollouts::ended(&self.cluster.record);
+                        }
                     }
                     found.clone()
                 }
@@ -145,6 +167,9 @@ impl World {
         for agent in &mut self.agents {
             agent.fence(now, &mut self.turns);
         }
+        if let Some(rollouts) = &mut self.rollouts {
+            rollouts.serve(&mut self.cluster);
+        }
         let moved = self.turn();
         if self.leader.in_doubt {
             self.start_over();
@@ -174,6 +199,7 @@ impl World {
         for due in others
             .chain(mends)
             .chain([self.next_deed, self.next_strike])
+            .chain(self.rollouts.as_ref().map(Rollouts::next_due))
         {
             if due > now {
                 next = next.min(due);
@@ -228,10 +254,7 @@ impl World {
     /// What users do and what goes wrong, when their time has come.
     fn blow(&mut self, now: i64) {
         if now >= self.next_deed {
-            self.users.act(&mut self.cluster, &mut self.deeds);
-            // At first there has to be something to act on.
-            let pause = if now < 4_000 { 300 } else { 1_500 };
-            self.next_deed = now + self.deeds.within(100, pause);
+            self.next_deed = now + self.act(now);
         }
         if now < self.next_strike {
             return;
@@ -265,6 +288,18 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A deed, and how long it is until the next one.
+    fn act(&mut self, now: i64) -> i64 {
+        if let Some(rollouts) = &mut self.rollouts {
+            rollouts.act(&mut self.cluster, &mut self.deeds);
+            return self.deeds.within(4_000, 24_000);
+        }
+        self.users.act(&mut self.cluster, &mut self.deeds);
+        // At first there has to be something to act on.
+        let pause = if now < 4_000 { 300 } else { 1_500 };
+        self.deeds.within(100, pause)
     }
 
     fn mend(&mut self, now: i64) {
@@ -318,9 +353,18 @@ impl World {
         for agent in &mut self.agents {
             agents::mend(agent, &mut self.cluster);
         }
-        self.users.finish(&mut self.cluster);
+        match self.rollouts {
+            Some(_) => Rollouts::finish(&mut self.cluster),
+            None => self.users.finish(&mut self.cluster),
+        }
         self.next_deed = 0;
         self.next_strike = 0;
+    }
+
+    /// Steps that revisions took, how often one was promoted, and how often rolled back.
+    pub fn ways(&self) -> [u64; 3] {
+        let seen = self.rollouts.as_ref();
+        seen.map_or([0; 3], |seen| [seen.steps, seen.promoted, seen.rolled_back])
     }
 
     pub fn report(&self) -> Report {
