@@ -27,7 +27,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-scheduler", &["weft-api"]),
     (
         "weft-controllers",
-        &["weft-api", "weft-call", "weft-gateway", "weft-kinds", "weft-policy"],
+        &[
+            "weft-api",
+            "weft-call",
+            "weft-gateway",
+            "weft-kinds",
+            "weft-policy",
+        ],
     ),
     ("weft-gateway", &["weft-api"]),
     ("weft-jws", &[]),

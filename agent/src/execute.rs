@@ -149,7 +149,7 @@ impl Worker {
 
     /// It asks to be stopped where its node may be taken for lost.
     pub(crate) fn is_fenced(&self) -> bool {
-        fence::is_asked_for(PodView(&self.pod))
+        fence::is_asked_for(PodView(&self.pod.read()))
     }
 
     /// Whether nothing runs and nothing is to run: time for [`Worker::finish`].

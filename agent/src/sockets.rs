@@ -117,7 +117,10 @@ impl Sockets {
     /// The pod is here from now on.
     pub(crate) fn house(&self, mesh: &Mesh, uid: &str, lodging: Lodging) {
         let mut pods = self.pods.lock();
-        mesh.set_pod(lodging.ip, Some(pod_facts::of(PodView(&lodging.pod))));
+        mesh.set_pod(
+            lodging.ip,
+            Some(pod_facts::of(PodView(&lodging.pod.read()))),
+        );
         pods.owners.insert(lodging.ip, uid.to_owned());
         pods.by_uid.insert(uid.to_owned(), lodging);
     }

@@ -58,7 +58,7 @@ use crate::{
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
     route::{Stays, View},
-    sighting::Seen,
+    sighting,
     speak::{self, Upgraded},
     streams,
     table::Table,
@@ -437,7 +437,7 @@ impl Front {
         if entered.is_ok() && self.is_misdirected(&table, &request) {
             return (tenant, Ok(Begun::Answered(misdirected(request.method()))));
         }
-        let seen = Seen::of(inner, (request.method(), request.uri()), None, None, at);
+        let seen = sighting::Seen::of(inner, (request.method(), request.uri()), None, None, at);
         let way = entered.and_then(|host| {
             let way = self.route(&table, &request)?;
             tenant = way.tenant();

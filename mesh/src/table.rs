@@ -320,7 +320,8 @@ impl Table {
             return Vec::new();
         };
         let ports = service.ports.iter().map(|port| {
-            let routed = service.routes(namespace, port.number).is_some();
+            let protocol = StreamProtocol::Tcp;
+            let routed = service.bound(namespace, protocol, port.number).is_some();
             port.standing(now, routed)
         });
         ports.collect()

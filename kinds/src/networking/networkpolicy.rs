@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use weft_api::name;
 
 use super::GROUP;
+use crate::Kind;
 use crate::address::{range, range_faults, remarks_on_range};
 use crate::columns::{Column, Row, selector_text};
 use crate::field::Field;
 use crate::lens::{fill, items, items_mut, put};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::{Problems, label_selector};
-use crate::Kind;
 
 pub static NETWORK_POLICY: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
