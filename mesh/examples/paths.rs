@@ -404,7 +404,7 @@ fn throughput(effort: &Effort) -> Value {
         let mut cpu = Vec::new();
         for _ in 0..effort.rounds {
             let (begun, used) = (Instant::now(), cpu_seconds());
-            let each = effort.calls / 4;
+            let each = effort.calls / 16;
             world.runtime.block_on(async {
                 let local = tokio::task::LocalSet::new();
                 for _ in 0..AT_ONCE {

@@ -135,7 +135,9 @@ fn unpack(packed: u64) -> (u64, u64) {
     (packed >> 32, packed & (u64::MAX >> 32))
 }
 
+// By its path, as `tests/models` compiles this file from elsewhere.
 #[cfg(test)]
+#[path = "budget/simulation.rs"]
 mod simulation;
 
 #[cfg(test)]
