@@ -69,13 +69,15 @@ fn refusal(route: &Value) -> Option<String> {
         .map(|condition| text(condition, "/message").to_owned())
 }
 
+/// The marks of a rule, and its backends with port and weight.
+type Divided = (Vec<[String; 3]>, Vec<(String, i64, i64)>);
+
 /// What is looked at of a route, whatever was filled in since it was written.
 #[derive(Debug, PartialEq)]
 struct Leads {
     parents: Vec<[String; 6]>,
     hosts: Vec<String>,
-    /// Marks, and backends with port and weight.
-    rules: Vec<(Vec<[String; 3]>, Vec<(String, i64, i64)>)>,
+    rules: Vec<Divided>,
 }
 
 impl Leads {
@@ -173,7 +175,7 @@ impl<'a> Traffic<'a> {
         let service = self.key_of(revision).to_string();
         let mut slices = self.view.list_by(&BY_SERVICE, &service);
         slices.any(|slice| {
-            slice.body.endpoints.iter().any(|endpoint| {
+            slice.body.endpoints.iter().flatten().any(|endpoint| {
                 let conditions = endpoint.conditions.as_ref();
                 conditions.is_some_and(|conditions| conditions.ready == Some(true))
             })
