@@ -74,7 +74,9 @@ static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| {
         };
         mesh.attach(address, workload);
     }
-    let roots = mesh.identities().set_roots(&[authority.root.clone()]);
+    let roots = mesh
+        .identities()
+        .set_roots(std::slice::from_ref(&authority.root));
     roots.expect("a root");
     let builder = Table::builder("a", 1).services(services);
     mesh.publish(builder.routes(&compile(&published()).served).build());

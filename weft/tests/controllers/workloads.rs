@@ -187,8 +187,11 @@ fn the_pods_that_are_missed_least_go_first() {
     assert_eq!(gone, pods.map(|(name, ..)| name));
 }
 
+/// Name, node, phase, when it became ready, restarts and `pod-deletion-cost`.
+type StrayPod<'p> = (&'p str, &'p str, &'p str, Option<i64>, i32, &'p str);
+
 /// A pod that nobody owns, on its node.
-fn stray(name: &str, node: &str, pods: &[(&str, &str, &str, Option<i64>, i32, &str)]) -> Value {
+fn stray(name: &str, node: &str, pods: &[StrayPod<'_>]) -> Value {
     let mut pod = template("x:1");
     pod["metadata"]["name"] = json!(name);
     pod["metadata"]["namespace"] = json!("default");

@@ -61,7 +61,7 @@ fn word<'v>(value: &'v Value, pointer: &str, default: &'v str) -> &'v str {
 
 fn is_to(reference: &Value, own: &str, namespace: &str, service: &str) -> bool {
     reference["kind"] == "Service"
-        && word(reference, "/group", "") == ""
+        && word(reference, "/group", "").is_empty()
         && word(reference, "/name", "") == service
         && word(reference, "/namespace", own) == namespace
 }
