@@ -17,7 +17,6 @@ pub(super) mod collect;
 mod ring;
 mod tap;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

@@ -95,7 +95,7 @@ impl Outbound {
             };
             filter(&table, way, arrival)
         });
-        match send(inner, &self.caller, &table, begun, at)? {
+        match send(inner, &self.caller, &table, begun, at, None)? {
             Begun::Call(calling) => Ok(calling.await?.into_body()),
             // Only rules answer by themselves, and it met none.
             Begun::Answered(_) => Err(FailureKind::NoRoute.into()),
