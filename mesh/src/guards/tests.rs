@@ -13,7 +13,7 @@ use weft_policy::{Object, PolicyKind};
 use super::*;
 use crate::{
     LocalWorkload, WorkloadInfo, WorkloadService,
-    deliver::{Attachments, deliver},
+    deliver::{self, Attachments, Delivered},
 };
 
 const POD: [u8; 4] = [10, 42, 0, 1];
@@ -79,6 +79,16 @@ fn request(method: &str, path: &str) -> Request<Body> {
     let request = Request::builder().method(method);
     let request = request.uri(format!("http://cart.shop{path}"));
     request.body(Body::empty()).expect("a request")
+}
+
+/// What comes of it at an address of which the table says nothing.
+async fn deliver(
+    to: &Attached,
+    request: Request<Body>,
+    context: CallContext,
+) -> Result<Delivered, Failure> {
+    let mesh = crate::Mesh::builder("a", "cluster.local").build();
+    deliver::deliver(&mesh.inner, (POD, 80).into(), to, request, context).await
 }
 
 /// Status and text.
@@ -338,12 +348,12 @@ async fn a_token_is_right_or_the_request_is_refused() {
     }
 
     // The workload hears the claim and not the token; who says it himself is not believed.
-    let mut request = request("GET", "/");
+    let mut signed = request("GET", "/");
     let line = HeaderValue::from_str(&format!("Bearer {good}")).expect("a line");
-    request.headers_mut().insert("authorization", line);
+    signed.headers_mut().insert("authorization", line);
     let forged = HeaderValue::from_static("root");
-    request.headers_mut().insert("x-who", forged);
-    let answered = deliver(&to, request, context("shop", "w")).await;
+    signed.headers_mut().insert("x-who", forged);
+    let answered = deliver(&to, signed, context("shop", "w")).await;
     let lines = answered.expect("an answer").response.into_parts().0.headers;
     assert_eq!(lines.get_all("x-who").iter().collect::<Vec<_>>(), ["ann"]);
     assert!(!lines.contains_key("authorization"), "{lines:?}");

@@ -205,7 +205,7 @@ async fn an_end_without_a_word_is_the_end_of_no_request() {
 async fn another_protocol_than_was_agreed_on_smuggles_nothing() {
     let gateway = Gateway::start();
     // Requests of HTTP/1.1 where HTTP/2 was agreed on.
-    let two = [&REQUEST[..], b"GET /smuggled HTTP/1.1\r\n\r\n"].concat();
+    let two = [REQUEST, b"GET /smuggled HTTP/1.1\r\n\r\n"].concat();
     let said = h1::spoken(agreed(&gateway, b"h2").await, &two).await;
     assert!(
         !said.contains("smuggled") && !said.contains(" + "),

@@ -115,7 +115,7 @@ async fn a_call_is_judged_where_it_is_answered() {
     }
     // Bytes have no path.
     let refused = world.outbound().connect("voting:80", Body::empty()).await;
-    let refused = refused.err().expect("refused");
+    let refused = refused.expect_err("refused");
     assert_eq!(refused.kind, FailureKind::Unreachable);
     // Nothing is held against who was asked: it is there for the next one.
     assert_eq!(world.ask("GET", "http://voting/open/b").await, "200");
