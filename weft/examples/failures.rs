@@ -271,7 +271,7 @@ impl World {
     async fn is_rolled_out(&self, name: &str) -> Result<()> {
         until("the Deployment is rolled out", async || {
             let found = self.deployments.get(name).await?;
-            let wanted = found.spec.and_then(|spec| spec.replicas);
+            let wanted = found.spec.replicas;
             let status = found.status.context("no status yet")?;
             let counts = [
                 status.replicas,
@@ -305,7 +305,8 @@ impl World {
             .slices
             .list(&ListParams::default().labels(&chosen))
             .await?;
-        let endpoints = slices.items.into_iter().flat_map(|slice| slice.endpoints);
+        let endpoints = slices.items.into_iter().filter_map(|slice| slice.endpoints);
+        let endpoints = endpoints.flatten();
         let serving = endpoints.filter(|endpoint| {
             let conditions = endpoint.conditions.as_ref();
             conditions.and_then(|conditions| conditions.ready) != Some(false)
