@@ -365,7 +365,8 @@ proptest! {
             depth,
             attempt,
             port: None,
-            baggage: None,
+            // It is a line of the request already.
+            baggage: weft_call::baggage(&lines),
         };
         let address = std::net::SocketAddr::from(([10, 42, 0, last], port));
         let (destination, service) = (wire::destination_line(address), wire::service_line(&names.0, &names.1));
