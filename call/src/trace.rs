@@ -308,7 +308,8 @@ impl Sampling {
             _ => {
                 // As OpenTelemetry's: of the trace's number, so that all who have the same share record the same traces.
                 let number = (trace_id as u64 >> 1) as f64;
-                number < self.share * (1_u64 << 63) as f64
+                // Rounded, the highest number is beyond the end.
+                self.share >= 1.0 || number < self.share * (1_u64 << 63) as f64
             }
         }
     }

@@ -364,6 +364,8 @@ proptest! {
             trace: Some(trace),
             depth,
             attempt,
+            // It is a line of the request already.
+            baggage: weft_call::baggage(&lines),
             ..CallContext::default()
         };
         let address = std::net::SocketAddr::from(([10, 42, 0, last], port));

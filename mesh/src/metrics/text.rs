@@ -255,7 +255,7 @@ impl Text<'_> {
                 " # {{trace_id=\"{:032x}\",span_id=\"{:016x}\"}} {} {:.3}",
                 exemplar.trace_id,
                 exemplar.span_id,
-                exemplar.took.as_secs_f64() * 1e3,
+                exemplar.took.as_nanos() as f64 / 1e6,
                 at.as_secs_f64()
             );
         }

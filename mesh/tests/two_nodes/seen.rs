@@ -116,7 +116,7 @@ async fn a_call_that_finds_nobody_is_told_to_who_watches_its_caller() {
     let told: Vec<String> = told.iter().map(|seen| shown(seen)).collect();
     insta::assert_snapshot!(told.join("\n"), @r"
     Source web ->  GET /a 503 UH none
-    Source web ->  GET /b 502 NR none
+    Source web ->  GET /b 404 NR none
     ");
     assert!(other.try_next().is_none());
 }

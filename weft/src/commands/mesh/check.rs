@@ -51,9 +51,8 @@ struct Found {
 /// # Errors
 /// What keeps the nodes from being listed; and that something is wrong.
 pub(super) async fn run(client: &kube::Client, args: &Args) -> anyhow::Result<()> {
-    let (all, params) = (Api::<Node>::all(client.clone()), ListParams::default());
-    let nodes = all.list(&params);
-    let nodes = nodes
+    let nodes = Api::<Node>::all(client.clone())
+        .list(&ListParams::default())
         .await
         .map_err(|error| api_failure("cannot list the nodes", &error))?;
     let names = nodes
