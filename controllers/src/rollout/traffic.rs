@@ -173,7 +173,7 @@ impl<'a> Traffic<'a> {
         let service = self.key_of(revision).to_string();
         let mut slices = self.view.list_by(&BY_SERVICE, &service);
         slices.any(|slice| {
-            slice.body.endpoints.iter().any(|endpoint| {
+            slice.body.endpoints.iter().flatten().any(|endpoint| {
                 let conditions = endpoint.conditions.as_ref();
                 conditions.is_some_and(|conditions| conditions.ready == Some(true))
             })
