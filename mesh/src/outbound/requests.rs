@@ -65,6 +65,8 @@ impl Outbound {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
+            // Who has said all and awaits the answers is as well off as on a stream of bytes.
+            .half_close(true)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEADER_BYTES_MAX);
         builder
