@@ -8,9 +8,7 @@
 //! weaker ones.
 
 mod sync {
-    pub(crate) use loom::sync::atomic::{
-        AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-    };
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
 #[allow(dead_code)]
