@@ -332,6 +332,7 @@ impl Server {
             );
         };
         Ok(Self {
+            program,
             kubeconfig: kubeconfig.to_owned(),
             process,
         })
