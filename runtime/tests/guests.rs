@@ -335,6 +335,7 @@ async fn a_guest_sees_an_absolute_request_its_environment_and_its_caller() {
         attempt: 1,
         depth: 0,
         port: Some(8081),
+        ..CallContext::default()
     });
     let shown = text(workload.call(request).await.unwrap()).await;
     let left: u64 = shown
@@ -715,7 +716,7 @@ async fn calls_that_share_an_instance_each_see_their_own_context() {
             }),
             attempt: number - 1,
             depth: 0,
-            port: None,
+            ..CallContext::default()
         });
         let workload = workload.clone();
         tokio::spawn(async move { text(workload.call(request).await.unwrap()).await })
