@@ -83,7 +83,6 @@ impl Families {
                 names,
                 code: 200,
                 flag: "-",
-                tcp: false,
             },
             requests: Family::default(),
             duration: Family::new_with_constructor(Bounds(&DURATION_MICROS)),
