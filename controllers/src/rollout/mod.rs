@@ -47,7 +47,7 @@ use crate::claim::claim_objects;
 use crate::deployment::BY_CONTROLLER;
 use crate::endpoint_slice;
 use crate::indexer::Lens;
-use crate::lens::{ReplicaSet, Service};
+use crate::lens::Service;
 use crate::metadata::Key;
 use crate::view::{Touched, View};
 use crate::write::{Note, Write};
