@@ -45,7 +45,8 @@ fn backend(
             return Box::pin(mirror(request));
         }
         let heard = Arc::clone(&heard);
-        Box::pin(async move {
+        // A stream is there before anything is said on it.
+        let spoken = async move {
             let mut said = request.into_body().into_data_stream();
             let mut head = Vec::new();
             let end = loop {
@@ -72,10 +73,12 @@ fn backend(
             });
             let is_agreed = answer.starts_with("HTTP/1.1 101");
             let echoed = begun.chain(echoed);
-            let echoed = echoed.filter(move |_| std::future::ready(is_agreed));
-            let frames = first.chain(echoed).map(|bytes| bytes.map(Frame::data));
-            Ok(Response::new(Body::new(StreamBody::new(frames))))
-        })
+            first.chain(echoed.filter(move |_| std::future::ready(is_agreed)))
+        };
+        let frames = futures::stream::once(spoken).flatten();
+        let frames = frames.map(|bytes| bytes.map(Frame::data));
+        let response = Response::new(Body::new(StreamBody::new(frames)));
+        Box::pin(std::future::ready(Ok(response)))
     }
 }
 
