@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
+use futures::stream::BoxStream;
 use futures::{AsyncBufReadExt as _, StreamExt as _};
 use http::Request;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -27,6 +28,8 @@ use tokio::sync::Semaphore;
 const SIDE_BY_SIDE: usize = 64;
 /// How long all may be without one more pod bound.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Before a watch that ended is begun anew.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Pods that are made and not bound, at most, with `--curve`.
 const AHEAD_MAX: usize = 1_000;
 /// Parts that `--curve` tells of.
@@ -230,20 +233,13 @@ impl Run {
 
     /// Makes the pods, and waits until all of them have a node; how long it took to make them.
     async fn drive(&self, client: &kube::Client, spec: &Value) -> Result<Duration> {
-        let path = format!(
-            "/api/v1/pods?watch=true&labelSelector=bench%3D{}&fieldSelector=spec.nodeName!%3D",
-            self.label
-        );
-        let request = Request::get(path)
-            .header("accept", METADATA_ONLY)
-            .body(Vec::new())?;
-        let lines = client.request_stream(request).await?.lines();
+        let lines = self.watch(client).await?;
         let begun = Instant::now();
         let made = async {
             self.make(client, spec).await?;
             Ok::<Duration, anyhow::Error>(begun.elapsed())
         };
-        let (made, ()) = tokio::try_join!(made, self.follow(lines))?;
+        let (made, ()) = tokio::try_join!(made, self.follow(client, lines))?;
         Ok(made)
     }
 
@@ -268,38 +264,55 @@ impl Run {
         Ok(())
     }
 
-    /// Sees each pod bound.
+    /// Pods with a node, those that have one already first.
+    async fn watch(
+        &self,
+        client: &kube::Client,
+    ) -> Result<BoxStream<'static, std::io::Result<String>>> {
+        let path = format!(
+            "/api/v1/pods?watch=true&labelSelector=bench%3D{}&fieldSelector=spec.nodeName!%3D",
+            self.label
+        );
+        let request = Request::get(path)
+            .header("accept", METADATA_ONLY)
+            .body(Vec::new())?;
+        Ok(client.request_stream(request).await?.lines().boxed())
+    }
+
+    /// Sees each pod bound. A server lets a client go that falls behind: it looks again then.
     async fn follow(
         &self,
-        lines: impl futures::Stream<Item = std::io::Result<String>>,
+        client: &kube::Client,
+        mut lines: BoxStream<'static, std::io::Result<String>>,
     ) -> Result<()> {
-        let mut lines = std::pin::pin!(lines);
         let mut seen = BTreeSet::new();
         let mut waited: Vec<Duration> = Vec::new();
         let mut begun = Instant::now();
+        let mut last = begun;
         while seen.len() < self.count {
-            let line = tokio::time::timeout(PATIENCE, lines.next()).await;
-            let line = line.with_context(|| {
-                format!(
+            if last.elapsed() > PATIENCE {
+                bail!(
                     "{} of {} pods have a node, and no more",
                     seen.len(),
                     self.count
-                )
-            })?;
-            let Some(line) = line else {
-                bail!(
-                    "the watch ended with {} of {} pods bound",
-                    seen.len(),
-                    self.count
                 );
+            }
+            let Ok(line) = tokio::time::timeout(PATIENCE, lines.next()).await else {
+                continue;
             };
-            let event: Value = serde_json::from_str(&line?)?;
+            let Some(Ok(line)) = line else {
+                tokio::time::sleep(PAUSE).await;
+                lines = self.watch(client).await?;
+                continue;
+            };
+            let event: Value = serde_json::from_str(&line)?;
             let name = event["object"]["metadata"]["name"].as_str();
             let number = name.and_then(|name| name.rsplit('-').next()?.parse::<usize>().ok());
             let Some(number) = number.filter(|number| seen.insert(*number)) else {
                 continue;
             };
-            self.bound.borrow_mut().push(Instant::now());
+            last = Instant::now();
+            self.bound.borrow_mut().push(last);
             self.ahead.add_permits(1);
             waited.extend(self.sent.borrow().get(number).map(Instant::elapsed));
             if let Some(server) = self.server

@@ -127,7 +127,12 @@ fn rounds(
             };
             match row {
                 Ok(row) => rows[at] = Some(row),
-                Err(error) => eprintln!("      {case} with {name} failed: {error:#}"),
+                Err(error) => {
+                    // What follows is where in the driver that was.
+                    let text = format!("{error:#}");
+                    let first = text.lines().next().unwrap_or_default();
+                    eprintln!("      {case} with {name} failed: {first}");
+                }
             }
         }
         all.push(rows);
