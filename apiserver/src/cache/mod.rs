@@ -11,7 +11,6 @@
 //! owned here, and [`Caches::shutdown`] waits for all.
 //! Left to others: how old an answer may be (`objects::freshness`), pages and selections (`listing`), bytes (`http`).
 
-mod crowd;
 mod history;
 mod item;
 mod kept;
@@ -545,11 +544,6 @@ impl Cache {
             .dispatch(&self.plan, &self.vault, &self.bounds, &change);
     }
 
-    /// Wakes the watchers whose turn it is; if more are to be woken, says when.
-    fn wave(&self, now: Instant) -> Option<Instant> {
-        self.state.lock().watchers.crowd.wave(now)
-    }
-
     /// Nothing more happened up to here.
     fn advance(&self, revision: Revision) {
         let mut state = self.state.lock();
@@ -607,14 +601,7 @@ impl Feed {
         };
         let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut wave: Option<Instant> = None;
         loop {
-            let next_wave = async {
-                match wave {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             let event = tokio::select! {
                 event = watch.next() => event,
                 () = self.ask.notified() => {
@@ -622,14 +609,8 @@ impl Feed {
                     if let Err(end) = self.drain(&mut watch, &cache) {
                         return end;
                     }
-                    wave = cache.wave(Instant::now());
                     drop(cache);
                     tokio::task::yield_now().await;
-                    continue;
-                }
-                () = next_wave => {
-                    let Some(cache) = self.cache.upgrade() else { return End::Closed };
-                    wave = cache.wave(Instant::now());
                     continue;
                 }
                 _ = ticks.tick() => {
@@ -648,7 +629,6 @@ impl Feed {
             if let Err(end) = taken {
                 return end;
             }
-            wave = cache.wave(Instant::now());
             drop(cache);
             tokio::task::yield_now().await;
         }

@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 use weft_store::Revision;
 
 use super::Bounds;
-use super::crowd::Crowd;
 use super::history::Change;
 use super::item::Item;
 use super::lines::Lines;
@@ -101,11 +100,10 @@ impl Watcher {
         }
     }
 
-    /// Queues a change; whether somebody has to be woken for it.
-    fn offer(&self, told: Told, bounds: &Bounds) -> bool {
+    fn offer(&self, told: Told, bounds: &Bounds) {
         let mut queue = self.queue.lock();
         if queue.end.is_some() {
-            return false;
+            return;
         }
         let bytes = told.bytes();
         // One change always fits, however large.
@@ -115,12 +113,15 @@ impl Watcher {
         if !room {
             drop(queue);
             self.end(End::Lagged);
-            return false;
+            return;
         }
         let was_empty = queue.told.is_empty();
         queue.bytes += bytes;
         queue.told.push_back(told);
-        was_empty
+        drop(queue);
+        if was_empty {
+            self.wake.notify_one();
+        }
     }
 
     fn end(&self, end: End) {
@@ -142,7 +143,6 @@ impl Watcher {
 #[derive(Default)]
 pub(crate) struct Watchers {
     buckets: HashMap<Bucket, BTreeMap<u64, Arc<Watcher>>>,
-    pub crowd: Crowd,
     next_id: u64,
     end: Option<End>,
     /// Watchers that were looked at for a change: what an index is there to keep low.
@@ -229,7 +229,6 @@ impl Watchers {
             }
         }
         let mut lines = None;
-        let mut woken = Vec::new();
         for bucket in concerned {
             for watcher in self
                 .buckets
@@ -250,12 +249,9 @@ impl Watchers {
                     change: Arc::clone(change),
                     lines: Arc::clone(lines),
                 };
-                if watcher.offer(told, bounds) {
-                    woken.push(Arc::clone(watcher));
-                }
+                watcher.offer(told, bounds);
             }
         }
-        self.crowd.tell(woken);
     }
 
     /// Ends every watch, now and later.
