@@ -791,7 +791,7 @@ mod tests {
         let validity = certificate.validity();
         assert_eq!(
             validity.not_after.timestamp() - validity.not_before.timestamp(),
-            3600 + 300
+            3600 + 900
         );
         let names = certificate.subject_alternative_name().unwrap().unwrap();
         assert!(matches!(

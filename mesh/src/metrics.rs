@@ -707,12 +707,13 @@ mod tests {
         weft_mesh_table_generation gauge: Generation of the table of services in force.
         weft_mesh_endpoints_ejected gauge: Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.
         weft_mesh_breakers_open gauge: Endpoints that policies have left alone for their answers.
-        weft_mesh_retry_budget_left gauge: Retries that a service's budget has left.
-        weft_mesh_concurrency_limit gauge: Calls that an endpoint takes at once, by what was measured of it.
-        weft_mesh_concurrency_inside gauge: Calls that are with such an endpoint.
         weft_mesh_edges gauge: Callers, callees and services that are counted apart.
         weft_mesh_edges_limit gauge: How many may be.
         weft_mesh_edge_outcomes_limit gauge: How many ways to end may be counted apart of each of them.
+        weft_mesh_retry_budget_left gauge: Retries that a service's budget has left.
+        weft_mesh_concurrency_limit gauge: Calls that an endpoint takes at once, by what was measured of it.
+        weft_mesh_concurrency_inside gauge: Calls that are with such an endpoint.
+        weft_mesh_policy_verdicts_total counter: Calls that policies refused at their callee's node, or would have, or want written down.
         weft_mesh_svid_expiry_timestamp_seconds gauge: When the certificate of an identity ends.
         ");
     }

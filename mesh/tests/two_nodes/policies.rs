@@ -182,7 +182,12 @@ async fn an_identity_that_was_revoked_is_refused_at_once() {
 
     let fresh = peopled();
     fresh.b.set_revoked([sa("web")].into());
-    assert_eq!(fresh.ask("GET", uri).await, "unreachable", "on a new one");
+    // A client of TLS 1.3 may have sent its first request before it hears that its certificate is refused.
+    let on_a_new_one = fresh.ask("GET", uri).await;
+    assert!(
+        ["unreachable", "interrupted"].contains(&on_a_new_one.as_str()),
+        "on a new one: {on_a_new_one}"
+    );
     fresh.b.set_revoked(std::collections::BTreeSet::new());
     fresh.a.set_revoked([sa("voting")].into());
     assert_eq!(fresh.ask("GET", uri).await, "unreachable", "of a callee");
