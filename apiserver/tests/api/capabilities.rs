@@ -161,6 +161,9 @@ async fn grants_and_stores_are_kinds_like_any_other() {
     "keyvaluestores/status" null ["get","patch","update"]
     "meshpolicies" ["mp"] ["create","delete","deletecollection","get","list","patch","update","watch"]
     "meshpolicies/status" null ["get","patch","update"]
+    "rollouts" ["ro"] ["create","delete","deletecollection","get","list","patch","update","watch"]
+    "rollouts/scale" null ["get","patch","update"]
+    "rollouts/status" null ["get","patch","update"]
     "#);
     let grant = json!({
         "apiVersion": "weft.dev/v1alpha1", "kind": "CapabilityGrant", "metadata": {"name": "cart"},

@@ -107,7 +107,7 @@ async fn a_new_cluster_serves_them_and_judges_what_istio_judges() {
     201 AuthorizationPolicy of-a-service
     422 Invalid: AuthorizationPolicy.security.istio.io "two-places" is invalid: spec: Invalid value: only one of targetRefs or selector can be set
     422 Invalid: AuthorizationPolicy.security.istio.io "of-a-pod" is invalid: spec.targetRefs[0]: Invalid value: Support kinds are core/Service, networking.istio.io/ServiceEntry, gateway.networking.k8s.io/Gateway
-    422 Invalid: AuthorizationPolicy.security.istio.io "unknown" is invalid: spec.action: Unsupported value: "MAYBE": supported values: "ALLOW", "DENY", "AUDIT", "CUSTOM"
+    422 Invalid: AuthorizationPolicy.security.istio.io "unknown" is invalid: [spec.action: Unsupported value: "MAYBE": supported values: "ALLOW", "DENY", "AUDIT", "CUSTOM", <nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation]
     422 Invalid: AuthorizationPolicy.security.istio.io "both" is invalid: spec.rules[0].from[0].source: Invalid value: Cannot set serviceAccounts with namespaces or principals
     422 Invalid: RequestAuthentication.security.istio.io "keys" is invalid: spec.jwtRules[0]: Invalid value: only one of jwks or jwksUri can be set
     201 RequestAuthentication good

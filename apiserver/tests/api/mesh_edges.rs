@@ -83,6 +83,8 @@ async fn edges_are_what_is_new_since_somebody_looked() {
 async fn who_may_not_see_a_namespace_sees_nothing_of_it() {
     let world = World::new().await;
     let node = StubNode::start(&world).await;
+    let shop = json!({"metadata": {"name": "shop"}});
+    assert_eq!(world.ask("POST /api/v1/namespaces", shop).await.status, 201);
     for (name, resource) in [("edges", "edges"), ("tap", "tap")] {
         let role = json!({
             "metadata": {"name": name},

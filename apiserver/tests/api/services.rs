@@ -121,6 +121,7 @@ async fn the_port_of_health_checks_is_given_out_and_taken_back() {
     let labelled =
         json!({"metadata": {"labels": {"a": "b"}}, "spec": {"healthCheckNodePort": null}});
     let labelled = world.patch(&a, "merge-patch", labelled).await;
+    assert_eq!(labelled.status, 200, "{}", labelled.line());
     assert_eq!(labelled.body["spec"]["healthCheckNodePort"], number);
     let other = json!({"spec": {"healthCheckNodePort": given + 1}});
     let other = world.patch(&a, "merge-patch", other).await;

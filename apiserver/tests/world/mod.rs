@@ -124,7 +124,8 @@ pub fn face_counting(
 ) -> (Router, impl Future<Output = ()> + use<>) {
     let dir = world.dir.path();
     let authority = Authority::open_or_create(&dir.join("pki"), "cluster.local").unwrap();
-    let state = state(&world.objects, authority, dir);
+    let known = authenticator(&world.objects);
+    let state = state_until(&world.objects, authority, dir, known, closing.clone());
     let collector = state.collect_edges(closing);
     (router(state), collector)
 }
@@ -160,6 +161,16 @@ fn state_with(
     dir: &Path,
     known: Authenticator,
 ) -> AppState {
+    state_until(objects, authority, dir, known, CancellationToken::new())
+}
+
+fn state_until(
+    objects: &Objects,
+    authority: Authority,
+    dir: &Path,
+    known: Authenticator,
+    closing: CancellationToken,
+) -> AppState {
     AppState::new(
         objects.clone(),
         known,
@@ -173,7 +184,7 @@ fn state_with(
             key_file: dir.join("none"),
             scratch_dir: dir.to_owned(),
         },
-        CancellationToken::new(),
+        closing,
     )
 }
 

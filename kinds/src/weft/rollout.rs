@@ -17,7 +17,7 @@ use crate::field::Field;
 use crate::lens::{fill, text};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, StatusMetadata, Subresource, weft};
+use crate::{Kind, Subresource, weft};
 
 pub static ROLLOUT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     let columns = [
@@ -39,7 +39,6 @@ pub static ROLLOUT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         categories: vec!["all".into()],
         subresources: vec![Subresource::Scale, Subresource::Status],
         columns: columns.into_iter().chain(workload::columns()).collect(),
-        status_metadata: StatusMetadata::TAKEN,
         ..super::own("Rollout", "rollouts", Rollouts)
     })
 });

@@ -89,6 +89,7 @@ impl Strategy for Services {
         }
         if let Some(old) = old {
             keep_addresses(next, old);
+            keep_health_port(next, old);
         }
         let address = text(next, "/spec/clusterIP").to_owned();
         if items(next, "/spec/clusterIPs").is_empty() && !address.is_empty() {
@@ -293,6 +294,21 @@ fn keep_addresses(next: &mut Value, old: &Value) {
         put(spec, "clusterIPs", Some(json!([address])));
     } else if address == kept && all.is_empty() {
         put(spec, "clusterIPs", old.pointer("/spec/clusterIPs").cloned());
+    }
+}
+
+/// The port of health checks stays as long as what it is for, unless the update says otherwise.
+fn keep_health_port(next: &mut Value, old: &Value) {
+    let is_checked = is_health_checked(old) && is_health_checked(next);
+    if let Some(port) = health_port(old)
+        && is_checked
+        && health_port(next).is_none()
+    {
+        put(
+            member(next, "spec"),
+            "healthCheckNodePort",
+            Some(port.into()),
+        );
     }
 }
 
