@@ -90,7 +90,9 @@ fn told(world: &World) -> String {
         .collect();
     sets.sort();
     let phase = status["phase"].as_str().unwrap_or("nowhere");
-    format!("{phase} {} % {}", status["weight"], sets.join(" "))
+    // Nothing is not written down.
+    let weight = status["weight"].as_i64().unwrap_or(0);
+    format!("{phase} {weight} % {}", sets.join(" "))
 }
 
 fn message(world: &World) -> String {

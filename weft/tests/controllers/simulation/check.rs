@@ -252,7 +252,9 @@ fn sets_fit(record: &mut Record, before: Option<&Value>, after: Option<&Value>) 
     let Some(owner) = controller(after).filter(|_| grown > 0) else {
         return Ok(());
     };
-    let Some(ledger) = record.ledgers.get(owner) else {
+    // Sets of a Rollout have rules of their own.
+    let ledger = record.ledgers.get(owner);
+    let Some(ledger) = ledger.filter(|ledger| !ledger.asked.is_empty()) else {
         return Ok(());
     };
     let (most, strictly) = (ledger.most(), ledger.asked.len() == 1);
