@@ -56,7 +56,7 @@ use crate::{
     joined::Joined,
     outbound::{self, Arrival, Begun, CallWay},
     pace::{Pace, Paced, Upload, Verdict},
-    resolve,
+    resolve::{self, Target},
     route::{Stays, View},
     sighting,
     speak::{self, Upgraded},
@@ -640,10 +640,25 @@ fn route<'t>(
     let is_open = inner.gateway.open_services.lets_in(client) && !table.listeners.claims(host);
     let opened = is_open.then(|| resolve::fallback_host(table, host));
     if let Some(target) = opened.flatten() {
-        return Ok(CallWay::Direct(target));
+        return within(inner, table, target, request);
     }
     let found = table.listeners.select(host, View::new(request, 0));
     outbound::routed(found, || format!("{host}{}", request.uri().path()))
+}
+
+/// The way of a call to a Service that nobody published: as of a workload's, so that what is led by routes of the Service is led here, too.
+fn within<'t>(
+    inner: &Inner,
+    table: &'t Table,
+    target: Target<'t>,
+    request: &Request<Body>,
+) -> Result<CallWay<'t>, Failure> {
+    let Target::Service { service, port } = target else {
+        return Ok(CallWay::Direct(target));
+    };
+    let namespace = &inner.gateway_caller.workload.namespace;
+    let led = outbound::bound(table, service, port, namespace, request);
+    led.unwrap_or(Ok(CallWay::Direct(target)))
 }
 
 #[cfg(test)]

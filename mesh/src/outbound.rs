@@ -55,7 +55,7 @@ use crate::{
     route::{Entry, Exchange, Mirrored, Stays, Sticky, View},
     sighting::Seen,
     speak::speak,
-    table::{Bound, Port, Table},
+    table::{Bound, Port, Service, Table},
 };
 
 pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
@@ -336,13 +336,8 @@ impl Outbound {
             return Ok(CallWay::Direct(target));
         };
         let namespace = &self.caller.workload.namespace;
-        match service.bound(namespace, StreamProtocol::Tcp, port) {
-            Some(Bound::Requests(routes)) => {
-                routed(routes.select(View::new(request, port)), || {
-                    format!("{} {}", request.method(), request.uri().path())
-                })
-            }
-            Some(Bound::Stream(route)) => table.led(route, rand::random()).map(CallWay::Direct),
+        match bound(table, service, port, namespace, request) {
+            Some(way) => way,
             None => {
                 if service.outside().local_inside {
                     request.extensions_mut().insert(OnlyHere);
@@ -619,6 +614,22 @@ impl Proven {
 fn take_context(request: &mut Request<Body>) -> CallContext {
     let context = request.extensions_mut().remove::<CallContext>();
     context.unwrap_or_default()
+}
+
+/// What routes bound to `service` make of a request to `port` by a caller in `namespace`; none where no route is.
+pub(crate) fn bound<'t>(
+    table: &'t Table,
+    service: &'t Service,
+    port: u16,
+    namespace: &str,
+    request: &Request<Body>,
+) -> Option<Result<CallWay<'t>, Failure>> {
+    Some(match service.bound(namespace, StreamProtocol::Tcp, port)? {
+        Bound::Requests(routes) => routed(routes.select(View::new(request, port)), || {
+            format!("{} {}", request.method(), request.uri().path())
+        }),
+        Bound::Stream(route) => table.led(route, rand::random()).map(CallWay::Direct),
+    })
 }
 
 /// Layer 3, where there are routes: `found` is what they have for the request, which is called `what`.

@@ -359,6 +359,25 @@ async fn requests_on_a_workload_s_stream_meet_the_routes_of_its_service() {
         heard.is_empty() || heard.starts_with("HTTP/1.1 400 "),
         "{heard}"
     );
+    // Who calls the Service by a gateway where nobody published it is led as its callers within are.
+    let (listener, gateway) = listen();
+    let serving = (world.a.clone(), world.stop.clone());
+    tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
+    for (path, expected) in [
+        ("/one", "one by a call"),
+        ("/two", "voting by a call"),
+        ("/three", "no route matches GET /three"),
+    ] {
+        let mut stream = TcpStream::connect(gateway).await.expect("a gateway");
+        let asked = format!(
+            "GET {path} HTTP/1.1\r\nHost: front.vote.localhost\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(asked.as_bytes()).await.expect("room");
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.expect("an end");
+        assert!(heard.contains(expected), "{path}: {heard}");
+    }
+    world.stop.cancel();
 }
 
 /// A request by hand: its status, what weight it is told, and what else.
