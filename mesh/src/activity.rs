@@ -17,16 +17,16 @@ use std::{
 
 use weft_call::counted::{BUCKETS, BUSY_MODULUS, Counted, bounds, bucket};
 
-/// Bits of [`Activity::open`] that are a sum of times; the others are how many calls there are.
-const SUM_BITS: u32 = BUSY_MODULUS.trailing_zeros();
-const SUM: u64 = BUSY_MODULUS - 1;
+/// Bits of [`Activity::open`] that are how many calls there are; those above are a sum of times.
+const COUNT_BITS: u32 = u64::BITS - BUSY_MODULUS.trailing_zeros();
+const COUNT: u64 = (1 << COUNT_BITS) - 1;
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Microseconds since the first call that was counted here.
 fn micros(at: Instant) -> u64 {
     let since = at.saturating_duration_since(*STARTED);
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
 }
 
 /// The calls of one workload, or to one service.
@@ -36,7 +36,7 @@ pub(crate) struct Activity {
     begun: AtomicU64,
     failed: AtomicU64,
     /// How many calls there are, and the sum of when calls ended less the sum of when they began. Both in one number: what a reader makes
-    /// of two that do not belong together would be wrong by as long as the node runs.
+    /// of two that do not belong together would be wrong by as long as the node runs. The sum is above, where it wraps as it may.
     open: AtomicU64,
     /// Answers by how long they took; there once there was one.
     answers: OnceLock<Box<[AtomicU64]>>,
@@ -61,18 +61,18 @@ impl Activity {
     /// A call begins; it ends when what is returned is dropped.
     pub(crate) fn begin(self: &Arc<Self>, at: Instant) -> Ongoing {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.turn(1, micros(at).wrapping_neg());
-        Ongoing(Arc::clone(self))
+        let began = (micros(at) << COUNT_BITS).wrapping_neg();
+        self.open
+            .fetch_add(began.wrapping_add(1), Ordering::Relaxed);
+        Ongoing {
+            activity: Arc::clone(self),
+            ended: None,
+        }
     }
 
-    fn turn(&self, calls: u64, time: u64) {
-        let next = |open: u64| {
-            let count = (open >> SUM_BITS).wrapping_add(calls) << SUM_BITS;
-            Some(count | (open.wrapping_add(time) & SUM))
-        };
-        let _ = self
-            .open
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    fn end(&self, at: Instant) {
+        let ended = (micros(at) << COUNT_BITS).wrapping_sub(1);
+        self.open.fetch_add(ended, Ordering::Relaxed);
     }
 
     /// A call ended in a failure of whoever was called.
@@ -94,13 +94,13 @@ impl Activity {
     /// All that was counted up to now.
     pub(crate) fn counted(&self, now: Instant) -> Counted {
         let open = self.open.load(Ordering::Relaxed);
-        let until_now = (open >> SUM_BITS).wrapping_mul(micros(now));
+        let until_now = (open & COUNT).wrapping_mul(micros(now));
         let answers = self.answers.get().into_iter().flatten().enumerate();
         Counted {
             since: self.since,
             begun: self.begun.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
-            busy_micros: open.wrapping_add(until_now) & SUM,
+            busy_micros: (open >> COUNT_BITS).wrapping_add(until_now) % BUSY_MODULUS,
             answers: answers
                 .map(|(index, count)| (bounds(index).1, count.load(Ordering::Relaxed)))
                 .filter(|(_, count)| *count > 0)
@@ -111,19 +111,27 @@ impl Activity {
 
 /// A call that is counted as under way.
 #[derive(Debug)]
-pub(crate) struct Ongoing(Arc<Activity>);
+pub(crate) struct Ongoing {
+    activity: Arc<Activity>,
+    /// When it ended, if that is another time than when this is dropped.
+    ended: Option<Instant>,
+}
 
 impl Ongoing {
     /// The head of its response came.
     pub(crate) fn answered(&self, took: Duration) {
-        self.0.answered(took);
+        self.activity.answered(took);
+    }
+
+    /// It is over.
+    pub(crate) fn end(mut self, at: Instant) {
+        self.ended = Some(at);
     }
 }
 
 impl Drop for Ongoing {
     fn drop(&mut self) {
-        // One less, as numbers of this width go.
-        self.0.turn(u64::MAX, micros(Instant::now()));
+        self.activity.end(self.ended.unwrap_or_else(Instant::now));
     }
 }
 

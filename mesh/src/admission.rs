@@ -98,6 +98,13 @@ impl Admitted {
         self
     }
 
+    /// The call was over then.
+    pub(crate) fn end(mut self, at: Instant) {
+        if let Some(ongoing) = self.ongoing.take() {
+            ongoing.end(at);
+        }
+    }
+
     /// The workload answered after so long.
     pub(crate) fn answered(&self, took: std::time::Duration) {
         if let Some(permit) = &self.permit {

@@ -9,6 +9,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -155,12 +156,12 @@ impl Call {
             self.context.deadline,
             self.try_timeout.and_then(|limit| since.checked_add(limit)),
         );
-        let trying = self.once(&attempt, head);
+        let mut trying = pin!(self.once(&attempt, head));
         let outcome = match self.try_timeout {
-            Some(limit) => tokio::time::timeout(limit, trying)
+            Some(limit) => tokio::time::timeout(limit, trying.as_mut())
                 .await
                 .unwrap_or_else(|_| Err(FailureKind::TryTimeout.into())),
-            None => trying.await,
+            None => trying.as_mut().await,
         };
         match outcome {
             Ok(mut answered) => {
@@ -279,11 +280,9 @@ impl Call {
 
     /// The context of one try: each after the first is a span of its own.
     fn context_of(&self, attempt: u32) -> CallContext {
-        let mut context = CallContext {
-            attempt,
-            repeated: self.context.repeated || attempt > 0,
-            ..self.context.clone()
-        };
+        let mut context = self.context.clone();
+        context.attempt = attempt;
+        context.repeated |= attempt > 0;
         if attempt > 0
             && let Some(trace) = &context.trace
         {
@@ -319,10 +318,11 @@ impl Call {
     ) -> Result<Answered, Failure> {
         let endpoint = attempt.endpoint;
         // Looked up before the request is touched: a pod that left costs nothing.
+        let at = self.door(endpoint.address);
         let attached = self
             .inner
             .attached
-            .get(self.door(endpoint.address))
+            .get(at)
             .filter(|attached| {
                 attached.identity == endpoint.identity || self.inner.answers_for(&endpoint.identity)
             })
@@ -331,10 +331,8 @@ impl Call {
             true => head.again(),
             false => head.take(),
         };
-        let context = CallContext {
-            port: Some(endpoint.address.port()),
-            ..self.context_of(attempt.number)
-        };
+        let mut context = self.context_of(attempt.number);
+        context.port = Some(endpoint.address.port());
         if let Some(trace) = &context.trace {
             trace.write(&mut parts.headers);
         }
@@ -342,8 +340,8 @@ impl Call {
             introduced.mark(&mut parts.extensions);
         }
         let request = Request::from_parts(parts, self.body.reader());
-        let at = self.door(endpoint.address);
-        let delivered = deliver::deliver(&self.inner, at, &attached, request, context).await?;
+        let door = self.table.door(at).cloned();
+        let delivered = deliver::deliver(&self.inner, door, &attached, request, context).await?;
         Ok(Answered {
             response: delivered.response,
             holds: Holds {

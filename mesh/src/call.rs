@@ -10,6 +10,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -57,6 +58,16 @@ pub(crate) struct Head {
     is_taken: bool,
 }
 
+impl Default for Head {
+    /// Of no request.
+    fn default() -> Self {
+        Self {
+            parts: Request::new(()).into_parts().0,
+            is_taken: true,
+        }
+    }
+}
+
 impl Head {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
@@ -72,9 +83,7 @@ impl Head {
 
     /// The head itself. There is no further try.
     pub(crate) fn take(&mut self) -> Parts {
-        self.is_taken = true;
-        let (nothing, ()) = Request::new(()).into_parts();
-        std::mem::replace(&mut self.parts, nothing)
+        std::mem::take(self).parts
     }
 
     fn is_taken(&self) -> bool {
@@ -121,11 +130,13 @@ const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
 type Edges = SmallVec<[Arc<Edge>; 2]>;
 
-/// One call and everything its tries share.
+/// One call and everything its tries share. It is large, and therefore boxed where it is made: each layer would move it.
 pub(crate) struct Call {
+    /// Until it is tried.
+    head: Option<Head>,
     pub(crate) inner: Arc<Inner>,
     pub(crate) caller: Arc<Caller>,
-    table: Arc<Table>,
+    pub(crate) table: Arc<Table>,
     destination: Destination,
     pub(crate) method: Method,
     /// The longest that one try may take.
@@ -180,7 +191,7 @@ impl Drop for Call {
 }
 
 impl Call {
-    /// A call to `destination` that begins now, and the head to try it with.
+    /// A call to `destination` that begins now.
     ///
     /// # Errors
     /// When the request cannot be passed on as it is.
@@ -191,7 +202,7 @@ impl Call {
         destination: Destination,
         timeouts: Timeouts,
         arrival: Arrival,
-    ) -> Result<(Self, Parts), Failure> {
+    ) -> Result<Box<Self>, Failure> {
         let Arrival {
             request,
             context,
@@ -247,7 +258,7 @@ impl Call {
                 fault::choose(faults, caller.identity(), now, &mut rand::rng())
             }
         };
-        let mut call = Self {
+        let mut call = Box::new(Self {
             inner: Arc::clone(inner),
             caller: Arc::clone(caller),
             table: Arc::clone(table),
@@ -284,30 +295,34 @@ impl Call {
             edges: None,
             is_charged: false,
             ongoing,
-        };
+            head: Some(Head::new(head)),
+        });
         if caller.origin == Origin::Workload {
             call.layers = started.elapsed();
         }
-        Ok((call, head))
+        Ok(call)
     }
 
     /// Tries endpoints until one answers, the deadline passes or `retry.rs` says no.
-    pub(crate) async fn run(&mut self, head: Parts) -> Result<Response<Body>, Failure> {
+    pub(crate) async fn run(&mut self) -> Result<Response<Body>, Failure> {
         let deadline = self.context.deadline;
         let injected = self.injected.take();
-        let tries = async {
-            if let Some(injected) = injected
-                && let Some(answer) = self.spoil(injected).await
-            {
-                return Ok(answer);
+        let answered = {
+            // Where it is, it stays: it is as large as all that it waits for.
+            let mut tries = pin!(async {
+                if let Some(injected) = injected
+                    && let Some(answer) = self.spoil(injected).await
+                {
+                    return Ok(answer);
+                }
+                self.tries().await
+            });
+            match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), tries.as_mut())
+                    .await
+                    .unwrap_or_else(|_| Err((failure::deadline(), Last::GivenUp))),
+                None => tries.as_mut().await,
             }
-            self.tries(head).await
-        };
-        let answered = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), tries)
-                .await
-                .unwrap_or_else(|_| Err((failure::deadline(), Last::GivenUp))),
-            None => tries.await,
         };
         answered.map_err(|(failure, last)| {
             let status = failure.status().as_u16();
@@ -336,7 +351,7 @@ impl Call {
     }
 
     /// Retry, with its budget, around pick around attempt.
-    async fn tries(&mut self, head: Parts) -> Result<Response<Body>, (Failure, Last)> {
+    async fn tries(&mut self) -> Result<Response<Body>, (Failure, Last)> {
         let waited_for_turn = match self.turn {
             Some(tenant) => weft_turns::request(tenant).await,
             None => false,
@@ -344,7 +359,7 @@ impl Call {
         if waited_for_turn || self.caller.origin == Origin::Workload {
             self.began = Instant::now();
         }
-        let mut head = Head::new(head);
+        let mut head = self.head.take().unwrap_or_default();
         let mut table = Arc::clone(&self.table);
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut attempt = 0;

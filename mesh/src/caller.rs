@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use http::HeaderValue;
 use smallvec::{SmallVec, smallvec};
 use weft_api::identity::SpiffeId;
@@ -49,7 +50,7 @@ pub(crate) struct Caller {
 #[derive(Default)]
 struct EdgeCache {
     generation: u64,
-    edges: HashMap<EdgeCacheKey, CachedEdges>,
+    edges: HashMap<EdgeCacheKey, CachedEdges, RandomState>,
 }
 
 /// Workload, principal and service of the callee, and the way there.
@@ -173,7 +174,7 @@ impl Caller {
             let mut known = if cache.generation == generation {
                 cache.edges.clone()
             } else {
-                HashMap::new()
+                HashMap::default()
             };
             known.insert(
                 key,

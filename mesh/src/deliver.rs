@@ -10,13 +10,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::BuildHasher as _,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use foldhash::fast::RandomState;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use weft_api::identity::SpiffeId;
@@ -27,6 +28,7 @@ use crate::{
     Body, CallContext, Inner, LocalWorkload, WorkloadInfo, WorkloadService,
     activity::Activity,
     admission::{self, Admitted, Asking, Places},
+    door::Door,
     guards::{Guards, Known},
     headers,
 };
@@ -37,6 +39,8 @@ const SHARDS: usize = 64;
 /// The workloads of this node by the address they are called at. Reading takes no lock.
 pub(crate) struct Attachments {
     shards: [Shard; SHARDS],
+    /// Of addresses, for which shard they are in.
+    hasher: RandomState,
     guards: Arc<Guards>,
 }
 
@@ -44,13 +48,16 @@ impl Default for Attachments {
     fn default() -> Self {
         Self {
             shards: std::array::from_fn(|_| Shard::default()),
+            hasher: RandomState::default(),
             guards: Arc::default(),
         }
     }
 }
 
 #[derive(Default)]
-struct Shard(ArcSwap<HashMap<SocketAddr, Arc<Attached>>>);
+struct Shard(ArcSwap<ByAddress>);
+
+type ByAddress = HashMap<SocketAddr, Arc<Attached>, RandomState>;
 
 /// A workload that takes calls.
 pub(crate) struct Attached {
@@ -74,10 +81,8 @@ impl Attachments {
         &self.guards
     }
 
-    fn shard(&self, address: SocketAddr) -> &ArcSwap<HashMap<SocketAddr, Arc<Attached>>> {
-        let mut hasher = DefaultHasher::new();
-        address.hash(&mut hasher);
-        &self.shards[hasher.finish() as usize % SHARDS].0
+    fn shard(&self, address: SocketAddr) -> &ArcSwap<ByAddress> {
+        &self.shards[self.hasher.hash_one(address) as usize % SHARDS].0
     }
 
     /// One workload, wherever it is called: its places are its own, and not an address's. The first is its pod's.
@@ -180,81 +185,83 @@ pub(crate) struct Delivered {
     pub(crate) spent: bool,
 }
 
-/// Has the call judged and admitted, and lets the workload answer it.
+/// Has the call judged and admitted, and lets the workload answer it. `door`: what policies ask of calls to the endpoint, as the table has it.
 ///
 /// # Errors
 /// The refusal of `guards.rs` or `admission.rs`, or the workload's own failure as it was made.
-pub(crate) async fn deliver(
-    inner: &Inner,
-    at: SocketAddr,
-    to: &Attached,
+pub(crate) fn deliver<'d>(
+    inner: &'d Inner,
+    door: Option<Arc<Door>>,
+    to: &'d Attached,
     mut request: Request<Body>,
     mut context: CallContext,
-) -> Result<Delivered, Failure> {
-    let door = inner.table.load().door(at).cloned();
-    let mut handed_over = Instant::now();
-    if let Some(response) = to.guards.judge(to, &mut request, &context)? {
-        return Ok(Delivered {
-            response,
-            admitted: None,
-            worked: Duration::ZERO,
-            answered: handed_over,
-            spent: false,
-        });
-    }
-    let asking = Asking {
-        context: &context,
-        uri: request.uri(),
-        headers: request.headers(),
-        now: handed_over,
-    };
-    let guarded = door.as_deref().map(|door| (door, inner.started));
-    let admitted = admission::admit(&to.places, guarded, &asking).inspect_err(|failure| {
-        if let (Some(door), FailureKind::LimitReached) = (&door, failure.kind) {
-            inner.metrics.acted(&door.labels, "rate-limited");
+) -> impl Future<Output = Result<Delivered, Failure>> + Send + 'd {
+    // A block, and no `async fn`: that would hold the request twice.
+    async move {
+        let mut handed_over = Instant::now();
+        if let Some(response) = to.guards.judge(to, &mut request, &context)? {
+            return Ok(Delivered {
+                response,
+                admitted: None,
+                worked: Duration::ZERO,
+                answered: handed_over,
+                spent: false,
+            });
         }
-    })?;
-    let mut admitted = admitted.counted(to.activity.begin(handed_over));
-    if let Some(door) = &door {
-        let permit = door.enter(&context).await;
-        let permit = permit.inspect_err(|_| inner.metrics.acted(&door.labels, "shed"))?;
-        admitted = admitted.permitted(permit);
-        handed_over = Instant::now();
+        let asking = Asking {
+            context: &context,
+            uri: request.uri(),
+            headers: request.headers(),
+            now: handed_over,
+        };
+        let guarded = door.as_deref().map(|door| (door, inner.started));
+        let admitted = admission::admit(&to.places, guarded, &asking).inspect_err(|failure| {
+            if let (Some(door), FailureKind::LimitReached) = (&door, failure.kind) {
+                inner.metrics.acted(&door.labels, "rate-limited");
+            }
+        })?;
+        let mut admitted = admitted.counted(to.activity.begin(handed_over));
+        if let Some(door) = &door {
+            let permit = door.enter(&context).await;
+            let permit = permit.inspect_err(|_| inner.metrics.acted(&door.labels, "shed"))?;
+            admitted = admitted.permitted(permit);
+            handed_over = Instant::now();
+        }
+        let spent = Spent::default();
+        context.spent = Some(spent.clone());
+
+        headers::keep_what_passes(request.headers_mut());
+        // The authority is in the URI, on every way in.
+        request.headers_mut().remove(header::HOST);
+        if let Some(trace) = context.trace.as_mut().filter(|trace| trace.is_recorded()) {
+            // What the workload does is below the span of its own part of the call.
+            *trace = trace.served();
+            trace.write(request.headers_mut());
+        }
+        request.extensions_mut().insert(context);
+
+        let method = request.method().clone();
+        let answer = to.service.answer(request).await;
+        // Who would make the call again would have those made again, too.
+        let mut response = answer.map_err(|failure| match spent.is_told() {
+            true => failure.with_processed(Processed::Yes),
+            false => failure,
+        })?;
+        let answered = Instant::now();
+
+        headers::keep_what_passes(response.headers_mut());
+        check_head(&response)?;
+        let worked = answered.saturating_duration_since(handed_over);
+        to.activity.answered(worked);
+        admitted.answered(worked);
+        Ok(Delivered {
+            response: without_content(&method, response),
+            admitted: Some(admitted),
+            worked,
+            answered,
+            spent: spent.is_told(),
+        })
     }
-    let spent = Spent::default();
-    context.spent = Some(spent.clone());
-
-    headers::keep_what_passes(request.headers_mut());
-    // The authority is in the URI, on every way in.
-    request.headers_mut().remove(header::HOST);
-    if let Some(trace) = context.trace.as_mut().filter(|trace| trace.is_recorded()) {
-        // What the workload does is below the span of its own part of the call.
-        *trace = trace.served();
-        trace.write(request.headers_mut());
-    }
-    request.extensions_mut().insert(context);
-
-    let method = request.method().clone();
-    let answer = to.service.answer(request).await;
-    // Who would make the call again would have those made again, too.
-    let mut response = answer.map_err(|failure| match spent.is_told() {
-        true => failure.with_processed(Processed::Yes),
-        false => failure,
-    })?;
-    let answered = Instant::now();
-
-    headers::keep_what_passes(response.headers_mut());
-    check_head(&response)?;
-    let worked = answered.saturating_duration_since(handed_over);
-    to.activity.answered(worked);
-    admitted.answered(worked);
-    Ok(Delivered {
-        response: without_content(&method, response),
-        admitted: Some(admitted),
-        worked,
-        answered,
-        spent: spent.is_told(),
-    })
 }
 
 /// A head that a codec on the way would refuse fails here, where it is known whose it is: on a connection it would look as if the node
@@ -317,8 +324,7 @@ mod tests {
     /// What comes of a call that nobody made, at an address that no policy is for.
     async fn delivered(to: &Attached, request: Request<Body>) -> Result<Delivered, Failure> {
         let mesh = crate::Mesh::builder("a", "cluster.local").build();
-        let at = ([10, 42, 0, 1], 80).into();
-        deliver(&mesh.inner, at, to, request, CallContext::default()).await
+        deliver(&mesh.inner, None, to, request, CallContext::default()).await
     }
 
     /// One that takes a call at a time.

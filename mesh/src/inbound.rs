@@ -371,7 +371,8 @@ impl Session {
         let request = Request::from_parts(parts, body);
         let delivery = async {
             weft_turns::request(to.tenant).await;
-            deliver::deliver(&self.inner, address, &to, request, context).await
+            let door = self.inner.table.load().door(address).cloned();
+            deliver::deliver(&self.inner, door, &to, request, context).await
         };
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)

@@ -47,6 +47,18 @@ pub(crate) struct Holds {
     pub(crate) ongoing: Option<Ongoing>,
 }
 
+impl Holds {
+    /// The call was over when its answer came: nobody has to look at the clock again.
+    fn end(self, at: Instant) {
+        if let Some(ongoing) = self.ongoing {
+            ongoing.end(at);
+        }
+        if let Some(admitted) = self.admitted {
+            admitted.end(at);
+        }
+    }
+}
+
 /// Where a finished call is charged.
 pub(crate) struct Charge {
     pub(crate) edges: SmallVec<[Arc<Edge>; 2]>,
@@ -159,10 +171,12 @@ pub(crate) fn finish(
     // Nobody has to wait for any of it: the call is over.
     if let Some(bytes) = response.body().is_whole() {
         charge.settle_at(code, grpc_status, "-", bytes, answered);
+        holds.end(answered);
         return response;
     }
     if response.body().is_end_stream() {
         charge.settle_at(code, grpc_status, "-", 0, answered);
+        holds.end(answered);
         return response;
     }
     response.map(|body| {

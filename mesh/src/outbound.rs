@@ -211,7 +211,9 @@ impl Outbound {
             trace.write(request.headers_mut());
         }
         let deadline = context.deadline;
-        let generation = inner.table.load().generation();
+        let table = inner.table.load();
+        let (generation, door) = (table.generation(), table.door(address.into()).cloned());
+        drop(table);
         let mut unanswered = measure::Unanswered::new(Charge {
             edges: self
                 .caller
@@ -233,7 +235,7 @@ impl Outbound {
             };
             introduced.mark(request.extensions_mut());
         }
-        let delivery = deliver::deliver(inner, address.into(), &to, request, context);
+        let delivery = deliver::deliver(inner, door, &to, request, context);
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
                 .await
@@ -433,64 +435,50 @@ pub(crate) fn send(
     at: Instant,
     seen: Option<Arc<Seen>>,
 ) -> Result<Begun, Failure> {
-    let begun = filtered.and_then(|filtered| {
-        let (mut arrival, destination, mut exchange) = match filtered {
-            ControlFlow::Break(response) => return Ok(ControlFlow::Break(response)),
-            ControlFlow::Continue(call) => call,
-        };
-        if let Some(exchange) = &mut exchange {
-            mirror(inner, caller, table, exchange.take_mirrors(), &mut arrival);
-        }
-        let timeouts = exchange
-            .as_ref()
-            .map_or_else(Timeouts::default, |exchange| Timeouts {
-                request: exchange.rule().request_timeout,
-                attempt: exchange.rule().backend_timeout,
-                retry: exchange.rule().retry.clone(),
-            });
-        let tls = exchange
-            .as_ref()
-            .and_then(|exchange| exchange.backend().tls.clone());
-        if let Some(tls) = tls {
-            let proven = Proven {
-                tls,
-                timeouts,
-                exchange,
-            };
-            let calling = proven.call(inner, caller, table, arrival, destination);
-            return Ok(ControlFlow::Continue(Ready::Proven(calling)));
-        }
-        let (call, head) = Call::begin(inner, caller, table, destination, timeouts, arrival)?;
-        Ok(ControlFlow::Continue(Ready::Call(call, head, exchange)))
-    });
-    match begun {
-        Ok(ControlFlow::Continue(Ready::Proven(calling))) => Ok(Begun::Call(calling)),
-        Ok(ControlFlow::Continue(Ready::Call(mut call, head, exchange))) => {
-            Ok(Begun::Call(Box::pin(async move {
-                let mut response = call.run(head).await?;
-                if let Some(exchange) = exchange {
-                    exchange.finish(&mut response);
-                }
-                Ok(response)
-            })))
-        }
-        Ok(ControlFlow::Break(response)) => Ok(Begun::Answered(response)),
-        Err(failure) => {
-            charge_to_nobody(inner, caller, at, &failure, seen);
-            Err(failure)
-        }
-    }
+    begin(inner, caller, table, filtered)
+        .inspect_err(|failure| charge_to_nobody(inner, caller, at, failure, seen))
 }
 
-/// A call that can be made.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for a moment, and a box would be an allocation for each call"
-)]
-enum Ready {
-    Call(Call, http::request::Parts, Option<Exchange>),
-    /// To a backend that has to prove itself.
-    Proven(Calling),
+fn begin(
+    inner: &Arc<Inner>,
+    caller: &Arc<Caller>,
+    table: &Arc<Table>,
+    filtered: Result<Filtered, Failure>,
+) -> Result<Begun, Failure> {
+    let (mut arrival, destination, mut exchange) = match filtered? {
+        ControlFlow::Break(response) => return Ok(Begun::Answered(response)),
+        ControlFlow::Continue(call) => call,
+    };
+    if let Some(exchange) = &mut exchange {
+        mirror(inner, caller, table, exchange.take_mirrors(), &mut arrival);
+    }
+    let timeouts = exchange
+        .as_ref()
+        .map_or_else(Timeouts::default, |exchange| Timeouts {
+            request: exchange.rule().request_timeout,
+            attempt: exchange.rule().backend_timeout,
+            retry: exchange.rule().retry.clone(),
+        });
+    let tls = exchange
+        .as_ref()
+        .and_then(|exchange| exchange.backend().tls.clone());
+    if let Some(tls) = tls {
+        let proven = Proven {
+            tls,
+            timeouts,
+            exchange,
+        };
+        let calling = proven.call(inner, caller, table, arrival, destination);
+        return Ok(Begun::Call(calling));
+    }
+    let mut call = Call::begin(inner, caller, table, destination, timeouts, arrival)?;
+    Ok(Begun::Call(Box::pin(async move {
+        let mut response = call.run().await?;
+        if let Some(exchange) = exchange {
+            exchange.finish(&mut response);
+        }
+        Ok(response)
+    })))
 }
 
 /// Begins the calls of mirrors, to which the body is copied.

@@ -25,7 +25,9 @@ use std::{
     time::Instant,
 };
 
+use foldhash::fast::RandomState;
 use http::HeaderValue;
+use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 use weft_call::{Failure, FailureKind, counted::ServiceCalls, standing::PortStanding};
 use weft_gateway::{Resilience, StreamProtocol, StreamRoute};
 use weft_turns::Tenant;
@@ -49,6 +51,9 @@ use crate::route::{BackendTarget, Listeners};
 use crate::streams::Streams;
 use crate::wire;
 
+/// A map that shares what two tables have in common, and is asked several times by each call.
+type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
+
 /// Position of a service in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ServiceIndex(usize);
@@ -61,18 +66,18 @@ pub struct Table {
     lineage: Arc<()>,
     services: imbl::Vector<Arc<Service>>,
     /// By namespace, then name.
-    by_name: imbl::HashMap<String, imbl::HashMap<String, ServiceIndex>>,
-    by_ip: imbl::HashMap<IpAddr, ServiceIndex>,
-    endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
+    by_name: Map<String, Map<String, ServiceIndex>>,
+    by_ip: Map<IpAddr, ServiceIndex>,
+    endpoints: Map<SocketAddr, Arc<Endpoint>>,
     /// What policies ask of calls to endpoints of this node.
-    doors: imbl::HashMap<SocketAddr, Arc<Door>>,
+    doors: Map<SocketAddr, Arc<Door>>,
     /// Whose all other addresses of pods are.
     pods: Option<Arc<ranges::PodRanges>>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) fronts: Arc<Fronts>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) zone: Zone,
-    exposed: imbl::HashMap<Exposure, exposure::Behind>,
+    exposed: Map<Exposure, exposure::Behind>,
     node_addresses: exposure::NodeAddresses,
 }
 
@@ -250,16 +255,16 @@ impl Table {
             generation,
             lineage: Arc::default(),
             services: imbl::Vector::new(),
-            by_name: imbl::HashMap::new(),
-            by_ip: imbl::HashMap::new(),
-            endpoints: imbl::HashMap::new(),
-            doors: imbl::HashMap::new(),
+            by_name: Map::default(),
+            by_ip: Map::default(),
+            endpoints: Map::default(),
+            doors: Map::default(),
             pods: None,
             listeners: Arc::default(),
             fronts: Arc::default(),
             streams: Arc::default(),
             zone: Zone::default(),
-            exposed: imbl::HashMap::new(),
+            exposed: Map::default(),
             node_addresses: Arc::default(),
         }
     }

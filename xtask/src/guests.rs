@@ -275,13 +275,18 @@ fn build_samples(chosen: &[&Guest], wanted: Option<Toolchain>) -> Result<()> {
         cargo.args(["--target-dir", "sample-apps/target"]);
         cargo
     };
-    let mut libraries = samples("build");
-    for guest in chosen {
-        if let Kind::Library = guest.kind {
-            libraries.args(["--package", guest.package]);
+    let mut libraries = chosen
+        .iter()
+        .filter(|guest| matches!(guest.kind, Kind::Library))
+        .peekable();
+    // Without a package, Cargo takes all of them, those that are programs of other sockets included.
+    if libraries.peek().is_some() {
+        let mut build = samples("build");
+        for guest in libraries {
+            build.args(["--package", guest.package]);
         }
+        progress::run(&mut build, NEXT)?;
     }
-    progress::run(&mut libraries, NEXT)?;
     for guest in chosen {
         if let Kind::Program = guest.kind {
             let mut program = samples("rustc");

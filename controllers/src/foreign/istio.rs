@@ -22,7 +22,7 @@ pub fn virtual_service(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
     }
     let mut parents = Vec::new();
     for (at, host) in items(spec, "hosts").iter().enumerate() {
-        match service_of(host.as_str().unwrap_or_default(), &key.namespace) {
+        match services.named(host.as_str().unwrap_or_default(), &key.namespace) {
             Some(service) => parents.push(parent(&service, &key.namespace)),
             None => mapped.lost.push(format!("spec.hosts[{at}]")),
         }

@@ -59,8 +59,9 @@ impl Services<'_> {
         port: Option<i64>,
         namespace: &str,
     ) -> Result<Value, String> {
-        let service =
-            service_of(host, namespace).ok_or_else(|| format!("host {host} is no Service"))?;
+        let service = self
+            .named(host, namespace)
+            .ok_or_else(|| format!("host {host} is no Service"))?;
         let port = match port {
             Some(port) => port,
             None => self.only_port(&service)?,
@@ -74,6 +75,14 @@ impl Services<'_> {
             backend["namespace"] = json!(&*service.namespace);
         }
         Ok(backend)
+    }
+
+    /// The Service that a host is. Of two words it is one only where that Service is there: `bookinfo.com` may as well be
+    /// somebody's domain.
+    pub fn named(&self, host: &str, namespace: &str) -> Option<Key> {
+        let service = service_of(host, namespace)?;
+        let is_short = host.bytes().filter(|byte| *byte == b'.').count() == 1;
+        (!is_short || self.view.get::<Service>(&service).is_some()).then_some(service)
     }
 
     fn only_port(&self, service: &Key) -> Result<i64, String> {

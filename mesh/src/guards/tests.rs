@@ -88,7 +88,7 @@ async fn deliver(
     context: CallContext,
 ) -> Result<Delivered, Failure> {
     let mesh = crate::Mesh::builder("a", "cluster.local").build();
-    deliver::deliver(&mesh.inner, (POD, 80).into(), to, request, context).await
+    deliver::deliver(&mesh.inner, None, to, request, context).await
 }
 
 /// Status and text.
