@@ -265,13 +265,21 @@ impl World {
         }
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
-        a.attach(pod(1), workload(hello));
-        b.attach(pod(2), workload(hello));
+        // A pod a case: policies are asked for at the pod, whatever the Service is called by which it was called.
+        let pods = (1..).step_by(2).zip(CASES);
+        for (last, _) in pods.clone() {
+            a.attach(pod(last), workload(hello));
+            b.attach(pod(last + 1), workload(hello));
+        }
         for mesh in [&a, &b] {
-            let services = CASES.iter().flat_map(|case| {
+            let services = pods.clone().flat_map(|(last, case)| {
+                let (here, there) = (
+                    endpoint(last, "a", address),
+                    endpoint(last + 1, "b", address),
+                );
                 [
-                    service(&format!("here-{case}"), vec![endpoint(1, "a", address)]),
-                    service(&format!("there-{case}"), vec![endpoint(2, "b", address)]),
+                    service(&format!("here-{case}"), vec![here]),
+                    service(&format!("there-{case}"), vec![there]),
                 ]
             });
             let table = Table::builder(mesh.node(), 1).services(services);

@@ -175,7 +175,7 @@ impl Call {
                     );
                 }
                 let (status, lines) = (answered.response.status(), answered.response.headers());
-                let is_bad = breaker::is_failure(status, lines);
+                let is_bad = self.breaker().is_some() && breaker::is_failure(status, lines);
                 match (
                     self.tripped(endpoint, is_bad, now),
                     refusal(&answered.response),

@@ -10,7 +10,10 @@
 use http::{HeaderMap, StatusCode};
 use weft_gateway::Breaker;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::{
+    headers::GRPC_STATUS,
+    sync::{AtomicU32, AtomicU64, Ordering},
+};
 
 /// Statuses of gRPC that are failures of whoever answers: unknown, deadline exceeded, resource exhausted, internal, unavailable, data loss.
 /// That something was refused or is not there is an answer.
@@ -90,7 +93,7 @@ impl Outcomes {
 
 /// Whether an answer is a failure of whoever gave it, by its head.
 pub(crate) fn is_failure(status: StatusCode, lines: &HeaderMap) -> bool {
-    let grpc = lines.get("grpc-status").map(|status| status.as_bytes());
+    let grpc = lines.get(GRPC_STATUS).map(|status| status.as_bytes());
     status.is_server_error() || grpc.is_some_and(|status| GRPC_FAILURES.contains(&status))
 }
 

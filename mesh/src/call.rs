@@ -268,7 +268,7 @@ impl Call {
             retry: timeouts
                 .retry
                 .or_else(|| resilience.as_ref().and_then(|says| says.retry.clone())),
-            keyed: head.headers.contains_key("idempotency-key"),
+            keyed: head.headers.contains_key(headers::IDEMPOTENCY_KEY),
             above,
             injected,
             resilience,

@@ -189,6 +189,10 @@ pub(crate) struct Delivered {
 ///
 /// # Errors
 /// The refusal of `guards.rs` or `admission.rs`, or the workload's own failure as it was made.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` holds what it is given twice, here four hundred bytes"
+)]
 pub(crate) fn deliver<'d>(
     inner: &'d Inner,
     door: Option<Arc<Door>>,
@@ -196,7 +200,6 @@ pub(crate) fn deliver<'d>(
     mut request: Request<Body>,
     mut context: CallContext,
 ) -> impl Future<Output = Result<Delivered, Failure>> + Send + 'd {
-    // A block, and no `async fn`: that would hold the request twice.
     async move {
         let mut handed_over = Instant::now();
         if let Some(response) = to.guards.judge(to, &mut request, &context)? {

@@ -12,6 +12,11 @@ pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// Looked for in each call, and a name that is text would have to be read each time.
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
 /// What ends at the gateway: other words for where a request came from, an expectation that is met by reading on, and what was
 /// for a proxy (WASI forbids guests to send it, so that one which copies its request's lines would fail).
 const OF_THE_WAY_HERE: [HeaderName; 7] = [
@@ -237,7 +242,7 @@ pub(crate) struct BadLength;
 
 /// What a call of gRPC may take, as its caller says; none where it says nothing, or nothing that can be read. Source: gRPC over HTTP/2.
 pub(crate) fn grpc_timeout(lines: &HeaderMap) -> Option<Duration> {
-    let text = lines.get("grpc-timeout")?.to_str().ok()?;
+    let text = lines.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if number.is_empty() || number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -256,7 +261,7 @@ pub(crate) fn grpc_timeout(lines: &HeaderMap) -> Option<Duration> {
 
 /// How much a call matters, as its caller says with the line `priority` (RFC 9218); none where it says nothing.
 pub(crate) fn priority(lines: &HeaderMap) -> Option<Priority> {
-    let text = lines.get("priority")?.to_str().ok()?;
+    let text = lines.get(PRIORITY)?.to_str().ok()?;
     let mut items = text.split(',').map(str::trim);
     let urgency = items.find_map(|item| item.strip_prefix("u="))?;
     let urgency = urgency.parse().ok().filter(|urgency| *urgency <= 7)?;

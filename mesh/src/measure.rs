@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Response};
+use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use smallvec::SmallVec;
 
@@ -20,13 +20,12 @@ use crate::{
     activity::{Activity, Ongoing},
     admission::Admitted,
     attempt::Pending,
+    headers::GRPC_STATUS,
     metrics::{Edge, Outcome},
     replay,
     sighting::{Ended, Seen},
     transport::Stream,
 };
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// gRPC's UNKNOWN, for calls that end without a status.
 const GRPC_UNKNOWN: u16 = 2;

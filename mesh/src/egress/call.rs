@@ -238,7 +238,7 @@ impl Call<'_> {
                 false,
                 retry::Asked {
                     rule: None,
-                    keyed: self.head.headers.contains_key("idempotency-key"),
+                    keyed: self.head.headers.contains_key(headers::IDEMPOTENCY_KEY),
                 },
             );
             let again = verdict == Verdict::Retry && !failed.is_final && {
