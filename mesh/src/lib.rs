@@ -57,6 +57,7 @@ mod in_turn;
 mod inbound;
 mod ingress;
 mod joined;
+mod judge;
 mod limit;
 mod load;
 mod measure;
@@ -65,6 +66,7 @@ mod mirror;
 mod names;
 mod outbound;
 mod pace;
+mod peek;
 #[cfg(test)]
 mod properties;
 mod replay;

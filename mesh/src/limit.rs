@@ -86,6 +86,7 @@ fn key(by: LimitedBy, peer: Option<&Peer>) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use weft_call::Transport;
+    use weft_gateway::Across;
 
     use super::*;
 
@@ -107,6 +108,7 @@ mod tests {
             requests,
             per: Duration::from_secs(1),
             burst,
+            across: Across::Node,
         }
     }
 

@@ -721,7 +721,7 @@ mod tests {
             ..ServiceRoutes::default()
         };
         let served = Served {
-            services: [(NamespacedName::new("vote", "web"), routes)].into(),
+            services: std::iter::once((NamespacedName::new("vote", "web"), Arc::new(routes))).collect(),
             ..Served::default()
         };
         // Whichever comes first.
@@ -769,7 +769,7 @@ mod tests {
             ..ServiceRoutes::default()
         };
         let served = Served {
-            services: [(NamespacedName::new("vote", "web"), routes)].into(),
+            services: std::iter::once((NamespacedName::new("vote", "web"), Arc::new(routes))).collect(),
             ..Served::default()
         };
         let mut builder = testing::table("a").routes(&served);

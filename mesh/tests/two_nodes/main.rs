@@ -5,6 +5,7 @@ mod exposed;
 mod faults;
 mod gateway;
 mod gateway_streams;
+mod grpc;
 mod held;
 mod led;
 mod policies;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::{Method, Request, Response, StatusCode};
 use weft_call::{Blame, Priority};
 use weft_gateway::{
-    Account, Breaker, Concurrency, Fault, LimitedBy, NamespacedName, RateLimit, Resilience, Retry,
+    Account, Across, Breaker, Concurrency, Fault, LimitedBy, NamespacedName, RateLimit, Resilience, Retry,
     RetryBudget, Served,
 };
 use weft_mesh::{
@@ -52,6 +52,7 @@ fn again(codes: &[u16], attempts: u32) -> Option<Retry> {
     let codes = codes.iter().map(|code| StatusCode::from_u16(*code));
     Some(Retry {
         codes: codes.map(|code| code.expect("a status")).collect(),
+        grpc: Vec::new(),
         attempts,
         backoff: Some(Duration::from_millis(1)),
     })
@@ -411,6 +412,7 @@ fn two_an_hour(by: LimitedBy) -> Resilience {
             requests: 2,
             per: HOUR,
             burst: 2,
+            across: Across::Node,
         }],
         ..Resilience::default()
     }
@@ -473,6 +475,52 @@ async fn each_caller_has_its_share_by_whatever_way_it_comes() {
     world.b.publish(of_b.table(3));
     let outcome = world.call(get("http://there/")).await;
     assert!(outcome.is_ok(), "nobody asks for it any more: {outcome:?}");
+}
+
+/// Two tenants share the endpoints of a Service, and neither has what is the other's, whichever of its accounts calls and from wherever.
+#[tokio::test]
+async fn a_tenant_that_has_had_its_share_takes_nothing_of_anothers() {
+    let world = world();
+    world.b.attach(pod(2), workload("voting", describe));
+    let service = || service("there", vec![endpoint("voting", 2, "b", world.b_address)]);
+    let served = asked([("there", two_an_hour(LimitedBy::Namespace))]);
+    publish(&world.a, 1, vec![service()], &served);
+    publish(&world.b, 1, vec![service()], &served);
+    let tenant = |mesh: &Mesh, namespace: &str, account: &str| {
+        let identity = weft_api::SpiffeId::new(DOMAIN, namespace, account);
+        let (chain, key) = world.authority.issue(&[&identity.to_string()]);
+        let identities = mesh.identities();
+        identities.set(identity.clone(), chain, key).expect("a key");
+        let workload = weft_mesh::WorkloadInfo {
+            namespace: namespace.to_owned(),
+            ..named(account)
+        };
+        mesh.outbound(CallerInfo { identity, workload })
+    };
+    let greedy = [
+        tenant(&world.a, "greedy", "one"),
+        tenant(&world.a, "greedy", "two"),
+        tenant(&world.b, "greedy", "one"),
+    ];
+    let modest = [
+        tenant(&world.a, "modest", "one"),
+        tenant(&world.b, "modest", "one"),
+    ];
+    let mut answered = 0;
+    for number in 0..30 {
+        let outcome = greedy[number % greedy.len()].call(get("http://there.vote/")).await;
+        match is_limited(&outcome) {
+            true => {}
+            false => answered += u32::from(outcome.is_ok()),
+        }
+    }
+    assert_eq!(answered, 2, "the tenant's share, by whomever");
+    for caller in &modest {
+        let outcome = caller.call(get("http://there.vote/")).await;
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+    let outcome = modest[0].call(get("http://there.vote/")).await;
+    assert!(is_limited(&outcome), "it has a share of its own, and no more");
 }
 
 #[tokio::test]
