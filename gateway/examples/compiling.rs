@@ -25,7 +25,10 @@ fn route(number: usize, at_gateway: bool, path: &str) -> Object {
         true => json!({"name": "public"}),
         false => json!({"group": "", "kind": "Service", "name": service, "port": 80}),
     };
-    let hosts: Vec<String> = at_gateway.then(|| format!("s{number}.test")).into_iter().collect();
+    let hosts: Vec<String> = at_gateway
+        .then(|| format!("s{number}.test"))
+        .into_iter()
+        .collect();
     let spec = json!({
         "parentRefs": [parent], "hostnames": hosts,
         "rules": [{
@@ -65,7 +68,10 @@ fn cluster(at_gateway: bool, with_policies: bool) -> Objects {
             protocols: vec![(80, "TCP".to_owned())],
             ..api::Service::default()
         };
-        objects.apply(Object::Service(NamespacedName::new("bench", &*name), service));
+        objects.apply(Object::Service(
+            NamespacedName::new("bench", &*name),
+            service,
+        ));
         objects.apply(route(number, at_gateway, "/v1"));
         if with_policies {
             let spec: Value = json!({
@@ -85,7 +91,8 @@ fn median(mut all: Vec<f64>) -> f64 {
 
 fn main() {
     let millis = |begun: Instant| begun.elapsed().as_secs_f64() * 1e3;
-    for (at_gateway, with_policies) in [(false, false), (false, true), (true, false), (true, true)] {
+    for (at_gateway, with_policies) in [(false, false), (false, true), (true, false), (true, true)]
+    {
         let (mut whole, mut one) = (Vec::new(), Vec::new());
         let mut objects = cluster(at_gateway, with_policies);
         let mut compiler = Compiler::default();
@@ -101,8 +108,16 @@ fn main() {
             compiler.served(&objects);
             one.push(millis(begun));
         }
-        let place = if at_gateway { "hosts of a Gateway" } else { "Services" };
-        let policies = if with_policies { "1,000 policies" } else { "no policies" };
+        let place = if at_gateway {
+            "hosts of a Gateway"
+        } else {
+            "Services"
+        };
+        let policies = if with_policies {
+            "1,000 policies"
+        } else {
+            "no policies"
+        };
         println!(
             "{ROUTES} routes at {place}, {policies}: {:.2} ms; one of them: {:.3} ms",
             median(whole),

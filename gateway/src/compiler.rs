@@ -79,7 +79,9 @@ fn changed<'o>(before: &'o Objects, now: &'o Objects) -> Option<BTreeSet<&'o Rou
         };
         // Which addresses Gateways have depends on those.
         let outside = |service: Option<&Arc<crate::api::Service>>| {
-            service.map_or(&[][..], |service| service.outside.as_slice()).to_vec()
+            service
+                .map_or(&[][..], |service| service.outside.as_slice())
+                .to_vec()
         };
         if outside(old) != outside(new) || services.len() == CHANGED_MAX {
             return None;

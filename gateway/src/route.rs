@@ -18,6 +18,7 @@ use crate::api::{
     Metadata, ParentReference, SessionPersistence, StreamRoute,
 };
 use crate::duration;
+use crate::name::NamespacedName;
 use crate::rule::{Backend, BackendTarget, Filter, Match, Retry, Rule};
 use crate::session;
 use crate::status::Refusal;

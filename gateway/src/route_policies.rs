@@ -84,12 +84,23 @@ impl Said<'_> {
     /// The rule with what is said of it, where that is anything.
     pub(crate) fn added_to(&self, rule: &Rule) -> Option<Rule> {
         let policies = self.0?;
-        let own = rule.name.as_deref().and_then(|name| policies.get(&Some(name)));
-        let specs = || own.into_iter().chain(policies.get(&None)).map(|one| &one.spec);
+        let own = rule
+            .name
+            .as_deref()
+            .and_then(|name| policies.get(&Some(name)));
+        let specs = || {
+            own.into_iter()
+                .chain(policies.get(&None))
+                .map(|one| &one.spec)
+        };
         let timeouts = specs().find_map(|spec: &MeshPolicySpec| spec.timeouts.as_ref());
         let unlimited = |text: Option<&String>| {
             let time = time(text)?;
-            Some(if time.is_zero() { duration::UNLIMITED } else { time })
+            Some(if time.is_zero() {
+                duration::UNLIMITED
+            } else {
+                time
+            })
         };
         let request = timeouts.and_then(|timeouts| unlimited(timeouts.request.as_ref()));
         let attempt = timeouts.and_then(|timeouts| unlimited(timeouts.attempt.as_ref()));

@@ -82,17 +82,17 @@ impl Served {
                 let new = new.and_then(|front| front.listeners.get(&listener)?.hosts.get(&host));
                 let hosts = self.streams.get_mut(&at);
                 let hosts = hosts.and_then(|front| front.listeners.get_mut(&listener));
-                put(hosts.map(|listener| &mut listener.hosts), host, new.cloned());
+                put(
+                    hosts.map(|listener| &mut listener.hosts),
+                    host,
+                    new.cloned(),
+                );
             }
         }
     }
 }
 
-fn put<V>(
-    hosts: Option<&mut BTreeMap<HostPattern, V>>,
-    host: HostPattern,
-    new: Option<V>,
-) {
+fn put<V>(hosts: Option<&mut BTreeMap<HostPattern, V>>, host: HostPattern, new: Option<V>) {
     match (hosts, new) {
         (Some(hosts), Some(new)) => hosts.insert(host, new),
         (Some(hosts), None) => hosts.remove(&host),

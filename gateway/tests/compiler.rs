@@ -50,7 +50,9 @@ fn parent() -> impl Strategy<Value = Value> {
 }
 
 fn route() -> impl Strategy<Value = Value> {
-    let hosts = ["a.test", "b.test", "*.test", "x.b.test", "*.b.test", "A.test"];
+    let hosts = [
+        "a.test", "b.test", "*.test", "x.b.test", "*.b.test", "A.test",
+    ];
     let backend = (any_of(&SERVICES), 80_u16..82);
     let backend = backend.prop_map(|(name, port)| json!({"name": name, "port": port}));
     let parts = (
@@ -129,7 +131,9 @@ fn cluster(with_addresses: bool) -> Objects {
         (annotation::GATEWAY_PORT, "80"),
         (annotation::SERVICE_ADDRESSES, "127.1.0.0/16"),
     ];
-    let annotations = annotations.into_iter().take(1 + usize::from(with_addresses));
+    let annotations = annotations
+        .into_iter()
+        .take(1 + usize::from(with_addresses));
     let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let status = json!({
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],

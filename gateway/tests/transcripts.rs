@@ -1635,5 +1635,8 @@ fn policies_of_routes_are_put_together_part_by_part() {
     None: Some(2s), attempts unlimited: true, None, Some(20ms)
     "#);
     insta::assert_snapshot!(rules("api"), @"None: None, attempts unlimited: false, Some(([502, 503, 504], [14, 1], 2)), None");
-    assert!(compiled.served.resilience.is_empty(), "of no Service anything is said");
+    assert!(
+        compiled.served.resilience.is_empty(),
+        "of no Service anything is said"
+    );
 }

@@ -584,7 +584,10 @@ fn objects(at_gateway: bool) -> Objects {
             protocols: vec![(80, "TCP".to_owned())],
             ..weft_gateway::api::Service::default()
         };
-        objects.apply(Object::Service(NamespacedName::new(NAMESPACE, name), service));
+        objects.apply(Object::Service(
+            NamespacedName::new(NAMESPACE, name),
+            service,
+        ));
         objects.apply(route(number, at_gateway, "/v1"));
     }
     objects

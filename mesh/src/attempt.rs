@@ -179,7 +179,8 @@ impl Call {
         let has_all = request.is_none_or(|request| request.is_complete());
         if has_all && self.asked().looks_at_grpc(attempt) {
             let response = std::mem::take(&mut answered.response);
-            (answered.response, answered.grpc) = peek::status(response).await;
+            // Boxed: calls that ask for it are few, and all would carry its size.
+            (answered.response, answered.grpc) = Box::pin(peek::status(response)).await;
         }
         answered.grpc.is_none()
     }

@@ -308,7 +308,10 @@ impl Session {
         }
         if share::is_message(&request) {
             let is_of_nodes = [&self.source, &self.destination];
-            if !is_of_nodes.into_iter().all(|end| self.inner.answers_for(end)) {
+            if !is_of_nodes
+                .into_iter()
+                .all(|end| self.inner.answers_for(end))
+            {
                 return wire::encode_failure(&FailureKind::NotHere.into());
             }
             share::hear(&self.inner, request.into_body()).await;

@@ -68,8 +68,11 @@ impl Limits {
         let shared = next.iter().zip(&self.limits);
         let shared = shared.filter(|(_, limit)| limit.across == Across::Cluster);
         for ((who, _), _) in shared {
-            let calls = counted.untold.entry(who.clone()).or_default();
-            *calls = calls.saturating_add(1);
+            // Where nobody tells, nothing is kept for that without end.
+            if counted.untold.len() < CALLERS_MAX || counted.untold.contains_key(who) {
+                let calls = counted.untold.entry(who.clone()).or_default();
+                *calls = calls.saturating_add(1);
+            }
         }
         counted.due.extend(next);
         Ok(())
@@ -90,9 +93,8 @@ impl Limits {
     /// Counts calls that another node let in. Whether there is such a limit.
     pub(crate) fn hear(&self, limit: u64, who: &str, calls: u32, now: u64) -> bool {
         let mut limits = self.limits.iter().enumerate();
-        let found = limits.find(|(place, one)| {
-            one.across == Across::Cluster && name(*place, one) == limit
-        });
+        let found =
+            limits.find(|(place, one)| one.across == Across::Cluster && name(*place, one) == limit);
         let Some((place, limit)) = found else {
             return false;
         };

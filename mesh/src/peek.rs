@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http::Response;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
 use crate::{Body, BoxError, measure};
@@ -28,7 +28,9 @@ pub(crate) async fn status(response: Response<Body>) -> (Response<Body>, Option<
     let Ok(first) = tokio::time::timeout(TRAILERS_WAIT, rest.frame()).await else {
         return (Response::from_parts(head, rest), None);
     };
-    let trailers = first.as_ref().and_then(|first| first.as_ref().ok()?.trailers_ref());
+    let trailers = first
+        .as_ref()
+        .and_then(|first| first.as_ref().ok()?.trailers_ref());
     let status = trailers.and_then(measure::grpc_status);
     let body = Body::new(Peeked { first, rest });
     (Response::from_parts(head, body), status)
@@ -93,7 +95,12 @@ mod tests {
     async fn only_trailers_alone_are_known_beforehand_and_nothing_is_lost() {
         let cases = [
             (vec![trailers("14")], Some(14), "", Some("14")),
-            (vec![data(b"one"), data(b"two"), trailers("14")], None, "onetwo", Some("14")),
+            (
+                vec![data(b"one"), data(b"two"), trailers("14")],
+                None,
+                "onetwo",
+                Some("14"),
+            ),
             (vec![data(b"one")], None, "one", None),
             (vec![], None, "", None),
         ];
@@ -103,7 +110,10 @@ mod tests {
             let (response, found) = status(Response::new(body)).await;
             assert_eq!(found, expected, "{bytes}");
             let whole = response.into_body().collect().await.expect("a body");
-            let told = whole.trailers().and_then(|lines| lines.get("grpc-status")).cloned();
+            let told = whole
+                .trailers()
+                .and_then(|lines| lines.get("grpc-status"))
+                .cloned();
             assert_eq!(told.as_ref().and_then(|told| told.to_str().ok()), ends);
             assert_eq!(whole.to_bytes(), bytes);
         }

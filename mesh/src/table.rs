@@ -721,7 +721,8 @@ mod tests {
             ..ServiceRoutes::default()
         };
         let served = Served {
-            services: std::iter::once((NamespacedName::new("vote", "web"), Arc::new(routes))).collect(),
+            services: std::iter::once((NamespacedName::new("vote", "web"), Arc::new(routes)))
+                .collect(),
             ..Served::default()
         };
         // Whichever comes first.
@@ -769,7 +770,8 @@ mod tests {
             ..ServiceRoutes::default()
         };
         let served = Served {
-            services: std::iter::once((NamespacedName::new("vote", "web"), Arc::new(routes))).collect(),
+            services: std::iter::once((NamespacedName::new("vote", "web"), Arc::new(routes)))
+                .collect(),
             ..Served::default()
         };
         let mut builder = testing::table("a").routes(&served);

@@ -405,7 +405,11 @@ async fn what_was_known_is_the_table_that_is_begun_with() {
     assert_eq!(again.table().generation(), 1);
     let mut begun = first.begin();
     first.apply(cluster.take_change(), &mut begun, &expected);
-    assert!(*again.table() == begun.builder.table(1), "{:#?}", again.table());
+    assert!(
+        *again.table() == begun.builder.table(1),
+        "{:#?}",
+        again.table()
+    );
     assert!(again.table().services_len() > 0);
 }
 

@@ -102,7 +102,12 @@ fn of_routes(spec: &Field<'_, '_>, problems: &mut Problems) {
         return;
     }
     let why = "may not be set where targetRefs names a route: it is of a Service";
-    let parts = ["circuitBreaker", "concurrency", "rateLimits", "retry.budget"];
+    let parts = [
+        "circuitBreaker",
+        "concurrency",
+        "rateLimits",
+        "retry.budget",
+    ];
     for part in parts {
         let part = spec.child(part);
         if part.is_set() {

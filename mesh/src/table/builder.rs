@@ -273,9 +273,10 @@ impl TableBuilder {
         }
         for item in self.served.services.diff(&served.services) {
             let (name, new) = match item {
-                DiffItem::Add(name, new) | DiffItem::Update { new: (name, new), .. } => {
-                    (name, Some(&**new))
-                }
+                DiffItem::Add(name, new)
+                | DiffItem::Update {
+                    new: (name, new), ..
+                } => (name, Some(&**new)),
                 DiffItem::Remove(name, _) => (name, None),
             };
             let Some(index) = self.table.service_index(&name.namespace, &name.name) else {
@@ -289,9 +290,10 @@ impl TableBuilder {
         }
         let changed = self.served.resilience.diff(&served.resilience);
         let changed = changed.map(|item| match item {
-            DiffItem::Add(name, new) | DiffItem::Update { new: (name, new), .. } => {
-                (name.clone(), Some(Arc::clone(new)))
-            }
+            DiffItem::Add(name, new)
+            | DiffItem::Update {
+                new: (name, new), ..
+            } => (name.clone(), Some(Arc::clone(new))),
             DiffItem::Remove(name, _) => (name.clone(), None),
         });
         // Doors are claimed by the builder as a whole.

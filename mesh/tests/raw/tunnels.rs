@@ -38,9 +38,8 @@ async fn connect_is_refused_and_nothing_after_it_is_a_request() {
             "{first}\r\nHost: {HOST}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
         );
         let said = h1::exchange(gateway.address, raw.as_bytes()).await;
-        let is_refused = |said: &str| {
-            said == "closed" || (said.starts_with("400") && !said.contains(" + "))
-        };
+        let is_refused =
+            |said: &str| said == "closed" || (said.starts_with("400") && !said.contains(" + "));
         assert!(is_refused(&said), "{first}: {said}");
         let stream = tls::agreed(&gateway, b"http/1.1").await;
         let said = h1::spoken(stream, raw.as_bytes()).await;

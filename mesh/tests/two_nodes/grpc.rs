@@ -55,9 +55,11 @@ fn ends(
                 Said::Alone => Response::new(Body::new(StreamBody::new(futures::stream::iter([
                     trailers,
                 ])))),
-                Said::AfterMessage => Response::new(Body::new(StreamBody::new(
-                    futures::stream::iter([message, trailers]),
-                ))),
+                Said::AfterMessage => {
+                    Response::new(Body::new(StreamBody::new(futures::stream::iter([
+                        message, trailers,
+                    ]))))
+                }
             };
             let lines = response.headers_mut();
             if said == Said::InHead {
@@ -153,12 +155,12 @@ async fn an_endpoint_is_left_alone_for_statuses_wherever_they_are_said() {
         // Both are on the other node, so that neither goes before the other; who fails is the faster one, and so the first to be asked.
         let failing = workload("voting", ends(14, said, Duration::ZERO, &bad));
         world.b.attach(pod(1), failing);
-        let slower = Duration::from_millis(5);
+        let slower = Duration::from_millis(20);
         let well = workload("voting", ends(0, said, slower, &good));
         world.b.attach(pod(2), well);
         let policy = Resilience {
             breaker: Some(Breaker {
-                consecutive_failures: 3,
+                consecutive_failures: 1,
                 success_percent: 0,
                 ejection: Duration::from_secs(3600),
                 ejection_max: Duration::from_secs(3600),
@@ -167,10 +169,10 @@ async fn an_endpoint_is_left_alone_for_statuses_wherever_they_are_said() {
             ..Resilience::default()
         };
         publish(&world, 1, &[(1, "b"), (2, "b")], policy);
-        for _ in 0..60 {
+        for _ in 0..20 {
             called(&world, "http://calls/vote.Service/Method").await;
         }
-        assert_eq!(bad.load(Ordering::SeqCst), 3, "{said:?}");
-        assert_eq!(good.load(Ordering::SeqCst), 57, "{said:?}");
+        assert_eq!(bad.load(Ordering::SeqCst), 1, "{said:?}");
+        assert_eq!(good.load(Ordering::SeqCst), 19, "{said:?}");
     }
 }

@@ -93,7 +93,8 @@ fn routed(world: &World, streams: ServiceStreams) -> Table {
         ..ServiceRoutes::default()
     };
     let served = Served {
-        services: std::iter::once((NamespacedName::new("vote", "front"), Arc::new(routes))).collect(),
+        services: std::iter::once((NamespacedName::new("vote", "front"), Arc::new(routes)))
+            .collect(),
         ..Served::default()
     };
     let builder = Table::builder("a", 1).services(services);
@@ -336,7 +337,8 @@ async fn requests_on_a_workload_s_stream_meet_the_routes_of_its_service() {
         ..ServiceRoutes::default()
     };
     let served = Served {
-        services: std::iter::once((NamespacedName::new("vote", "front"), Arc::new(routes))).collect(),
+        services: std::iter::once((NamespacedName::new("vote", "front"), Arc::new(routes)))
+            .collect(),
         ..Served::default()
     };
     let mut front = both("front", 1, vec![endpoint("front", 1, "a", world.b_address)]);

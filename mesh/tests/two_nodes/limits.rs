@@ -116,7 +116,9 @@ async fn a_tenant_that_has_had_its_share_takes_nothing_of_anothers() {
     ];
     let mut answered = 0;
     for number in 0..30 {
-        let outcome = greedy[number % greedy.len()].call(get("http://there.vote/")).await;
+        let outcome = greedy[number % greedy.len()]
+            .call(get("http://there.vote/"))
+            .await;
         match is_limited(&outcome) {
             true => {}
             false => answered += u32::from(outcome.is_ok()),
@@ -128,7 +130,10 @@ async fn a_tenant_that_has_had_its_share_takes_nothing_of_anothers() {
         assert!(outcome.is_ok(), "{outcome:?}");
     }
     let outcome = modest[0].call(get("http://there.vote/")).await;
-    assert!(is_limited(&outcome), "it has a share of its own, and no more");
+    assert!(
+        is_limited(&outcome),
+        "it has a share of its own, and no more"
+    );
 }
 
 /// Calls go to endpoints of the caller's node first: what one node let in, another one knows soon after.

@@ -51,7 +51,11 @@ async fn from_the_next_table_on_nobody_calls_it() {
                 .iter()
                 .map(|last| endpoint("voting", *last, "b", world.b_address));
             let both = service("both", endpoints.collect());
-            mesh.publish(Table::builder(mesh.node(), generation).service(both).build());
+            mesh.publish(
+                Table::builder(mesh.node(), generation)
+                    .service(both)
+                    .build(),
+            );
         }
     };
     publish(1, &[1, 2]);
@@ -93,7 +97,10 @@ async fn from_the_next_table_on_nobody_calls_it() {
         });
     }
     withdrawn.notified().await;
-    assert!(gone.load(Ordering::SeqCst) > 0, "it is called while it is there");
+    assert!(
+        gone.load(Ordering::SeqCst) > 0,
+        "it is called while it is there"
+    );
     publish(2, &[2]);
     is_over.store(1, Ordering::SeqCst);
     while let Some(ended) = callers.join_next().await {

@@ -64,7 +64,10 @@ pub fn render(results: &Value) -> String {
         "  a pair that calls each other: {:.0} bytes\n  1,000 services × 10 endpoints, 1,000 routes and policies, compiled\n",
         at("/edges/bytes_per_pair"),
     );
-    for (name, key) in [("at Services", "services"), ("at hosts of a Gateway", "gateway")] {
+    for (name, key) in [
+        ("at Services", "services"),
+        ("at hosts of a Gateway", "gateway"),
+    ] {
         let at = |figure: &str| at(&format!("/tables/{key}/{figure}_ms"));
         text += &format!(
             "    {name:<22} {:.1} ms; one service: {:.3} ms; one route: {:.3} ms\n",
