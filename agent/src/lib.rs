@@ -269,6 +269,7 @@ impl Agent {
                 .run(link.clone(), mesh.clone(), stop_rest.clone()),
         );
         rest.spawn(wake::run(mesh.clone(), link.clone(), stop_rest.clone()));
+        rest.spawn(mesh.clone().share_limits(stop_rest.clone()));
         rest.spawn(publisher.clone().run(link.clone(), stop_rest.clone()));
         rest.spawn(writing.run(link.clone(), stop_rest.clone()));
         rest.spawn(clock::watch(

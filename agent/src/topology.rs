@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use weft_gateway::{Kind, NamespacedName, Object, api};
+use weft_gateway::{Compiler, Kind, NamespacedName, Object, api};
 use weft_mesh::{Mesh, Table, TableBuilder};
 
 /// How long changes are gathered before a table is made: a rollout touches several objects at once.
@@ -139,6 +139,8 @@ pub struct Topology {
 /// Tables that were made before lists arrived.
 struct Begun {
     builder: TableBuilder,
+    /// What it has of routes.
+    compiler: Compiler,
     generation: u64,
 }
 
@@ -175,15 +177,12 @@ impl Topology {
         self.read(&folder);
         let change = self.seen.lock().cluster.take_change();
         if !change.is_empty() {
-            let mut builder = Table::builder(&self.node, 0);
-            self.apply(change, &mut builder, mesh);
-            mesh.publish(builder.table(1));
+            let mut begun = self.begin();
+            self.apply(change, &mut begun, mesh);
+            begun.generation = 1;
+            mesh.publish(begun.builder.table(begun.generation));
             tracing::info!("serving what was known, until a server says what is so now");
-            let generation = 1;
-            *self.begun.lock() = Some(Begun {
-                builder,
-                generation,
-            });
+            *self.begun.lock() = Some(begun);
         }
         let (kept, keeper) = kept::kept(folder);
         self.kept = Some(kept);
@@ -227,8 +226,20 @@ impl Topology {
         all(&mut seen, folder, &FAULTS);
     }
 
+    /// Nothing is published yet.
+    fn begin(&self) -> Begun {
+        Begun {
+            builder: Table::builder(&self.node, 0),
+            compiler: Compiler::default(),
+            generation: 0,
+        }
+    }
+
     /// Brings the builder's table up to date, and what of the mesh is none of it.
-    fn apply(&self, mut change: Change, builder: &mut TableBuilder, mesh: &Mesh) {
+    fn apply(&self, mut change: Change, begun: &mut Begun, mesh: &Mesh) {
+        let Begun {
+            builder, compiler, ..
+        } = begun;
         // Before the table: who is told that a node is there is not led to it from outside.
         if let Some(own) = change.take_own() {
             mesh.set_own_addresses(own);
@@ -244,7 +255,7 @@ impl Topology {
         if let Some(ranges) = change.take_ranges() {
             builder.set_pod_ranges(mesh.gateway_identity(), ranges);
         }
-        change.apply(builder);
+        change.apply(builder, compiler);
     }
 
     /// Returns once all that a table needs has been listed and published.
@@ -338,10 +349,7 @@ impl Topology {
 
     async fn publish(&self, mesh: &Mesh) {
         let begun = self.begun.lock().take();
-        let mut begun = begun.unwrap_or_else(|| Begun {
-            builder: Table::builder(&self.node, 0),
-            generation: 0,
-        });
+        let mut begun = begun.unwrap_or_else(|| self.begin());
         let mut rested = tokio::time::Instant::now();
         loop {
             self.changed.notified().await;
@@ -364,7 +372,7 @@ impl Topology {
                 self.referred.notify_one();
             }
             let is_news = !change.is_empty() || change.has_ranges() || begun.generation == 0;
-            self.apply(change, &mut begun.builder, mesh);
+            self.apply(change, &mut begun, mesh);
             if is_news {
                 begun.generation += 1;
                 mesh.publish(begun.builder.table(begun.generation));

@@ -14,8 +14,9 @@ use crate::ours::{Gateways, OurGateway};
 use crate::policies::Policies;
 use crate::precedence::KeptPorts;
 use crate::route::{Route, RouteKind};
+use crate::route_policies::RoutePolicies;
 use crate::rule::{BackendTarget, Rule};
-use crate::served::{AttachedRoute, HostRoutes, Served};
+use crate::served::{AttachedRoute, Cell, HostRoutes, Served};
 use crate::status::{Condition, Refusal};
 use crate::streams::{StreamProtocol, StreamRoute};
 
@@ -319,6 +320,31 @@ pub(crate) struct Resolved {
 }
 
 impl Attachment<'_> {
+    /// Of what is served, all that it may have a part in, whether or not it has.
+    pub(crate) fn cells(&self) -> Vec<Cell> {
+        let (ours, claims) = match &self.place {
+            Place::Service { service, .. } => return vec![Cell::Service(service.clone())],
+            Place::Gateway { ours, claims, .. } => (ours, claims),
+        };
+        let stream = self.route.kind.stream();
+        let mut cells = Vec::new();
+        for claim in claims {
+            let (listener, host) = (&claim.listener, &claim.host);
+            if claim.is_shared && stream.is_none() {
+                cells.push(Cell::Shared(listener.clone(), host.clone()));
+            }
+            for address in &ours.own {
+                let place = SocketAddr::new(*address, claim.port);
+                let (listener, host) = (listener.clone(), host.clone());
+                cells.push(match stream {
+                    None => Cell::Front(place, listener, host),
+                    Some(protocol) => Cell::Stream(protocol, place, listener, host),
+                });
+            }
+        }
+        cells
+    }
+
     /// The Services that its rules lead to.
     pub(crate) fn services(&self) -> impl Iterator<Item = NamespacedName> + use<'_> {
         let backends = self.route.rules.iter().flat_map(|rule| &rule.backends);
@@ -332,7 +358,12 @@ impl Attachment<'_> {
 
     /// Which references hold, and how what they mean is called. A route to a service goes where its callers may go themselves, so it needs no
     /// grants, and its callers prove nothing to backends but who they are.
-    pub(crate) fn resolve(&self, objects: &Objects, policies: &Policies<'_>) -> Resolved {
+    pub(crate) fn resolve(
+        &self,
+        objects: &Objects,
+        policies: &Policies<'_>,
+        resilience: &RoutePolicies<'_>,
+    ) -> Resolved {
         let outside = match &self.place {
             Place::Gateway { ours, .. } => {
                 let client = ours.client.as_ref();
@@ -347,6 +378,7 @@ impl Attachment<'_> {
             own: &self.route.metadata.name.namespace,
             needs_grants: matches!(self.place, Place::Gateway { .. }),
             outside,
+            said: resilience.of_route(self.route),
         };
         let mut faults = Vec::new();
         // Datagrams prove nothing.
@@ -504,6 +536,7 @@ impl Attachment<'_> {
             Place::Gateway { ours, claims, .. } => (ours, claims),
             Place::Service { service, .. } => {
                 let routes = served.services.entry(service.clone()).or_default();
+                let routes = Arc::make_mut(routes);
                 for port in &ports.kept {
                     let new = route(&resolved.rules);
                     routes.streams.put(self.callers(), protocol, *port, new);
@@ -574,6 +607,7 @@ impl Attachment<'_> {
             }
             Place::Service { service, port, .. } => {
                 let routes = served.services.entry(service.clone()).or_default();
+                let routes = Arc::make_mut(routes);
                 let list = match self.callers() {
                     None => &mut routes.producer,
                     Some(callers) => routes.consumers.entry(callers.to_owned()).or_default(),

@@ -7,6 +7,7 @@ use crate::name::NamespacedName;
 use crate::objects::Objects;
 use crate::policies::Policies;
 use crate::route::RouteKind;
+use crate::route_policies::Said;
 use crate::rule::{Backend, BackendTarget, BackendTls, Filter, Protocol, Rule};
 use crate::status::Refusal;
 
@@ -20,6 +21,8 @@ pub(crate) struct Resolving<'o> {
     pub(crate) needs_grants: bool,
     /// At a Gateway that speaks to backends itself: the policies, and what it shows to them.
     pub(crate) outside: Option<(&'o Policies<'o>, Option<Arc<KeyPair>>)>,
+    /// What policies say of its calls.
+    pub(crate) said: Said<'o>,
 }
 
 impl Resolving<'_> {
@@ -29,7 +32,7 @@ impl Resolving<'_> {
         if matches!(rule.filters.first(), Some(Filter::Invalid { .. })) {
             return None;
         }
-        let mut changed: Option<Rule> = None;
+        let mut changed: Option<Rule> = self.said.added_to(rule);
         for (position, backend) in rule.backends.iter().enumerate() {
             let new = self.backend(backend, faults);
             let filters = self.filters(&backend.filters, faults);

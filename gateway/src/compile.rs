@@ -23,7 +23,8 @@ use crate::objects::Objects;
 use crate::ours::Gateways;
 use crate::policies::Policies;
 use crate::precedence::Precedence;
-use crate::route::RouteKind;
+use crate::route::{Route, RouteKind};
+use crate::route_policies::RoutePolicies;
 use crate::served::Served;
 use crate::status::{
     AncestorStatus, Condition, GatewayStatus, ListenerSetStatus, ParentStatus, RouteStatus,
@@ -73,27 +74,44 @@ impl Compiled {
 #[must_use]
 pub fn compile(objects: &Objects) -> Compiled {
     let nodes = Nodes::of(objects);
-    let mut compiled = Compiled::default();
+    let gateways = Gateways::of(objects, &nodes);
+    let mut compiled = routed(objects, &nodes, &gateways, objects.routes.values());
     let ours = |class: &&Arc<GatewayClass>| class.spec.controller_name == CONTROLLER_NAME;
     for class in objects.classes.values().filter(ours) {
         let name = class.metadata.name.clone();
         compiled.classes.insert(name, vec![class_condition(class)]);
     }
-    let gateways = Gateways::of(objects, &nodes);
+    let resilience = MeshPolicies::of(objects);
+    compiled.served.resilience = resilience.served;
+    compiled.mesh_policies = resilience.policies;
+    compiled.faults = resilience.faults;
+    compiled
+}
+
+/// What these routes come to, in the order of their kinds and names, and the Gateways with them.
+pub(crate) fn routed<'o>(
+    objects: &'o Objects,
+    nodes: &'o Nodes,
+    gateways: &'o Gateways<'o>,
+    routes: impl Iterator<Item = &'o Arc<Route>>,
+) -> Compiled {
+    let mut compiled = Compiled::default();
     let policies = Policies::of(objects);
-    announce(&gateways, &mut compiled.served);
+    let resilience = RoutePolicies::of(objects);
+    announce(gateways, &mut compiled.served);
 
     let mut attachments: Vec<Attachment<'_>> = Vec::new();
-    for ((kind, name), route) in &objects.routes {
+    for route in routes {
+        let (kind, name) = (route.kind, &route.metadata.name);
         let mut status = RouteStatus::default();
         for parent in declared_once(&route.parents) {
-            match attach(route, parent, &gateways, objects, &nodes) {
+            match attach(route, parent, gateways, objects, nodes) {
                 Attached::To(attachment) => attachments.push(*attachment),
                 Attached::Missing(gateway) => status.missing.push(gateway),
                 Attached::NotOurs => {}
             }
         }
-        compiled.routes_of(*kind).insert(name.clone(), status);
+        compiled.routes_of(kind).insert(name.clone(), status);
     }
     let hosts = Hosts::of(&attachments);
     let precedence = Precedence::of(&attachments);
@@ -114,7 +132,7 @@ pub fn compile(objects: &Objects) -> Compiled {
                 reached.entry(service).or_default().insert(gateway);
             }
         }
-        let resolved = attachment.resolve(objects, &policies);
+        let resolved = attachment.resolve(objects, &policies, &resilience);
         let kept = hosts.kept_by(attachment);
         let ports = precedence.kept_by(attachment);
         let conditions = attachment.conditions(&resolved, &kept, &ports);
@@ -132,17 +150,13 @@ pub fn compile(objects: &Objects) -> Compiled {
                 .get(&(*name, index))
                 .map_or(0, BTreeSet::len)
         };
-        let (status, sets) = ours.status(&nodes, &attached);
+        let (status, sets) = ours.status(nodes, &attached);
         compiled.gateways.insert((*name).clone(), status);
         for (name, status) in sets {
             compiled.listener_sets.insert(name.clone(), status);
         }
     }
     compiled.policies = policies.statuses(&reached);
-    let resilience = MeshPolicies::of(objects);
-    compiled.served.resilience = resilience.served;
-    compiled.mesh_policies = resilience.policies;
-    compiled.faults = resilience.faults;
     compiled
 }
 

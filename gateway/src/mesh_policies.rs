@@ -1,5 +1,7 @@
 //! MeshPolicies and FaultInjections: what holds for the calls to a Service, and what is said of each object. Pure.
 //!
+//! What policies say of the calls that a route leads is `route_policies.rs`'s.
+//!
 //! Of the policies that name a Service the oldest holds, then the first by name; and the same among those that name none, which are for
 //! every Service of their namespace. Of each part (timeouts, retry, …) the policy that names the Service has the word, then the other.
 //! FaultInjections add up.
@@ -11,17 +13,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use imbl::OrdMap;
 
 use crate::api::{
     CallerRef, FaultInjection, FaultInjectionSpec, MeshPolicy, MeshPolicySpec, Metadata,
+    PolicyTarget, RetryPolicy,
 };
 use crate::certificates::is_service;
 use crate::duration;
 use crate::name::NamespacedName;
 use crate::objects::Objects;
 use crate::resilience::{
-    Account, Breaker, Concurrency, Fault, LimitedBy, RateLimit, Resilience, RetryBudget,
+    Account, Across, Breaker, Concurrency, Fault, LimitedBy, RateLimit, Resilience, RetryBudget,
 };
+use crate::route::RouteKind;
+use crate::route_policies::{RoutePolicies, route_kind};
 use crate::rule::Retry;
 use crate::status::Condition;
 
@@ -35,6 +41,26 @@ const CODES_USUAL: [StatusCode; 3] = [
     StatusCode::GATEWAY_TIMEOUT,
 ];
 
+/// Failures of gRPC by name, from 1 on.
+const GRPC_CODES: [&str; 16] = [
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// What became of a FaultInjection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultStatus {
@@ -46,7 +72,7 @@ pub struct FaultStatus {
 /// All that there is to say and to do.
 #[derive(Debug, Default)]
 pub(crate) struct MeshPolicies {
-    pub(crate) served: BTreeMap<NamespacedName, Arc<Resilience>>,
+    pub(crate) served: OrdMap<NamespacedName, Arc<Resilience>>,
     pub(crate) policies: BTreeMap<NamespacedName, Vec<Condition>>,
     pub(crate) faults: BTreeMap<NamespacedName, FaultStatus>,
 }
@@ -67,9 +93,8 @@ impl MeshPolicies {
         let mut by_service: BTreeMap<NamespacedName, Of<'_>> = BTreeMap::new();
         let mut of_namespace: BTreeMap<&str, &MeshPolicy> = BTreeMap::new();
         let mut holders: BTreeMap<NamespacedName, &NamespacedName> = BTreeMap::new();
-        let mut by_age: Vec<&Arc<MeshPolicy>> = objects.mesh_policies.values().collect();
-        by_age.sort_by_key(|policy| (policy.metadata.created, &policy.metadata.name));
-        for policy in by_age {
+        let of_routes = RoutePolicies::of(objects);
+        for policy in by_age(objects) {
             let name = &policy.metadata.name;
             if policy.spec.target_refs.is_empty() {
                 let namespace = name.namespace.as_str();
@@ -86,7 +111,15 @@ impl MeshPolicies {
                 continue;
             }
             let mut fault = None;
-            for target in targets(&policy.metadata, &policy.spec.target_refs, objects) {
+            for target in &policy.spec.target_refs {
+                if let Some(kind) = route_kind(target) {
+                    let told = of_route(policy, kind, target, objects, &of_routes);
+                    fault = fault.or(told.err());
+                }
+            }
+            let others = policy.spec.target_refs.iter();
+            let others = others.filter(|target| route_kind(target).is_none());
+            for target in targets(&policy.metadata, others, TAKEN, objects) {
                 match target {
                     Ok(service) => {
                         let holder = *holders.entry(service.clone()).or_insert(name);
@@ -136,6 +169,53 @@ impl MeshPolicies {
     }
 }
 
+/// The first holds.
+pub(crate) fn by_age(objects: &Objects) -> Vec<&Arc<MeshPolicy>> {
+    let mut by_age: Vec<&Arc<MeshPolicy>> = objects.mesh_policies.values().collect();
+    by_age.sort_by_key(|policy| (policy.metadata.created, &policy.metadata.name));
+    by_age
+}
+
+/// Why what a policy says of a route, or of a rule, does not hold there.
+fn of_route(
+    policy: &MeshPolicy,
+    kind: RouteKind,
+    target: &PolicyTarget,
+    objects: &Objects,
+    policies: &RoutePolicies<'_>,
+) -> Result<(), Condition> {
+    let own = &policy.metadata.name;
+    let name = NamespacedName::new(own.namespace.as_str(), target.name.as_str());
+    let not_found = |message| Err(Condition::fails("Accepted", "TargetNotFound", message));
+    let Some(route) = objects.routes.get(&(kind, name.clone())) else {
+        return not_found(format!(
+            "{kind} {} does not exist: create it, or correct targetRefs.",
+            name.name
+        ));
+    };
+    let section = target.section_name.as_deref();
+    let is_named = |section: &str| {
+        let mut rules = route.rules.iter();
+        rules.any(|rule| rule.name.as_deref() == Some(section))
+    };
+    if let Some(section) = section.filter(|section| !is_named(section)) {
+        return not_found(format!(
+            "{kind} {} has no rule called {section}: name one so, or correct targetRefs.",
+            name.name
+        ));
+    }
+    match policies.holder(kind, &name, section) {
+        Some(holder) if holder != own => Err(conflicted(
+            holder,
+            &match section {
+                None => format!("has {kind} {} already", name.name),
+                Some(rule) => format!("has rule {rule} of {kind} {} already", name.name),
+            },
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn accepted() -> Condition {
     Condition::holds("Accepted", "Accepted", "The nodes do what it says.")
 }
@@ -145,20 +225,23 @@ fn conflicted(holder: &NamespacedName, why: &str) -> Condition {
     Condition::fails("Accepted", "Conflicted", message)
 }
 
-/// The Services that an object is for, each once; for each that is none, what is said of it.
+/// What can be a target of a MeshPolicy, and of a FaultInjection.
+const TAKEN: &str = "a Service, an HTTPRoute or a GRPCRoute";
+const TAKEN_BY_FAULTS: &str = "a Service";
+
+/// The Services that an object is for, each once; for each that is none, what is said of it: only `taken` can be one.
 fn targets<'o>(
     metadata: &'o Metadata,
-    written: &'o [crate::api::PolicyTarget],
+    written: impl Iterator<Item = &'o PolicyTarget>,
+    taken: &'static str,
     objects: &'o Objects,
-) -> impl Iterator<Item = Result<NamespacedName, Condition>> + use<'o> {
+) -> impl Iterator<Item = Result<NamespacedName, Condition>> {
     let mut seen = BTreeSet::new();
-    let once = written
-        .iter()
-        .filter(move |target| seen.insert((*target).clone()));
+    let once = written.filter(move |target| seen.insert((*target).clone()));
     once.map(move |target| {
         if !is_service(target) {
             let message = format!(
-                "targetRefs names {} {}, and only a Service can be a target.",
+                "targetRefs names {} {}, and only {taken} can be a target.",
                 target.kind, target.name
             );
             return Err(Condition::fails("Accepted", "Invalid", message));
@@ -176,13 +259,31 @@ fn targets<'o>(
 }
 
 /// A time that its schema has judged; one that cannot be read is as good as not there.
-fn time(text: Option<&String>) -> Option<Duration> {
+pub(crate) fn time(text: Option<&String>) -> Option<Duration> {
     duration::parse(text?).ok()
 }
 
 /// The same, where zero stands for none.
-fn limit(text: Option<&String>) -> Option<Duration> {
+pub(crate) fn limit(text: Option<&String>) -> Option<Duration> {
     time(text).filter(|limit| !limit.is_zero())
+}
+
+pub(crate) fn retried(written: &RetryPolicy) -> Retry {
+    let grpc = written.grpc_codes.iter();
+    let grpc = grpc.filter_map(|name| GRPC_CODES.iter().position(|known| known == name));
+    let grpc = grpc.filter_map(|place| u16::try_from(place + 1).ok());
+    Retry {
+        codes: match written.status_codes.as_slice() {
+            [] => CODES_USUAL.to_vec(),
+            codes => codes
+                .iter()
+                .filter_map(|code| StatusCode::from_u16(*code).ok())
+                .collect(),
+        },
+        grpc: grpc.collect(),
+        attempts: written.attempts.unwrap_or(ATTEMPTS_USUAL),
+        backoff: Some(time(written.backoff.as_ref()).unwrap_or(BACKOFF_USUAL)),
+    }
 }
 
 fn compiled(
@@ -201,17 +302,7 @@ fn compiled(
         .map(|spec| &spec.rate_limits)
         .find(|limits| !limits.is_empty());
     Resilience {
-        retry: retry.map(|retry| Retry {
-            codes: match retry.status_codes.as_slice() {
-                [] => CODES_USUAL.to_vec(),
-                codes => codes
-                    .iter()
-                    .filter_map(|code| StatusCode::from_u16(*code).ok())
-                    .collect(),
-            },
-            attempts: retry.attempts.unwrap_or(ATTEMPTS_USUAL),
-            backoff: Some(time(retry.backoff.as_ref()).unwrap_or(BACKOFF_USUAL)),
-        }),
+        retry: retry.map(retried),
         request_timeout: limit(timeouts.and_then(|timeouts| timeouts.request.as_ref())),
         attempt_timeout: limit(timeouts.and_then(|timeouts| timeouts.attempt.as_ref())),
         budget: budget.map_or(usual, |budget| RetryBudget {
@@ -249,6 +340,10 @@ fn compiled(
                 requests: written.requests.max(1),
                 per: limit(written.per.as_ref()).unwrap_or(Duration::from_secs(1)),
                 burst: written.burst.unwrap_or(written.requests).max(1),
+                across: match written.across.as_deref() {
+                    Some("Cluster") => Across::Cluster,
+                    _ => Across::Node,
+                },
             })
             .collect(),
         faults,
@@ -319,7 +414,7 @@ fn injected(
     };
     let mut services = Vec::new();
     let mut refused = None;
-    for target in targets(metadata, target_refs, objects) {
+    for target in targets(metadata, target_refs.iter(), TAKEN_BY_FAULTS, objects) {
         match target {
             Ok(service) => services.push(service),
             Err(condition) => {

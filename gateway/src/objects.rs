@@ -186,6 +186,37 @@ impl Objects {
         }
     }
 
+    /// Whether nothing but routes and Services is otherwise. Clones that were not changed are known to be the same; what was put back as it was
+    /// may not be.
+    pub(crate) fn has_same_but_routes_and_services(&self, other: &Self) -> bool {
+        let Self {
+            classes,
+            gateways,
+            routes: _,
+            listener_sets,
+            policies,
+            secrets,
+            bundles,
+            mesh_policies,
+            faults,
+            grants,
+            services: _,
+            namespaces,
+            nodes,
+        } = self;
+        classes.ptr_eq(&other.classes)
+            && gateways.ptr_eq(&other.gateways)
+            && listener_sets.ptr_eq(&other.listener_sets)
+            && policies.ptr_eq(&other.policies)
+            && secrets.ptr_eq(&other.secrets)
+            && bundles.ptr_eq(&other.bundles)
+            && mesh_policies.ptr_eq(&other.mesh_policies)
+            && faults.ptr_eq(&other.faults)
+            && grants.ptr_eq(&other.grants)
+            && namespaces.ptr_eq(&other.namespaces)
+            && nodes.ptr_eq(&other.nodes)
+    }
+
     /// Whether a grant lets objects of a kind of the Gateway API in the namespace `from` refer to a core object of kind `what`.
     pub(crate) fn grants(&self, kind: &str, from: &str, what: &str, name: &NamespacedName) -> bool {
         let first = NamespacedName::new(name.namespace.as_str(), "");

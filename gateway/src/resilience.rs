@@ -127,6 +127,17 @@ pub struct RateLimit {
     pub per: Duration,
     /// How many of them at once.
     pub burst: u32,
+    pub across: Across,
+}
+
+/// Over which endpoints of its Service a limit is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Across {
+    /// Those of a node.
+    #[default]
+    Node,
+    /// All of them: nodes tell each other what they let in.
+    Cluster,
 }
 
 /// Who shares a limit.

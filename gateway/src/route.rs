@@ -18,6 +18,7 @@ use crate::api::{
     Metadata, ParentReference, SessionPersistence, StreamRoute,
 };
 use crate::duration;
+use crate::name::NamespacedName;
 use crate::rule::{Backend, BackendTarget, Filter, Match, Retry, Rule};
 use crate::session;
 use crate::status::Refusal;
@@ -205,6 +206,36 @@ impl Route {
         }
     }
 
+    /// Whether it is attached to the Service.
+    pub(crate) fn is_of(&self, service: &NamespacedName) -> bool {
+        let own = &self.metadata.name.namespace;
+        self.parents.iter().any(|parent| {
+            let is_service = parent.kind.as_deref() == Some("Service")
+                && matches!(parent.group.as_deref(), Some("" | "core"));
+            let namespace = parent.namespace.as_ref().unwrap_or(own);
+            is_service && parent.name == service.name && *namespace == service.namespace
+        })
+    }
+
+    /// Whether it leads to the Service.
+    pub(crate) fn leads_to(&self, service: &NamespacedName) -> bool {
+        let is_it = |backend: &Backend| match &backend.target {
+            BackendTarget::Service {
+                namespace, name, ..
+            } => (namespace, name) == (&service.namespace, &service.name),
+            BackendTarget::Invalid { .. } => false,
+        };
+        let mirrors = |filters: &[Filter]| {
+            let mut filters = filters.iter();
+            filters.any(|filter| matches!(filter, Filter::Mirror(mirror) if is_it(&mirror.backend)))
+        };
+        self.rules.iter().any(|rule| {
+            let mut backends = rule.backends.iter();
+            mirrors(&rule.filters)
+                || backends.any(|backend| is_it(backend) || mirrors(&backend.filters))
+        })
+    }
+
     /// Nothing that it asks for can be done.
     pub(crate) fn is_refused(&self) -> bool {
         !self.faults.is_empty() && self.faults.len() == self.written
@@ -282,9 +313,11 @@ fn compile(
         matches,
         filters: own,
         backends,
+        name: written.name.map(str::to_owned),
         request_timeout,
         backend_timeout,
         retry,
+        hedge_after: None,
         session,
     };
     (rule, fault)
@@ -304,6 +337,7 @@ fn retried(written: &HttpRouteRetry, told: &mut impl FnMut(String)) -> Retry {
     let backoff = written.backoff.as_deref().map(duration::parse);
     Retry {
         codes,
+        grpc: Vec::new(),
         attempts: written.attempts.unwrap_or(ATTEMPTS_USUAL),
         backoff: backoff.and_then(|parsed| parsed.map_err(told).ok()),
     }

@@ -17,6 +17,8 @@ use crate::api::KeyPair;
 pub struct Rule {
     /// `namespace/name` of the route.
     pub route: String,
+    /// The rule's own, among those of its route.
+    pub name: Option<String>,
     /// Any of these; none at all matches every request.
     pub matches: Vec<Match>,
     /// In the order of the manifest.
@@ -28,6 +30,8 @@ pub struct Rule {
     pub backend_timeout: Option<Duration>,
     /// None: as the data plane does by itself.
     pub retry: Option<Retry>,
+    /// A call that may be made twice is, elsewhere, if it is not answered after so long. None: as the policy of its Service says.
+    pub hedge_after: Option<Duration>,
     /// None: each request goes wherever it is answered best.
     pub session: Option<Session>,
 }
@@ -58,6 +62,8 @@ pub enum Carried {
 pub struct Retry {
     /// Statuses of answers that are tried again.
     pub codes: Vec<StatusCode>,
+    /// The same of gRPC, whatever the method: whoever names one says that such a call may be made twice.
+    pub grpc: Vec<u16>,
     /// Most further tries.
     pub attempts: u32,
     /// Least pause before one; none when not given.

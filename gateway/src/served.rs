@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use crate::api::KeyPair;
 use crate::hostname::HostPattern;
 use crate::name::NamespacedName;
@@ -23,9 +25,79 @@ pub struct Served {
     pub fronts: BTreeMap<SocketAddr, Front>,
     /// The same of what is no HTTP.
     pub streams: BTreeMap<(StreamProtocol, SocketAddr), StreamFront>,
-    pub services: BTreeMap<NamespacedName, ServiceRoutes>,
+    pub services: OrdMap<NamespacedName, Arc<ServiceRoutes>>,
     /// How calls to Services are made and taken, of those of whom a policy says something.
-    pub resilience: BTreeMap<NamespacedName, Arc<Resilience>>,
+    pub resilience: OrdMap<NamespacedName, Arc<Resilience>>,
+}
+
+/// A part of what is served that depends on no other: it is made of the routes that want to be in it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cell {
+    /// The routes of a Service.
+    Service(NamespacedName),
+    /// At the port that all Gateways share, by the hostname of a listener: those of a host.
+    Shared(HostPattern, HostPattern),
+    /// The same at a place that a Gateway has for itself.
+    Front(SocketAddr, HostPattern, HostPattern),
+    Stream(StreamProtocol, SocketAddr, HostPattern, HostPattern),
+}
+
+impl Cell {
+    /// The host that it is for, at a listener.
+    pub(crate) fn host(&self) -> Option<&HostPattern> {
+        match self {
+            Cell::Service(_) => None,
+            Cell::Shared(_, host) | Cell::Front(_, _, host) | Cell::Stream(_, _, _, host) => {
+                Some(host)
+            }
+        }
+    }
+}
+
+impl Served {
+    /// Makes a part what it is in `other`. Which listeners there are has to be the same in both.
+    pub(crate) fn take(&mut self, cell: Cell, other: &Self) {
+        match cell {
+            Cell::Service(name) => {
+                match other.services.get(&name) {
+                    Some(routes) => self.services.insert(name, Arc::clone(routes)),
+                    None => self.services.remove(&name),
+                };
+            }
+            Cell::Shared(listener, host) => {
+                let new = other.listeners.get(&listener);
+                let new = new.and_then(|hosts| hosts.get(&host)).cloned();
+                put(self.listeners.get_mut(&listener), host, new);
+            }
+            Cell::Front(place, listener, host) => {
+                let new = other.fronts.get(&place);
+                let new = new.and_then(|front| front.listeners.get(&listener)?.get(&host));
+                let hosts = self.fronts.get_mut(&place);
+                let hosts = hosts.and_then(|front| front.listeners.get_mut(&listener));
+                put(hosts, host, new.cloned());
+            }
+            Cell::Stream(protocol, place, listener, host) => {
+                let at = (protocol, place);
+                let new = other.streams.get(&at);
+                let new = new.and_then(|front| front.listeners.get(&listener)?.hosts.get(&host));
+                let hosts = self.streams.get_mut(&at);
+                let hosts = hosts.and_then(|front| front.listeners.get_mut(&listener));
+                put(
+                    hosts.map(|listener| &mut listener.hosts),
+                    host,
+                    new.cloned(),
+                );
+            }
+        }
+    }
+}
+
+fn put<V>(hosts: Option<&mut BTreeMap<HostPattern, V>>, host: HostPattern, new: Option<V>) {
+    match (hosts, new) {
+        (Some(hosts), Some(new)) => hosts.insert(host, new),
+        (Some(hosts), None) => hosts.remove(&host),
+        (None, _) => None,
+    };
 }
 
 /// The listeners of one address and port, by hostname.

@@ -830,6 +830,7 @@ fn rules_keep_what_they_mean() {
     insta::assert_snapshot!(cluster.rules("shop/r"), @r#"
     Rule {
         route: "shop/r",
+        name: None,
         matches: [
             Match {
                 path: Exact(
@@ -940,10 +941,12 @@ fn rules_keep_what_they_mean() {
             500ms,
         ),
         retry: None,
+        hedge_after: None,
         session: None,
     }
     Rule {
         route: "shop/r",
+        name: None,
         matches: [
             Match {
                 path: Prefix(
@@ -981,6 +984,7 @@ fn rules_keep_what_they_mean() {
         ),
         backend_timeout: None,
         retry: None,
+        hedge_after: None,
         session: None,
     }
     "#);
@@ -1537,5 +1541,102 @@ fn policies_are_put_together_part_by_part_and_told_where_they_do_not_hold() {
         fault.until - 1_767_225_600,
         600,
         "ten minutes after it was made"
+    );
+}
+
+/// A rule has what it says itself, then what a policy says of it by name, then what one says of its route; each part by itself.
+#[test]
+fn policies_of_routes_are_put_together_part_by_part() {
+    let cluster = Cluster::of(
+        r"
+- kind: HTTPRoute
+  metadata: {name: web, namespace: shop}
+  spec:
+    parentRefs: [{group: '', kind: Service, name: web}]
+    rules:
+    - {name: own, timeouts: {request: 1s}, retry: {codes: [500], attempts: 5}, backendRefs: [{name: web, port: 80}]}
+    - {name: named, matches: [{path: {value: /named}}], backendRefs: [{name: web, port: 80}]}
+    - {matches: [{path: {value: /other}}], backendRefs: [{name: web, port: 80}]}
+- kind: GRPCRoute
+  metadata: {name: api, namespace: shop}
+  spec:
+    parentRefs: [{group: '', kind: Service, name: api, port: 50051}]
+    rules: [{backendRefs: [{name: api, port: 50051}]}]
+- kind: MeshPolicy
+  metadata: {name: whole, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+  spec:
+    targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}]
+    timeouts: {request: 2s, attempt: 0s}
+    hedging: {after: 20ms}
+- kind: MeshPolicy
+  metadata: {name: named, namespace: shop, creationTimestamp: '2026-01-02T00:00:00Z'}
+  spec:
+    targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web, sectionName: named}]
+    retry: {attempts: 1, statusCodes: [503]}
+- kind: MeshPolicy
+  metadata: {name: rival, namespace: shop, creationTimestamp: '2026-01-03T00:00:00Z'}
+  spec:
+    targetRefs:
+    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: web, sectionName: named}
+    timeouts: {request: 9s}
+- kind: MeshPolicy
+  metadata: {name: calls, namespace: shop}
+  spec:
+    targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: api}]
+    retry: {grpcCodes: [UNAVAILABLE, CANCELLED]}
+- kind: MeshPolicy
+  metadata: {name: lost, namespace: shop}
+  spec:
+    targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: web}]
+    timeouts: {request: 9s}
+- kind: MeshPolicy
+  metadata: {name: nameless, namespace: shop}
+  spec:
+    targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web, sectionName: gone}]
+    timeouts: {request: 9s}
+- kind: MeshPolicy
+  metadata: {name: elsewhere, namespace: cart}
+  spec:
+    targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}]
+    timeouts: {request: 9s}
+",
+    );
+    let compiled = cluster.compiled();
+    let told = compiled.mesh_policies.iter().map(|(name, conditions)| {
+        let one = &conditions[0];
+        format!("{name}: {} {}: {}", one.holds, one.reason, one.message)
+    });
+    insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @r"
+    cart/elsewhere: false TargetNotFound: HTTPRoute web does not exist: create it, or correct targetRefs.
+    shop/calls: true Accepted: The nodes do what it says.
+    shop/lost: false TargetNotFound: GRPCRoute web does not exist: create it, or correct targetRefs.
+    shop/named: true Accepted: The nodes do what it says.
+    shop/nameless: false TargetNotFound: HTTPRoute web has no rule called gone: name one so, or correct targetRefs.
+    shop/rival: false Conflicted: MeshPolicy shop/named is older and has rule named of HTTPRoute web already: what it says holds there.
+    shop/whole: true Accepted: The nodes do what it says.
+    ");
+    let rules = |service: &str| {
+        let name = weft_gateway::NamespacedName::new("shop", service);
+        let routes = &compiled.served.services[&name].producer;
+        let lines = routes[0].rules.iter().map(|rule| {
+            let retry = rule.retry.as_ref();
+            let retry = retry.map(|retry| (&retry.codes, &retry.grpc, retry.attempts));
+            let unlimited = rule.backend_timeout == Some(weft_gateway::UNLIMITED);
+            format!(
+                "{:?}: {:?}, attempts unlimited: {unlimited}, {retry:?}, {:?}",
+                rule.name, rule.request_timeout, rule.hedge_after
+            )
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(rules("web"), @r#"
+    Some("own"): Some(1s), attempts unlimited: true, Some(([500], [], 5)), Some(20ms)
+    Some("named"): Some(2s), attempts unlimited: true, Some(([503], [], 1)), Some(20ms)
+    None: Some(2s), attempts unlimited: true, None, Some(20ms)
+    "#);
+    insta::assert_snapshot!(rules("api"), @"None: None, attempts unlimited: false, Some(([502, 503, 504], [14, 1], 2)), None");
+    assert!(
+        compiled.served.resilience.is_empty(),
+        "of no Service anything is said"
     );
 }

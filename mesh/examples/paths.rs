@@ -26,12 +26,12 @@ use tokio::runtime::{Builder, Runtime};
 use weft_api::identity::SpiffeId;
 use weft_call::CallContext;
 use weft_gateway::{
-    Breaker, Concurrency, LimitedBy, NamespacedName, RateLimit, Resilience, Retry, Served,
+    Across, Breaker, Compiler, Concurrency, LimitedBy, NamespacedName, Object, Objects, RateLimit,
+    Resilience, Retry, Served,
 };
 use weft_mesh::{
-    AttachedRoute, Backend, BackendTarget, Body, CallerInfo, CancellationToken, EndpointSpec,
-    Failure, LocalWorkload, Match, Mesh, Outbound, PathMatch, PodAddress, Rule, ServicePortSpec,
-    ServiceRoutes, ServiceSpec, Table, WorkloadInfo, WorkloadService,
+    Body, CallerInfo, CancellationToken, EndpointSpec, Failure, LocalWorkload, Mesh, Outbound,
+    PodAddress, ServicePortSpec, ServiceSpec, Table, WorkloadInfo, WorkloadService,
 };
 
 const DOMAIN: &str = "cluster.local";
@@ -170,6 +170,7 @@ fn again(codes: &[u16], attempts: u32) -> Option<Retry> {
     let codes = codes.iter().map(|code| StatusCode::from_u16(*code));
     Some(Retry {
         codes: codes.map(|code| code.expect("a status")).collect(),
+        grpc: Vec::new(),
         attempts,
         backoff: Some(Duration::from_millis(1)),
     })
@@ -193,6 +194,7 @@ fn everything() -> Resilience {
         requests: 1_000_000,
         per: Duration::from_secs(1),
         burst: 1_000_000,
+        across: Across::Node,
     };
     Resilience {
         hedge_after: Some(Duration::from_secs(1)),
@@ -502,9 +504,10 @@ fn edges() -> Value {
     json!({"pairs": pairs, "bytes_per_pair": resident().saturating_sub(before) as f64 / pairs})
 }
 
-/// A thousand services of ten endpoints and a thousand routes: all of them, and one of them.
+const SERVICES: usize = 1000;
+
+/// A thousand services of ten endpoints and a thousand routes: all of them, and one of them. From objects to a table that can be published.
 fn tables(effort: &Effort) -> Value {
-    const SERVICES: usize = 1000;
     let spec = |number: usize, pods: u8| {
         let endpoints = (0..pods).map(|pod| {
             let node = pod % 4;
@@ -519,72 +522,102 @@ fn tables(effort: &Effort) -> Value {
         });
         service(&format!("s{number}"), endpoints.collect())
     };
-    let routes = |changed: Option<usize>| {
-        let all = (0..SERVICES).map(|number| {
-            let prefix = match changed == Some(number) {
-                true => "/v2",
-                false => "/v1",
-            };
-            let target = BackendTarget::Service {
-                namespace: NAMESPACE.to_owned(),
-                name: format!("s{number}"),
-                port: 80,
-            };
-            let rule = Rule {
-                route: format!("{NAMESPACE}/r{number}"),
-                matches: vec![Match {
-                    path: PathMatch::Prefix(prefix.to_owned()),
-                    ..Match::default()
-                }],
-                backends: vec![Backend::new(target)],
-                ..Rule::default()
-            };
-            let attached = AttachedRoute {
-                route: rule.route.clone(),
-                rules: [Arc::new(rule)].into(),
-                ..AttachedRoute::default()
-            };
-            let routes = ServiceRoutes {
-                producer: vec![attached],
-                ..ServiceRoutes::default()
-            };
-            (NamespacedName::new(NAMESPACE, format!("s{number}")), routes)
-        });
-        let policies = asked((0..SERVICES).map(|number| (format!("s{number}"), usual())));
-        Served {
-            services: all.collect(),
-            ..policies
-        }
-    };
     let millis = |begun: Instant| begun.elapsed().as_secs_f64() * 1e3;
-    let (mut whole, mut one_service, mut one_route) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..effort.rounds {
-        let specs: Vec<_> = (0..SERVICES).map(|number| spec(number, 10)).collect();
-        let served = routes(None);
-        // As the compiler gives it: what did not change is the very same.
-        let mut changed = served.clone();
-        let name = NamespacedName::new(NAMESPACE, format!("s{round}"));
-        if let Some(other) = routes(Some(round)).services.remove(&name) {
-            changed.services.insert(name, other);
+    let measured = |at_gateway: bool| {
+        let (mut whole, mut one_service, mut one_route) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..effort.rounds {
+            let specs: Vec<_> = (0..SERVICES).map(|number| spec(number, 10)).collect();
+            let mut objects = objects(at_gateway);
+            let begun = Instant::now();
+            let mut compiler = Compiler::default();
+            let mut builder = Table::builder("node-0", 1).services(specs);
+            builder.set_routes(compiler.served(&objects));
+            let table = builder.table(1);
+            whole.push(millis(begun));
+            let fewer = spec(round, 9);
+            let begun = Instant::now();
+            builder.set_service(fewer);
+            let next = builder.table(2);
+            one_service.push(millis(begun));
+            let begun = Instant::now();
+            objects.apply(route(round, at_gateway, "/v2"));
+            builder.set_routes(compiler.served(&objects));
+            let last = builder.table(3);
+            one_route.push(millis(begun));
+            drop((table, next, last));
         }
-        let begun = Instant::now();
-        let mut builder = Table::builder("node-0", 1).services(specs).routes(&served);
-        let table = builder.table(1);
-        whole.push(millis(begun));
-        let fewer = spec(round, 9);
-        let begun = Instant::now();
-        builder.set_service(fewer);
-        let next = builder.table(2);
-        one_service.push(millis(begun));
-        let begun = Instant::now();
-        builder.set_routes(&changed);
-        let last = builder.table(3);
-        one_route.push(millis(begun));
-        drop((table, next, last));
+        json!({
+            "whole_ms": median(whole), "one_service_ms": median(one_service),
+            "one_route_ms": median(one_route),
+        })
+    };
+    json!({"services": measured(false), "gateway": measured(true)})
+}
+
+fn object<S: serde::de::DeserializeOwned + Default>(
+    name: &str,
+    spec: &Value,
+) -> weft_gateway::api::Object<S> {
+    let metadata = weft_api::view::ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(NAMESPACE.to_owned()),
+        ..weft_api::view::ObjectMeta::default()
+    };
+    weft_gateway::api::Object::read(&metadata, spec).expect("an object")
+}
+
+/// A route of a Service, or of a host of a Gateway.
+fn route(number: usize, at_gateway: bool, path: &str) -> Object {
+    let service = format!("s{number}");
+    let parent = match at_gateway {
+        true => json!({"name": "public"}),
+        false => json!({"group": "", "kind": "Service", "name": service, "port": 80}),
+    };
+    let hosts = at_gateway.then(|| format!("s{number}.test"));
+    let spec = json!({
+        "parentRefs": [parent], "hostnames": hosts.into_iter().collect::<Vec<_>>(),
+        "rules": [{
+            "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+            "backendRefs": [{"name": service, "port": 80}],
+        }],
+    });
+    Object::HttpRoute(object(&format!("r{number}"), &spec))
+}
+
+/// The Services, the routes, and a policy for each of the Services.
+fn objects(at_gateway: bool) -> Objects {
+    let mut objects = Objects::default();
+    let class = json!({"controllerName": weft_gateway::api::CONTROLLER_NAME});
+    let mut class: weft_gateway::api::GatewayClass = object("weft", &class);
+    class.metadata.name = NamespacedName::cluster("weft");
+    objects.apply(Object::GatewayClass(class));
+    let listener = json!({"name": "http", "port": 80, "protocol": "HTTP"});
+    let gateway = json!({"gatewayClassName": "weft", "listeners": [listener]});
+    objects.apply(Object::Gateway(Box::new(object("public", &gateway))));
+    let node = weft_gateway::api::Node {
+        ready_address: Some("127.0.0.1".to_owned()),
+        gateway_port: Some(80),
+        ranges: Vec::new(),
+    };
+    objects.apply(Object::Node("node-0".to_owned(), node));
+    for number in 0..SERVICES {
+        let name = format!("s{number}");
+        let policy = json!({
+            "targetRefs": [{"kind": "Service", "name": name}], "retry": {}, "circuitBreaker": {},
+        });
+        objects.apply(Object::MeshPolicy(Box::new(object(&name, &policy))));
+        let service = weft_gateway::api::Service {
+            ports: vec![(None, 80)],
+            protocols: vec![(80, "TCP".to_owned())],
+            ..weft_gateway::api::Service::default()
+        };
+        objects.apply(Object::Service(
+            NamespacedName::new(NAMESPACE, name),
+            service,
+        ));
+        objects.apply(route(number, at_gateway, "/v1"));
     }
-    json!({
-        "whole_ms": median(whole), "one_service_ms": median(one_service), "one_route_ms": median(one_route),
-    })
+    objects
 }
 
 /// Tries of calls to a chain of services whose last one is down.

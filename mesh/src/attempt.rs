@@ -1,7 +1,8 @@
 //! One try of a call: to a workload of this node in memory, to another node over the wire.
 //!
 //! Whatever comes of it, the endpoint's standing is told: its load of the time that an answer took, without that in which it waited for its
-//! caller's request; its health of what failed or was refused.
+//! caller's request; its health of what failed or was refused. How a call of gRPC ended may stand in its trailers: where a policy judges answers,
+//! that is told when they come.
 //! And only of what is the endpoint's: who failed by its own request leaves no mark on the endpoint that saw it, or one guest could have a
 //! service avoided by all others of its node.
 //!
@@ -15,6 +16,7 @@ use std::{
 };
 
 use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body as _;
 use weft_call::{Failure, FailureKind};
 
 use crate::{
@@ -23,9 +25,10 @@ use crate::{
     deliver, failure,
     guards::{ClientAt, Introduced},
     health::Fault,
-    measure::Holds,
+    judge::{Judged, KeptJudge},
+    measure::{self, Holds},
     outbound::Client,
-    replay, retry,
+    peek, replay, retry,
     table::{Endpoint, ServiceLabels, Way},
     wire::{self, Addressed, RawLine},
 };
@@ -40,6 +43,8 @@ pub(crate) struct Answered {
     pub(crate) at: Instant,
     /// Calls that were made for it were tried as often as they may be.
     pub(crate) spent: bool,
+    /// How a call of gRPC ended, where that is known before anything of the answer was passed on.
+    pub(crate) grpc: Option<u16>,
 }
 
 /// What one try of a call is.
@@ -62,6 +67,8 @@ pub(crate) struct Pending {
     request: Option<Arc<replay::Shared>>,
     deadline: Option<Instant>,
     is_told: bool,
+    /// Who is told how the answer ends.
+    judge: Option<KeptJudge>,
 }
 
 impl Pending {
@@ -75,6 +82,7 @@ impl Pending {
             request: None,
             deadline: None,
             is_told: false,
+            judge: None,
         }
     }
 
@@ -98,6 +106,27 @@ impl Pending {
         self.is_told = true;
         let nanos = self.inner.nanos(now);
         self.endpoint.load().record(self.took(now), nanos);
+    }
+
+    /// The answer is over, with this status of gRPC, if any. One that broke off in the midst of its own request says nothing of the endpoint.
+    pub(crate) fn ended(&mut self, grpc: Option<u16>, now: Instant) {
+        let Some(judge) = self.judge.take() else {
+            return;
+        };
+        let has_all = self.request.as_ref();
+        let has_all = has_all.is_none_or(|request| request.is_complete());
+        if grpc.is_none() && !has_all {
+            return;
+        }
+        let is_bad = grpc.is_none_or(|status| breaker::is_failure(StatusCode::OK, Some(status)));
+        let judged = judge.now();
+        let judged = judged.map(|judge| judge.judge(&self.inner, &self.endpoint, is_bad, now));
+        let (began, nanos) = (self.inner.nanos(self.since), self.inner.nanos(now));
+        match judged {
+            Some(Judged::Tripped(fault)) => self.endpoint.health().failed(fault, began, nanos),
+            Some(Judged::Good) => self.endpoint.health().answered(began, nanos),
+            Some(Judged::Bad) | None => {}
+        }
     }
 
     /// Nobody waits for it any longer, or may.
@@ -138,6 +167,33 @@ impl Drop for Pending {
 }
 
 impl Call {
+    /// Looks how a call of gRPC ended; whether that is still to come. A rule that has some statuses asked for again has the trailers waited for,
+    /// for a moment, unless the server may be waiting for its caller.
+    async fn read_status(&self, answered: &mut Answered, attempt: u32) -> bool {
+        answered.grpc = measure::grpc_status(answered.response.headers());
+        let (status, body) = (answered.response.status(), answered.response.body());
+        let is_over = body.is_end_stream() || body.is_whole().is_some();
+        if status != StatusCode::OK || answered.grpc.is_some() || is_over {
+            return false;
+        }
+        let request = self.body.counter();
+        let has_all = request.is_none_or(|request| request.is_complete());
+        if has_all && self.asked().looks_at_grpc(attempt) {
+            let response = std::mem::take(&mut answered.response);
+            // Boxed: calls that ask for it are few, and all would carry its size.
+            (answered.response, answered.grpc) = Box::pin(peek::status(response)).await;
+        }
+        answered.grpc.is_none()
+    }
+
+    /// What a policy makes of an answer of the endpoint, or of its failure.
+    fn judged(&self, endpoint: &Endpoint, is_bad: bool, now: Instant) -> Judged {
+        match self.judge() {
+            None => Judged::Good,
+            Some(judge) => judge.judge(&self.inner, endpoint, is_bad, now),
+        }
+    }
+
     /// Tries one endpoint, and tells its standing what came of it.
     pub(crate) async fn attempt(
         &self,
@@ -174,15 +230,21 @@ impl Call {
                         whole.saturating_sub(worked),
                     );
                 }
-                let (status, lines) = (answered.response.status(), answered.response.headers());
-                let is_bad = self.breaker().is_some() && breaker::is_failure(status, lines);
-                match (
-                    self.tripped(endpoint, is_bad, now),
-                    refusal(&answered.response),
-                ) {
-                    (Judged::Tripped(fault), _) | (_, Some(fault)) => pending.failed(fault, now),
-                    (Judged::Bad, None) => pending.answered_badly(now),
-                    (Judged::Good, None) => pending.answered(now),
+                let is_open = self.grpc && self.read_status(&mut answered, attempt.number).await;
+                let refusal = refusal(&answered.response);
+                if let (true, None, Some(judge)) = (is_open, refusal, self.judge()) {
+                    // An answer that is none of health yet.
+                    pending.answered_badly(now);
+                    pending.judge = Some(judge.kept());
+                } else {
+                    let is_bad = breaker::is_failure(answered.response.status(), answered.grpc);
+                    match (self.judged(endpoint, is_bad, now), refusal) {
+                        (Judged::Tripped(fault), _) | (_, Some(fault)) => {
+                            pending.failed(fault, now);
+                        }
+                        (Judged::Bad, None) => pending.answered_badly(now),
+                        (Judged::Good, None) => pending.answered(now),
+                    }
                 }
                 answered.holds.pending = Some(pending);
                 Ok(answered)
@@ -193,7 +255,7 @@ impl Call {
                 match self.bears(&failure, now) {
                     Bears::Nothing => pending.forgive(),
                     Bears::Time => pending.waited(now),
-                    Bears::Fault(Fault::Failed) => match self.tripped(endpoint, true, now) {
+                    Bears::Fault(Fault::Failed) => match self.judged(endpoint, true, now) {
                         Judged::Tripped(fault) => pending.failed(fault, now),
                         Judged::Bad | Judged::Good => pending.failed(Fault::Failed, now),
                     },
@@ -202,35 +264,6 @@ impl Call {
                 Err(failure)
             }
         }
-    }
-
-    /// What a policy makes of an answer of the endpoint, or of its failure.
-    fn tripped(&self, endpoint: &Arc<Endpoint>, is_bad: bool, now: Instant) -> Judged {
-        let Some(rule) = self.breaker() else {
-            return Judged::Good;
-        };
-        let now = self.inner.nanos(now);
-        if !is_bad {
-            endpoint.outcomes().good(rule, now);
-            return Judged::Good;
-        }
-        let was_tripped = endpoint.health().is_tripped();
-        let has_enough = endpoint.outcomes().bad(rule, now);
-        if !was_tripped && !has_enough {
-            return Judged::Bad;
-        }
-        if !was_tripped && !self.may_trip(endpoint, rule, now) {
-            self.acted("breaker-capped");
-            return Judged::Bad;
-        }
-        endpoint.outcomes().forget();
-        if !was_tripped {
-            self.acted("breaker-opened");
-        }
-        Judged::Tripped(Fault::Tripped {
-            ejection: rule.ejection,
-            longest: rule.ejection_max,
-        })
     }
 
     /// A codec says that the stream broke where the request's own body did.
@@ -351,6 +384,7 @@ impl Call {
             worked: Some(delivered.worked),
             at: delivered.answered,
             spent: delivered.spent,
+            grpc: None,
         })
     }
 
@@ -404,6 +438,7 @@ impl Call {
             worked,
             at: Instant::now(),
             spent,
+            grpc: None,
         })
     }
 }
@@ -416,15 +451,6 @@ enum Bears {
     Time,
     /// It is ejected for it.
     Fault(Fault),
-}
-
-/// What a policy makes of an answer.
-enum Judged {
-    Good,
-    /// It is none of health.
-    Bad,
-    /// It is one too many.
-    Tripped(Fault),
 }
 
 /// What an answer that turns the call away says of its endpoint.

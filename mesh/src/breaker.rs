@@ -7,17 +7,14 @@
 //! Invariants: no lock; an endpoint of no policy is never looked at; a good answer of one that answers well writes one word.
 //! Source of the two rules: Linkerd's failure accrual and Envoy's outlier detection, which Linkerd 2 and Istio have one each of.
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use weft_gateway::Breaker;
 
-use crate::{
-    headers::GRPC_STATUS,
-    sync::{AtomicU32, AtomicU64, Ordering},
-};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Statuses of gRPC that are failures of whoever answers: unknown, deadline exceeded, resource exhausted, internal, unavailable, data loss.
 /// That something was refused or is not there is an answer.
-const GRPC_FAILURES: [&[u8]; 6] = [b"2", b"4", b"8", b"13", b"14", b"15"];
+const GRPC_FAILURES: [u16; 6] = [2, 4, 8, 13, 14, 15];
 
 /// Bits of each count of [`Outcomes::window`].
 const COUNT_BITS: u32 = 20;
@@ -91,17 +88,14 @@ impl Outcomes {
     }
 }
 
-/// Whether an answer is a failure of whoever gave it, by its head.
-pub(crate) fn is_failure(status: StatusCode, lines: &HeaderMap) -> bool {
-    let grpc = lines.get(GRPC_STATUS).map(|status| status.as_bytes());
+/// Whether an answer is a failure of whoever gave it.
+pub(crate) fn is_failure(status: StatusCode, grpc: Option<u16>) -> bool {
     status.is_server_error() || grpc.is_some_and(|status| GRPC_FAILURES.contains(&status))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use http::HeaderValue;
 
     use super::*;
 
@@ -160,18 +154,14 @@ mod tests {
             (429, None, false),
             (500, None, true),
             (503, None, true),
-            (200, Some("0"), false),
-            (200, Some("5"), false),
-            (200, Some("7"), false),
-            (200, Some("13"), true),
-            (200, Some("14"), true),
+            (200, Some(0), false),
+            (200, Some(5), false),
+            (200, Some(7), false),
+            (200, Some(13), true),
+            (200, Some(14), true),
         ] {
-            let mut lines = HeaderMap::new();
-            if let Some(grpc) = grpc {
-                lines.insert("grpc-status", HeaderValue::from_static(grpc));
-            }
             let status = StatusCode::from_u16(status).expect("a status");
-            assert_eq!(is_failure(status, &lines), failed, "{status} {grpc:?}");
+            assert_eq!(is_failure(status, grpc), failed, "{status} {grpc:?}");
         }
     }
 }

@@ -19,7 +19,7 @@ use http::{Method, Request, Response, request::Parts};
 use http_body::Body as _;
 use smallvec::{SmallVec, smallvec};
 use weft_call::{Failure, FailureKind, Spent, baggage, headers::BAGGAGE};
-use weft_gateway::{Breaker, Resilience, Retry};
+use weft_gateway::{Resilience, Retry};
 use weft_turns::Tenant;
 
 use crate::{
@@ -27,10 +27,12 @@ use crate::{
     activity::Ongoing,
     affinity,
     attempt::{Answered, Attempt},
+    breaker,
     caller::{Callee, Caller, NO_SERVICE},
     failure,
     fault::{self, Injected},
     headers, hold,
+    judge::Judge,
     measure::{self, Charge, RequestBytes},
     metrics::{Edge, Origin},
     outbound::{Arrival, Client, OnlyHere},
@@ -143,6 +145,8 @@ pub(crate) struct Call {
     pub(crate) try_timeout: Option<Duration>,
     /// What its rule says of further tries, or its Service's policy.
     retry: Option<Retry>,
+    /// The same of a second try beside the first.
+    pub(crate) hedge_after: Option<Duration>,
     /// What policies say of calls to its Service.
     pub(crate) resilience: Option<Arc<Resilience>>,
     /// Its caller says that it may be made twice.
@@ -158,7 +162,7 @@ pub(crate) struct Call {
     /// What the layers before this one took of a call that is not waited for at once.
     pub(crate) layers: Duration,
     turn: Option<Tenant>,
-    grpc: bool,
+    pub(crate) grpc: bool,
     /// It carries datagrams.
     datagrams: bool,
     /// It is a connection, and no request.
@@ -268,6 +272,9 @@ impl Call {
             retry: timeouts
                 .retry
                 .or_else(|| resilience.as_ref().and_then(|says| says.retry.clone())),
+            hedge_after: timeouts
+                .hedge_after
+                .or_else(|| resilience.as_ref().and_then(|says| says.hedge_after)),
             keyed: head.headers.contains_key(headers::IDEMPOTENCY_KEY),
             above,
             injected,
@@ -585,12 +592,14 @@ impl Call {
     /// Whether an answer is not passed on, but asked for again.
     fn goes_again(&self, answered: &Answered, attempt: u32, head: &Head) -> bool {
         let (asked, status) = (self.asked(), answered.response.status());
-        let is_bad = asked.lists(status) || status.is_server_error();
-        if !is_bad {
+        let grpc = answered.grpc;
+        let is_listed = asked.lists(status) || grpc.is_some_and(|grpc| asked.lists_grpc(grpc));
+        if !is_listed && !breaker::is_failure(status, grpc) {
             return false;
         }
         let replayable = !head.is_taken() && self.body.is_replayable();
-        let wants = asked.wants_again(status, &self.method, attempt, replayable);
+        let wants = asked.wants_again(status, &self.method, attempt, replayable)
+            || grpc.is_some_and(|grpc| asked.wants_grpc_again(grpc, attempt, replayable));
         if wants && !answered.spent && self.may_retry() {
             return true;
         }
@@ -610,15 +619,13 @@ impl Call {
         }
     }
 
-    /// What a policy says of the answers of endpoints.
-    pub(crate) fn breaker(&self) -> Option<&Breaker> {
-        self.resilience.as_ref()?.breaker.as_ref()
-    }
-
-    /// Whether a policy may have one more endpoint of the Service left alone.
-    pub(crate) fn may_trip(&self, endpoint: &Endpoint, rule: &Breaker, now: u64) -> bool {
-        let port = self.port(&self.table);
-        port.is_some_and(|port| port.may_trip(endpoint, rule.ejected_percent_max, now))
+    /// Who judges the answers of endpoints, where a policy does.
+    pub(crate) fn judge(&self) -> Option<Judge<'_>> {
+        let resilience = self.resilience.as_ref()?;
+        let Destination::Service { service, port } = &self.destination else {
+            return None;
+        };
+        Judge::of(service, *port, resilience)
     }
 
     /// The pause before a try that a rule asks for: twice as long each time, and within that by chance.
@@ -779,6 +786,7 @@ pub(crate) struct Timeouts {
     pub(crate) request: Option<Duration>,
     pub(crate) attempt: Option<Duration>,
     pub(crate) retry: Option<Retry>,
+    pub(crate) hedge_after: Option<Duration>,
 }
 
 /// The context of a call that `caller` makes while it serves the one of `context`. A workload may have joined a trace itself, as `lines`

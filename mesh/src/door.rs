@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Guard {
     pub(crate) asked: Arc<Resilience>,
-    limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 impl Guard {

@@ -56,7 +56,7 @@ use crate::{
     joined::Joined,
     outbound::{self, Arrival, Begun, CallWay},
     pace::{Pace, Paced, Upload, Verdict},
-    resolve::{self, Target},
+    resolve,
     route::{Stays, View},
     sighting,
     speak::{self, Upgraded},
@@ -439,7 +439,7 @@ impl Front {
         }
         let seen = sighting::Seen::of(inner, (request.method(), request.uri()), None, None, at);
         let way = entered.and_then(|host| {
-            let way = self.route(&table, &request)?;
+            let way = self.route(&table, &mut request)?;
             tenant = way.tenant();
             match weft_turns::is_full(tenant) {
                 true => Err(failure::no_turn()),
@@ -510,7 +510,11 @@ impl Front {
         }
     }
 
-    fn route<'t>(&self, table: &'t Table, request: &Request<Body>) -> Result<CallWay<'t>, Failure> {
+    fn route<'t>(
+        &self,
+        table: &'t Table,
+        request: &mut Request<Body>,
+    ) -> Result<CallWay<'t>, Failure> {
         let Some(at) = &self.at else {
             return route(&self.inner, table, self.client.ip(), request);
         };
@@ -634,31 +638,18 @@ fn route<'t>(
     inner: &Inner,
     table: &'t Table,
     client: IpAddr,
-    request: &Request<Body>,
+    request: &mut Request<Body>,
 ) -> Result<CallWay<'t>, Failure> {
     let host = request.uri().host().unwrap_or_default();
     let is_open = inner.gateway.open_services.lets_in(client) && !table.listeners.claims(host);
     let opened = is_open.then(|| resolve::fallback_host(table, host));
     if let Some(target) = opened.flatten() {
-        return within(inner, table, target, request);
+        // As of a workload's call, so that what is led by routes of the Service is led here, too.
+        let namespace = &inner.gateway_caller.workload.namespace;
+        return outbound::way_to(table, target, namespace, request);
     }
     let found = table.listeners.select(host, View::new(request, 0));
     outbound::routed(found, || format!("{host}{}", request.uri().path()))
-}
-
-/// The way of a call to a Service that nobody published: as of a workload's, so that what is led by routes of the Service is led here, too.
-fn within<'t>(
-    inner: &Inner,
-    table: &'t Table,
-    target: Target<'t>,
-    request: &Request<Body>,
-) -> Result<CallWay<'t>, Failure> {
-    let Target::Service { service, port } = target else {
-        return Ok(CallWay::Direct(target));
-    };
-    let namespace = &inner.gateway_caller.workload.namespace;
-    let led = outbound::bound(table, service, port, namespace, request);
-    led.unwrap_or(Ok(CallWay::Direct(target)))
 }
 
 #[cfg(test)]

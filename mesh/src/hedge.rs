@@ -47,7 +47,7 @@ impl Call {
     /// After how long without an answer a call is made a second time: only one that may be, that has no body to send, and that does not
     /// have to go to a certain endpoint.
     pub(crate) fn hedges_after(&self, attempt: u32, has_choice: bool) -> Option<Duration> {
-        let after = self.resilience.as_ref()?.hedge_after?;
+        let after = self.hedge_after?;
         let is_free = self.stays.is_none() && self.client.is_none() && has_choice;
         let is_simple = matches!(self.body, replay::Source::Empty);
         let may = attempt == 0 && is_free && is_simple && self.asked().may_repeat(&self.method);

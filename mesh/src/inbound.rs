@@ -9,6 +9,8 @@
 //! What a connection proved does not hold for ever: it is asked to end when its certificate has expired, when it does not lead to the
 //! roots any more that are trusted now, and when it is older than [`AGE_MAX`].
 //!
+//! Nodes also tell each other what they let in of rates that are counted over all of them (`share.rs`), as gateways to gateways.
+//!
 //! Invariants: no request without a verified client certificate; a pod that is not here answers `not-here`, which
 //! promises that nothing was processed; every limit is a constant below.
 
@@ -51,7 +53,7 @@ use crate::{
     in_turn::in_turn,
     measure::{self, Charge, Holds, RequestBytes},
     metrics::{Edge, EdgeKey, Reporter},
-    replay, retry,
+    replay, retry, share,
     sighting::Seen,
     table::ServiceLabels,
     transport::{
@@ -303,6 +305,17 @@ impl Session {
         let uri = request.uri();
         if uri.authority().is_none() || !uri.path().starts_with('/') {
             return wire::encode_failure(&failure::bad_request("it names no host, or no path"));
+        }
+        if share::is_message(&request) {
+            let is_of_nodes = [&self.source, &self.destination];
+            if !is_of_nodes
+                .into_iter()
+                .all(|end| self.inner.answers_for(end))
+            {
+                return wire::encode_failure(&FailureKind::NotHere.into());
+            }
+            share::hear(&self.inner, request.into_body()).await;
+            return Response::new(Body::empty());
         }
         let raw = RawLine::decode(request.headers());
         let found = wire::destination(request.headers()).and_then(|address| {

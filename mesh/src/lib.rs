@@ -57,6 +57,7 @@ mod in_turn;
 mod inbound;
 mod ingress;
 mod joined;
+mod judge;
 mod limit;
 mod load;
 mod measure;
@@ -65,6 +66,7 @@ mod mirror;
 mod names;
 mod outbound;
 mod pace;
+mod peek;
 #[cfg(test)]
 mod properties;
 mod replay;
@@ -72,6 +74,7 @@ mod resolve;
 mod retry;
 mod route;
 mod shard;
+mod share;
 mod sighting;
 mod speak;
 mod streams;
@@ -379,6 +382,11 @@ impl Mesh {
         let names = revoked.iter().map(ToString::to_string).collect();
         self.inner.attached.guards().set_revoked(names);
         self.inner.identities.set_revoked(revoked);
+    }
+
+    /// Tells other nodes what this one lets in of rates that are counted over all of them, until `stop`.
+    pub async fn share_limits(self, stop: CancellationToken) {
+        share::run(self.inner, stop).await;
     }
 
     /// The keys that tokens are proven by, by the places where policies say that they are.

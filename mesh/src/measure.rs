@@ -27,6 +27,9 @@ use crate::{
     transport::Stream,
 };
 
+/// Whoever reads an answer went away first: Envoy's "downstream connection termination".
+const GONE: &str = "DC";
+
 /// gRPC's UNKNOWN, for calls that end without a status.
 const GRPC_UNKNOWN: u16 = 2;
 
@@ -189,7 +192,8 @@ pub(crate) fn finish(
     })
 }
 
-fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+/// The status of a call of gRPC, in a head or in trailers.
+pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
@@ -204,8 +208,12 @@ struct Measured {
 
 impl Measured {
     fn settle(&mut self, flag: &'static str) {
-        if let Some((charge, _holds)) = self.open.take() {
+        if let Some((charge, mut holds)) = self.open.take() {
             charge.settle(self.code, self.grpc_status, flag, self.bytes);
+            // Of who went away itself nothing is known.
+            if let Some(pending) = holds.pending.as_mut().filter(|_| flag != GONE) {
+                pending.ended(self.grpc_status, Instant::now());
+            }
         }
     }
 }
@@ -250,7 +258,6 @@ impl http_body::Body for Measured {
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        // Whoever read it went away first, Envoy's "downstream connection termination".
-        self.settle("DC");
+        self.settle(GONE);
     }
 }

@@ -55,7 +55,7 @@ use crate::{
     route::{Entry, Exchange, Mirrored, Stays, Sticky, View},
     sighting::Seen,
     speak::speak,
-    table::{Bound, Port, Service, Table},
+    table::{Bound, Port, Table},
 };
 
 pub use datagrams::{Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, TooLong, Unframed, flow};
@@ -146,7 +146,10 @@ impl Outbound {
         let context = take_context(&mut request);
         let way = ingress::from_workload(&mut request)
             .and_then(|default_port| self.target(&table, &request, default_port))
-            .and_then(|target| self.route(&table, target, &mut request));
+            .and_then(|target| {
+                let namespace = &self.caller.workload.namespace;
+                way_to(&table, target, namespace, &mut request)
+            });
         let way = match way {
             Err(failure) if self.may_leave(&failure, request.uri()) => {
                 let arrival = Arrival {
@@ -325,29 +328,6 @@ impl Outbound {
             &inner.cluster_domain,
         )
     }
-
-    /// Routes bound to the service replace the way straight to its endpoints. Where they are for streams, a request is led as the connection would
-    /// be that it needs.
-    fn route<'t>(
-        &self,
-        table: &'t Table,
-        target: Target<'t>,
-        request: &mut Request<Body>,
-    ) -> Result<CallWay<'t>, Failure> {
-        let Target::Service { service, port } = target else {
-            return Ok(CallWay::Direct(target));
-        };
-        let namespace = &self.caller.workload.namespace;
-        match bound(table, service, port, namespace, request) {
-            Some(way) => way,
-            None => {
-                if service.outside().local_inside {
-                    request.extensions_mut().insert(OnlyHere);
-                }
-                Ok(CallWay::Direct(target))
-            }
-        }
-    }
 }
 
 impl tower::Service<Request<Body>> for Outbound {
@@ -458,6 +438,7 @@ fn begin(
             request: exchange.rule().request_timeout,
             attempt: exchange.rule().backend_timeout,
             retry: exchange.rule().retry.clone(),
+            hedge_after: exchange.rule().hedge_after,
         });
     let tls = exchange
         .as_ref()
@@ -604,20 +585,30 @@ fn take_context(request: &mut Request<Body>) -> CallContext {
     context.unwrap_or_default()
 }
 
-/// What routes bound to `service` make of a request to `port` by a caller in `namespace`; none where no route is.
-pub(crate) fn bound<'t>(
+/// The way of a call of somebody in `namespace`: routes that are bound to the Service replace the way straight to its endpoints, which is to those
+/// of this node where the Service says so (`internalTrafficPolicy: Local`). Where the routes are for streams, a request is led as the connection
+/// would be that it needs.
+pub(crate) fn way_to<'t>(
     table: &'t Table,
-    service: &'t Service,
-    port: u16,
+    target: Target<'t>,
     namespace: &str,
-    request: &Request<Body>,
-) -> Option<Result<CallWay<'t>, Failure>> {
-    Some(match service.bound(namespace, StreamProtocol::Tcp, port)? {
-        Bound::Requests(routes) => routed(routes.select(View::new(request, port)), || {
+    request: &mut Request<Body>,
+) -> Result<CallWay<'t>, Failure> {
+    let Target::Service { service, port } = target else {
+        return Ok(CallWay::Direct(target));
+    };
+    match service.bound(namespace, StreamProtocol::Tcp, port) {
+        Some(Bound::Requests(routes)) => routed(routes.select(View::new(request, port)), || {
             format!("{} {}", request.method(), request.uri().path())
         }),
-        Bound::Stream(route) => table.led(route, rand::random()).map(CallWay::Direct),
-    })
+        Some(Bound::Stream(route)) => table.led(route, rand::random()).map(CallWay::Direct),
+        None => {
+            if service.outside().local_inside {
+                request.extensions_mut().insert(OnlyHere);
+            }
+            Ok(CallWay::Direct(target))
+        }
+    }
 }
 
 /// Layer 3, where there are routes: `found` is what they have for the request, which is called `what`.

@@ -3,7 +3,8 @@
 //! Two classes. *Never processed*: the request provably reached no workload (no connection, stream refused, the
 //! workload is not there or full): safe for any method. *No answer*: the connection broke after the request may
 //! have been read: only for idempotent methods. Whatever a workload answered is an answer and is passed on.
-//! The wrong choice here executes a payment twice, so doubt means no.
+//! Answers are asked for again where a rule lists them; of gRPC, whose calls are all POST, one that is listed is the owner's word that such a call
+//! may be made twice. The wrong choice here executes a payment twice, so doubt means no.
 
 use std::time::Duration;
 
@@ -138,6 +139,21 @@ impl Asked<'_> {
         self.lists(status) && retries < self.most() && replayable && self.may_repeat(method)
     }
 
+    /// The same of a call of gRPC that ended with `status` before there was any answer. Whoever lists it says that it may be made twice.
+    pub(crate) fn wants_grpc_again(self, status: u16, retries: u32, replayable: bool) -> bool {
+        self.lists_grpc(status) && retries < self.most() && replayable
+    }
+
+    /// Whether a status of gRPC is one that is asked for again.
+    pub(crate) fn lists_grpc(self, status: u16) -> bool {
+        self.rule.is_some_and(|rule| rule.grpc.contains(&status))
+    }
+
+    /// Whether a call of gRPC may be made again for its status.
+    pub(crate) fn looks_at_grpc(self, retries: u32) -> bool {
+        self.rule.is_some_and(|rule| !rule.grpc.is_empty()) && retries < self.most()
+    }
+
     /// Whether one more try than `retries` may be made at all.
     pub(crate) fn may_go_on(self, retries: u32) -> bool {
         self.rule.is_some() && retries < self.most()
@@ -199,6 +215,7 @@ mod tests {
     fn a_rule_says_which_answers_are_tried_again_and_how_often() {
         let rule = weft_gateway::Retry {
             codes: vec![StatusCode::BAD_GATEWAY],
+            grpc: vec![14],
             attempts: 3,
             backoff: None,
         };
@@ -226,6 +243,9 @@ mod tests {
             keyed.wants_again(bad, &Method::POST, 0, true),
             "its caller says that it may be made twice"
         );
+        let grpc = |status, retries| asked.wants_grpc_again(status, retries, true);
+        assert!(grpc(14, 2) && !grpc(14, 3) && !grpc(13, 0));
+        assert!(!asked.wants_grpc_again(14, 0, false), "its body is gone");
         let broke = Failure::from(FailureKind::Interrupted);
         let decided = |retries| decide(&broke, &Method::GET, retries, true, false, asked);
         assert_eq!(decided(2), Verdict::Retry);

@@ -726,7 +726,8 @@ mod tests {
             ..ServiceRoutes::default()
         };
         let served = Served {
-            services: [(NamespacedName::new("vote", "web"), routes)].into(),
+            services: std::iter::once((NamespacedName::new("vote", "web"), Arc::new(routes)))
+                .collect(),
             ..Served::default()
         };
         // Whichever comes first.
@@ -774,7 +775,8 @@ mod tests {
             ..ServiceRoutes::default()
         };
         let served = Served {
-            services: [(NamespacedName::new("vote", "web"), routes)].into(),
+            services: std::iter::once((NamespacedName::new("vote", "web"), Arc::new(routes)))
+                .collect(),
             ..Served::default()
         };
         let mut builder = testing::table("a").routes(&served);

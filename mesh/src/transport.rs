@@ -158,9 +158,23 @@ impl Pool {
         source_text: &Arc<str>,
         endpoint: &Endpoint,
         node: SocketAddr,
+        request: Request<Body>,
+    ) -> Result<(Response<Body>, Stream), Failure> {
+        let destination = (&endpoint.identity, &endpoint.spiffe_id);
+        self.send_to(source, source_text, destination, node, request)
+            .await
+    }
+
+    /// The same to whoever has an identity there.
+    pub(crate) async fn send_to(
+        &self,
+        source: &SpiffeId,
+        source_text: &Arc<str>,
+        destination: (&SpiffeId, &Arc<str>),
+        node: SocketAddr,
         mut request: Request<Body>,
     ) -> Result<(Response<Body>, Stream), Failure> {
-        let slot = self.slot(source, source_text, endpoint, node);
+        let slot = self.slot(source, source_text, destination, node);
         // A pooled connection may turn out closed just when it is used; the second one is then fresh.
         for last in [false, true] {
             let connection = slot.connection(&self.identities).await?;
@@ -187,12 +201,12 @@ impl Pool {
         &self,
         source: &SpiffeId,
         source_text: &Arc<str>,
-        endpoint: &Endpoint,
+        (destination, destination_text): (&SpiffeId, &Arc<str>),
         node: SocketAddr,
     ) -> Arc<Slot> {
         let key = Key {
             source: Arc::clone(source_text),
-            destination: Arc::clone(&endpoint.spiffe_id),
+            destination: Arc::clone(destination_text),
             node,
         };
         let mut slots = self.shards[shard::current(SHARDS)].lock();
@@ -204,7 +218,7 @@ impl Pool {
         let slot = Arc::new(Slot {
             node,
             source: source.clone(),
-            destination: endpoint.identity.clone(),
+            destination: destination.clone(),
             state: Mutex::default(),
         });
         slots.insert(key, Arc::clone(&slot));

@@ -6,6 +6,7 @@
 //!            x-weft-raw          its bodies are the two directions of a byte stream; or carry datagrams, and whose
 //!            x-weft-speaks-h2    its callee speaks HTTP/2 alone
 //!            x-weft-from         where its caller is, and its pod's labels; where policies ask for it
+//!            x-weft-limits       it is no call, but about rates, from node to node (share.rs)
 //! response   x-weft-worked-ns    what the workload took for the head
 //!            x-weft-spent        calls that were made for it were tried as often as they may be
 //!            or a failure, with its message as the body

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use weft_api::{SpiffeId, annotation};
-use weft_gateway::{Kind, NamespacedName, Object, Objects, Wanted, api};
+use weft_gateway::{Compiler, Kind, NamespacedName, Object, Objects, Wanted, api};
 use weft_mesh::{OwnAddresses, PodRange, TableBuilder};
 use weft_policy::{Policies, PolicyKind, PolicyName};
 
@@ -146,8 +146,8 @@ impl Change {
         self.gone.take()
     }
 
-    /// Brings the builder's table up to date.
-    pub(super) fn apply(self, builder: &mut TableBuilder) {
+    /// Brings the builder's table up to date, and what the compiler serves.
+    pub(super) fn apply(self, builder: &mut TableBuilder, compiler: &mut Compiler) {
         for (name, parts) in self.services {
             match parts {
                 Some(Parts { service, slices }) => {
@@ -161,7 +161,7 @@ impl Change {
         }
         builder.set_node_addresses(self.nodes.values().filter_map(|node| node.address));
         if let Some(objects) = self.routes {
-            builder.set_routes(&weft_gateway::compile(&objects).served);
+            builder.set_routes(compiler.served(&objects));
         }
     }
 }

@@ -259,18 +259,18 @@ proptest! {
     #[test]
     fn a_table_that_grew_is_a_table_made_anew(steps in proptest::collection::vec(step(), 1..60)) {
         let mut cluster = Cluster::new("cluster.local");
-        let mut grown = Table::builder("a", 0);
+        let (mut grown, mut compiler) = (Table::builder("a", 0), Compiler::default());
         for step in &steps {
             take(&mut cluster, step);
             if matches!(step, Step::Publish) {
-                cluster.take_change().apply(&mut grown);
+                cluster.take_change().apply(&mut grown, &mut compiler);
             }
         }
-        cluster.take_change().apply(&mut grown);
+        cluster.take_change().apply(&mut grown, &mut compiler);
         let mut anew = Cluster::new("cluster.local");
         outcome(&steps).iter().for_each(|step| take(&mut anew, step));
         let mut made = Table::builder("a", 0);
-        anew.take_change().apply(&mut made);
+        anew.take_change().apply(&mut made, &mut Compiler::default());
         let (grown, made) = (grown.table(1), made.table(1));
         prop_assert!(grown == made, "grown:\n{:#?}\nmade:\n{:#?}", grown, made);
         // And nothing is left to be done.
@@ -403,9 +403,13 @@ async fn what_was_known_is_the_table_that_is_begun_with() {
     let (again, expected) = (mesh(), mesh());
     let _second = begin(&again);
     assert_eq!(again.table().generation(), 1);
-    let mut builder = Table::builder("a", 0);
-    first.apply(cluster.take_change(), &mut builder, &expected);
-    assert!(*again.table() == builder.table(1), "{:#?}", again.table());
+    let mut begun = first.begin();
+    first.apply(cluster.take_change(), &mut begun, &expected);
+    assert!(
+        *again.table() == begun.builder.table(1),
+        "{:#?}",
+        again.table()
+    );
     assert!(again.table().services_len() > 0);
 }
 

@@ -33,6 +33,9 @@ pub struct RetryPolicy {
     pub attempts: Option<u32>,
     #[serde(deserialize_with = "or_default")]
     pub status_codes: Vec<u16>,
+    /// Names of gRPC's statuses.
+    #[serde(deserialize_with = "or_default")]
+    pub grpc_codes: Vec<String>,
     pub backoff: Option<String>,
     pub budget: Option<BudgetPolicy>,
 }
@@ -80,6 +83,8 @@ pub struct CallerRef {
 pub struct RateLimitPolicy {
     /// `ServiceAccount`, `Namespace` or `Everyone`.
     pub by: Option<String>,
+    /// `Node` or `Cluster`.
+    pub across: Option<String>,
     pub requests: u32,
     pub per: Option<String>,
     pub burst: Option<u32>,

@@ -347,7 +347,7 @@ fn served(compiled: &Compiled) -> String {
             producer,
             consumers,
             streams,
-        } = routes;
+        } = &**routes;
         let consumers = consumers.iter().map(|(who, routes)| (who.as_str(), routes));
         for (who, routes) in std::iter::once(("all", producer)).chain(consumers) {
             for route in routes {

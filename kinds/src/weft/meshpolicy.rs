@@ -21,7 +21,7 @@ pub static MESH_POLICY: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         subresources: vec![Subresource::Status],
         columns: vec![
             Column::name(),
-            Column::text("Targets", targets, "The Services that it is for."),
+            Column::text("Targets", targets, "The Services or routes that it is for."),
             Column::text("Parts", parts, "What it says something of."),
             Column::text("Accepted", accepted, "Whether it holds for all of them."),
             Column::age(),
@@ -51,6 +51,7 @@ impl Strategy for MeshPolicies {
         let root = Field::root(new);
         let spec = root.child("spec");
         target_refs(&spec, problems);
+        of_routes(&spec, problems);
         let (retry, breaker) = (spec.child("retry"), spec.child("circuitBreaker"));
         judge(&retry.child("backoff"), "1ms"..="1h", problems);
         judge(&retry.child("budget.interval"), "1s"..="1h", problems);
@@ -75,6 +76,48 @@ impl Strategy for MeshPolicies {
         judge(&spec.child("hedging.after"), "1ms"..="1h", problems);
     }
 }
+
+/// What may be said of targets: of routes not what is counted of a Service and its endpoints.
+fn of_routes(spec: &Field<'_, '_>, problems: &mut Problems) {
+    let mut is_any = false;
+    for target in spec.items("targetRefs") {
+        let (group, kind) = (target.child("group"), target.child("kind"));
+        let (is_route, expected) = match kind.text() {
+            "Service" => (false, ""),
+            "HTTPRoute" | "GRPCRoute" => (true, ROUTES_GROUP),
+            // None that is taken.
+            _ => continue,
+        };
+        is_any |= is_route;
+        if group.text() != expected {
+            let told = format!("must be {expected:?} for kind {}", kind.text());
+            problems.invalid(&group, group.text(), &told);
+        }
+        if !is_route && target.child("sectionName").is_set() {
+            let section = target.child("sectionName");
+            problems.forbidden(&section, "a Service is a target as a whole");
+        }
+    }
+    if !is_any {
+        return;
+    }
+    let why = "may not be set where targetRefs names a route: it is of a Service";
+    let parts = [
+        "circuitBreaker",
+        "concurrency",
+        "rateLimits",
+        "retry.budget",
+    ];
+    for part in parts {
+        let part = spec.child(part);
+        if part.is_set() {
+            problems.forbidden(&part, why);
+        }
+    }
+}
+
+/// The group of routes.
+const ROUTES_GROUP: &str = "gateway.networking.k8s.io";
 
 /// Names of Services.
 pub(super) fn target_refs(spec: &Field<'_, '_>, problems: &mut Problems) {
@@ -158,7 +201,7 @@ mod tests {
                 "ejection": "1s", "maxEjection": "60s", "maxEjectedPercent": 10,
             },
             "concurrency": {"min": 20, "max": 1000, "queue": 100},
-            "rateLimits": [{"by": "ServiceAccount", "requests": 5, "per": "1s"}],
+            "rateLimits": [{"by": "ServiceAccount", "across": "Node", "requests": 5, "per": "1s"}],
         });
         assert_eq!(value["spec"], expected);
     }
@@ -173,7 +216,38 @@ mod tests {
                     "/spec/targetRefs/0/kind",
                     json!("Gateway"),
                     &[
-                        "spec.targetRefs[0].kind: Unsupported value: \"Gateway\": supported values: \"Service\"",
+                        "spec.targetRefs[0].kind: Unsupported value: \"Gateway\": supported values: \"Service\", \"HTTPRoute\", \"GRPCRoute\"",
+                    ],
+                ),
+                (
+                    "/spec/targetRefs/0/sectionName",
+                    json!("rule"),
+                    &[
+                        "spec.targetRefs[0].sectionName: Forbidden: a Service is a target as a whole",
+                    ],
+                ),
+                (
+                    "/spec/targetRefs/0",
+                    json!({"group": "gateway.networking.k8s.io", "kind": "Service", "name": "price"}),
+                    &[
+                        "spec.targetRefs[0].group: Invalid value: \"gateway.networking.k8s.io\": must be \"\" for kind Service",
+                    ],
+                ),
+                (
+                    "/spec/targetRefs/0",
+                    json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "price", "sectionName": "buy"}),
+                    &[
+                        "spec.circuitBreaker: Forbidden: may not be set where targetRefs names a route: it is of a Service",
+                        "spec.concurrency: Forbidden: may not be set where targetRefs names a route: it is of a Service",
+                        "spec.rateLimits: Forbidden: may not be set where targetRefs names a route: it is of a Service",
+                        "spec.retry.budget: Forbidden: may not be set where targetRefs names a route: it is of a Service",
+                    ],
+                ),
+                (
+                    "/spec/retry/grpcCodes",
+                    json!(["OK"]),
+                    &[
+                        "spec.retry.grpcCodes[0]: Unsupported value: \"OK\": supported values: \"CANCELLED\", \"UNKNOWN\", \"INVALID_ARGUMENT\", \"DEADLINE_EXCEEDED\", \"NOT_FOUND\", \"ALREADY_EXISTS\", \"PERMISSION_DENIED\", \"RESOURCE_EXHAUSTED\", \"FAILED_PRECONDITION\", \"ABORTED\", \"OUT_OF_RANGE\", \"UNIMPLEMENTED\", \"INTERNAL\", \"UNAVAILABLE\", \"DATA_LOSS\", \"UNAUTHENTICATED\"",
                     ],
                 ),
                 (

@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
 };
 
+use imbl::ordmap::DiffItem;
 use smallvec::SmallVec;
 use weft_api::identity::SpiffeId;
 use weft_gateway::{NamespacedName, Resilience, Served, ServiceRoutes};
@@ -140,7 +141,7 @@ impl TableBuilder {
             Some(before) => Arc::clone(&before.routes),
             None => {
                 let name = NamespacedName::new(spec.namespace.as_str(), spec.name.as_str());
-                bound(self.served.services.get(&name))
+                bound(self.served.services.get(&name).map(|routes| &**routes))
             }
         };
         let (resilience, guard) = match &before {
@@ -270,30 +271,39 @@ impl TableBuilder {
             let streams = Streams::of(&served.streams, &self.table.streams);
             self.table.streams = Arc::new(streams);
         }
-        let (old, new) = (&self.served.services, &served.services);
-        let changed = old.keys().chain(new.keys());
-        for name in changed.filter(|name| old.get(*name) != new.get(*name)) {
+        for item in self.served.services.diff(&served.services) {
+            let (name, new) = match item {
+                DiffItem::Add(name, new)
+                | DiffItem::Update {
+                    new: (name, new), ..
+                } => (name, Some(&**new)),
+                DiffItem::Remove(name, _) => (name, None),
+            };
             let Some(index) = self.table.service_index(&name.namespace, &name.name) else {
                 continue;
             };
             let service = Service {
-                routes: bound(new.get(name)),
+                routes: bound(new),
                 ..Service::clone(&self.table.services[index.0])
             };
             self.table.services.set(index.0, Arc::new(service));
         }
-        let (old, new) = (&self.served.resilience, &served.resilience);
-        let changed = old.keys().chain(new.keys());
-        let changed: HashSet<NamespacedName> = changed
-            .filter(|name| old.get(*name) != new.get(*name))
-            .cloned()
-            .collect();
-        for name in &changed {
+        let changed = self.served.resilience.diff(&served.resilience);
+        let changed = changed.map(|item| match item {
+            DiffItem::Add(name, new)
+            | DiffItem::Update {
+                new: (name, new), ..
+            } => (name.clone(), Some(Arc::clone(new))),
+            DiffItem::Remove(name, _) => (name.clone(), None),
+        });
+        // Doors are claimed by the builder as a whole.
+        let changed: Vec<(NamespacedName, Option<Arc<Resilience>>)> = changed.collect();
+        for (name, resilience) in changed {
             let Some(index) = self.table.service_index(&name.namespace, &name.name) else {
                 continue;
             };
             let before = Arc::clone(&self.table.services[index.0]);
-            let resilience = new.get(name).cloned().unwrap_or_default();
+            let resilience = resilience.unwrap_or_default();
             let guard = before.guard.clone();
             let guard = match guard.filter(|guard| guard.holds_for(&resilience)) {
                 Some(guard) => Some(guard),

@@ -11,8 +11,9 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// Attacks 41 to 46 and 49 to 51, where rules allow something, but not that.
 #[tokio::test]
-async fn what_no_rule_allows_never_leaves_and_says_what_is_missing() {
+async fn attacks_41_to_51_what_no_rule_allows_never_leaves_and_says_what_is_missing() {
     let world = World::new();
     let host = Host::start(HOST, Speech::Plain, describe).await;
     let port = host.port();
@@ -234,7 +235,7 @@ async fn attack_53_a_scan_of_ports_learns_nothing_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_elsewhere_the_next_time_is_judged_again() {
+async fn attack_47_a_name_that_leads_elsewhere_the_next_time_is_judged_again() {
     let world = World::new();
     let host = Host::start(HOST, Speech::Plain, describe).await;
     let port = host.port();
@@ -263,7 +264,7 @@ async fn a_name_that_leads_elsewhere_the_next_time_is_judged_again() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_and_who_follows_it_is_judged_anew() {
+async fn attack_48_a_redirect_is_an_answer_and_who_follows_it_is_judged_anew() {
     let world = World::new();
     let host = Host::start(HOST, Speech::Plain, |_| async {
         let mut response = Response::new(Body::empty());

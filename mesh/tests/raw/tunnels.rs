@@ -1,7 +1,7 @@
 //! CONNECT and its kin: nobody has a tunnel through the gateway, and what was meant for one is not read as requests.
 
 use super::h2::{self, Want};
-use super::{Gateway, HOST, h1};
+use super::{Gateway, HOST, h1, tls};
 
 #[tokio::test]
 async fn connect_is_refused_and_nothing_after_it_is_a_request() {
@@ -23,6 +23,9 @@ async fn connect_is_refused_and_nothing_after_it_is_a_request() {
             );
             let said = h1::exchange(gateway.address, raw.as_bytes()).await;
             assert_eq!(said, refused, "{what}, {lines:?}");
+            let stream = tls::agreed(&gateway, b"http/1.1").await;
+            let said = h1::spoken(stream, raw.as_bytes()).await;
+            assert_eq!(said, refused, "{what}, {lines:?}, over TLS");
         }
     }
     // What is no host at all is no request.
@@ -35,8 +38,12 @@ async fn connect_is_refused_and_nothing_after_it_is_a_request() {
             "{first}\r\nHost: {HOST}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
         );
         let said = h1::exchange(gateway.address, raw.as_bytes()).await;
-        let is_refused = said.starts_with("400") && !said.contains(" + ");
-        assert!(is_refused || said == "closed", "{first}: {said}");
+        let is_refused =
+            |said: &str| said == "closed" || (said.starts_with("400") && !said.contains(" + "));
+        assert!(is_refused(&said), "{first}: {said}");
+        let stream = tls::agreed(&gateway, b"http/1.1").await;
+        let said = h1::spoken(stream, raw.as_bytes()).await;
+        assert!(is_refused(&said), "{first}, over TLS: {said}");
     }
     gateway.serves().await;
 }

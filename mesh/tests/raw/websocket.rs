@@ -12,11 +12,11 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use weft_mesh::{Body, BoxError, Failure, Raw};
 
-use super::{Gateway, PATIENCE, mirror};
+use super::{Gateway, PATIENCE, mirror, tls};
 
 /// What a backend does when it is asked, by the path.
 fn answer_to(head: &str) -> &'static str {
@@ -91,16 +91,26 @@ const USUAL: &str =
     "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: k\n";
 const NEXT: &str = "GET /next HTTP/1.1\nHost: nobody.test\nConnection: close\n\n";
 
-/// Sends bytes at the listener of a Gateway, and reads what comes.
+/// Sends bytes at the listeners of a Gateway, in the clear and over TLS, and reads what comes: the same of both.
 async fn told(raw: &str) -> String {
+    let raw = raw.replace('\n', "\r\n");
     let heard = Arc::new(Mutex::new(Vec::new()));
     let gateway = Gateway::before(backend(Arc::clone(&heard)));
-    let raw = raw.replace('\n', "\r\n");
+    let stream = TcpStream::connect(gateway.plain).await;
+    let said = said_to(stream.expect("a connection"), &raw).await;
+    let in_the_clear = shown(&gateway, &said, &heard).await;
+    let stream = tls::agreed(&gateway, b"http/1.1").await;
+    let said = said_to(stream, &raw).await;
+    let over_tls = shown(&gateway, &said, &heard).await;
+    assert_eq!(in_the_clear, over_tls, "{raw:?}");
+    over_tls
+}
+
+/// All that comes back for bytes.
+async fn said_to(mut stream: impl AsyncRead + AsyncWrite + Unpin, raw: &str) -> Vec<u8> {
     let talk = async {
-        let mut stream = TcpStream::connect(gateway.plain)
-            .await
-            .expect("a connection");
         let _ = stream.write_all(raw.as_bytes()).await;
+        let _ = stream.flush().await;
         let mut said = Vec::new();
         // The gateway ends it after the last request; a tunnel is ended by whoever is in it.
         while let Ok(1..) = stream.read_buf(&mut said).await {
@@ -111,8 +121,11 @@ async fn told(raw: &str) -> String {
         said
     };
     let said = tokio::time::timeout(PATIENCE, talk).await;
-    let said = said.unwrap_or_else(|_| panic!("no end to {raw:?}"));
-    let said = String::from_utf8_lossy(&said).into_owned();
+    said.unwrap_or_else(|_| panic!("no end to {raw:?}"))
+}
+
+async fn shown(gateway: &Gateway, said: &[u8], heard: &Mutex<Vec<u8>>) -> String {
+    let said = String::from_utf8_lossy(said).into_owned();
     let mut parts = Vec::new();
     let mut rest = said.as_str();
     while let Some((head, after)) = rest.split_once("\r\n\r\n") {
@@ -140,7 +153,8 @@ async fn told(raw: &str) -> String {
         rest = after;
     }
     assert_eq!(rest, "", "{said}");
-    let heard = String::from_utf8_lossy(&heard.lock()).replace("\r\n", "/");
+    let heard = std::mem::take(&mut *heard.lock());
+    let heard = String::from_utf8_lossy(&heard).replace("\r\n", "/");
     gateway.serves().await;
     format!("{} | {heard}", parts.join(", "))
 }

@@ -249,7 +249,7 @@ async fn a_client_that_does_not_say_what_it_wants_is_closed() {
 }
 
 /// Asks the gateway for a path of a host over HTTP/1.1: status and text.
-async fn ask(gateway: std::net::SocketAddr, host: &str, path: &str) -> String {
+pub async fn ask(gateway: std::net::SocketAddr, host: &str, path: &str) -> String {
     let stream = tokio::net::TcpStream::connect(gateway).await.expect("open");
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io)

@@ -19,7 +19,7 @@ use weft_mesh::{
     ServicePortSpec, ServiceSpec, Spawn, Table,
 };
 
-use super::{exposed::free_port, world::*};
+use super::{exposed::free_port, gateway::ask, world::*};
 
 const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 85, 0, 1));
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -93,7 +93,8 @@ fn routed(world: &World, streams: ServiceStreams) -> Table {
         ..ServiceRoutes::default()
     };
     let served = Served {
-        services: [(NamespacedName::new("vote", "front"), routes)].into(),
+        services: std::iter::once((NamespacedName::new("vote", "front"), Arc::new(routes)))
+            .collect(),
         ..Served::default()
     };
     let builder = Table::builder("a", 1).services(services);
@@ -270,6 +271,21 @@ async fn callers_stay_on_their_node_where_the_service_says_so() {
         by_a_stream(&outbound, "any:80").await.as_deref(),
         Ok("voting by a stream")
     );
+    // Nor does the gateway of a node lead elsewhere who asks for the Service by its own name.
+    let (listener, gateway) = listen();
+    let serving = (world.a.clone(), world.stop.clone());
+    tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
+    for _ in 0..16 {
+        let said = ask(gateway, "both.vote.localhost", "/").await;
+        assert_eq!(said, "200 one by a call");
+    }
+    for (host, expected) in [
+        ("far", "503 service far.vote has no ready endpoint"),
+        ("any", "200 voting by a call"),
+    ] {
+        let said = ask(gateway, &format!("{host}.vote.localhost"), "/").await;
+        assert_eq!(said, expected, "{host}");
+    }
 }
 
 /// What is said on a stream of this workload's to `to`, for these bytes.
@@ -321,7 +337,8 @@ async fn requests_on_a_workload_s_stream_meet_the_routes_of_its_service() {
         ..ServiceRoutes::default()
     };
     let served = Served {
-        services: [(NamespacedName::new("vote", "front"), routes)].into(),
+        services: std::iter::once((NamespacedName::new("vote", "front"), Arc::new(routes)))
+            .collect(),
         ..Served::default()
     };
     let mut front = both("front", 1, vec![endpoint("front", 1, "a", world.b_address)]);

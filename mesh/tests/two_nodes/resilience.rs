@@ -7,10 +7,9 @@ use std::sync::{
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{Method, Request, Response, StatusCode};
-use weft_call::{Blame, Priority};
+use weft_call::Priority;
 use weft_gateway::{
-    Account, Breaker, Concurrency, Fault, LimitedBy, NamespacedName, RateLimit, Resilience, Retry,
-    RetryBudget, Served,
+    Account, Breaker, Concurrency, Fault, NamespacedName, Resilience, Retry, RetryBudget, Served,
 };
 use weft_mesh::{
     Body, CallContext, CallerInfo, Failure, FailureKind, Mesh, Outbound, ServiceSpec, Table,
@@ -20,7 +19,7 @@ use super::world::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn asked(all: impl IntoIterator<Item = (&'static str, Resilience)>) -> Served {
+pub fn asked(all: impl IntoIterator<Item = (&'static str, Resilience)>) -> Served {
     let all = all.into_iter();
     let all = all.map(|(name, asked)| (NamespacedName::new("vote", name), Arc::new(asked)));
     Served {
@@ -29,13 +28,13 @@ fn asked(all: impl IntoIterator<Item = (&'static str, Resilience)>) -> Served {
     }
 }
 
-fn publish(mesh: &Mesh, generation: u64, services: Vec<ServiceSpec>, served: &Served) {
+pub fn publish(mesh: &Mesh, generation: u64, services: Vec<ServiceSpec>, served: &Served) {
     let table = Table::builder(mesh.node(), generation).services(services);
     mesh.publish(table.routes(served).build());
 }
 
 /// How often policies of a mesh did something.
-fn acted(mesh: &Mesh, action: &str) -> u64 {
+pub fn acted(mesh: &Mesh, action: &str) -> u64 {
     let mut text = String::new();
     mesh.render_metrics(&mut text);
     let lines = text.lines().filter(|line| {
@@ -52,6 +51,7 @@ fn again(codes: &[u16], attempts: u32) -> Option<Retry> {
     let codes = codes.iter().map(|code| StatusCode::from_u16(*code));
     Some(Retry {
         codes: codes.map(|code| code.expect("a status")).collect(),
+        grpc: Vec::new(),
         attempts,
         backoff: Some(Duration::from_millis(1)),
     })
@@ -75,14 +75,14 @@ fn answers(
     }
 }
 
-fn of(mesh: &Mesh, account: &str) -> Outbound {
+pub fn of(mesh: &Mesh, account: &str) -> Outbound {
     mesh.outbound(CallerInfo {
         identity: sa(account),
         workload: named(account),
     })
 }
 
-fn get(uri: &str) -> Request<Body> {
+pub fn get(uri: &str) -> Request<Body> {
     Request::get(uri).body(Body::empty()).expect("a request")
 }
 
@@ -402,110 +402,6 @@ fn scopeguard(act: impl FnOnce()) -> impl Drop {
         }
     }
     Guard(Some(act))
-}
-
-fn two_an_hour(by: LimitedBy) -> Resilience {
-    Resilience {
-        rate_limits: vec![RateLimit {
-            by,
-            requests: 2,
-            per: HOUR,
-            burst: 2,
-        }],
-        ..Resilience::default()
-    }
-}
-
-fn is_limited(outcome: &Result<Response<Body>, Failure>) -> bool {
-    matches!(outcome, Err(failure)
-        if failure.kind == FailureKind::LimitReached
-            && failure.blame == Blame::Policy
-            && failure.retry_after.is_some_and(|after| after > Duration::from_secs(60)))
-}
-
-#[tokio::test]
-async fn each_caller_has_its_share_by_whatever_way_it_comes() {
-    let world = world();
-    world.authority.give(&world.a, "other");
-    world.a.attach(pod(1), workload("web", describe));
-    world.b.attach(pod(2), workload("voting", describe));
-    let specs = || {
-        vec![
-            service("here", vec![endpoint("web", 1, "a", world.b_address)]),
-            service("there", vec![endpoint("voting", 2, "b", world.b_address)]),
-        ]
-    };
-    let limit = || two_an_hour(LimitedBy::ServiceAccount);
-    let served = asked([("here", limit()), ("there", limit())]);
-    publish(&world.a, 1, specs(), &served);
-    let mut of_b = Table::builder("b", 1).services(specs()).routes(&served);
-    world.b.publish(of_b.table(1));
-    for name in ["here", "there"] {
-        let uri = format!("http://{name}/");
-        for account in ["web", "other"] {
-            let outbound = of(&world.a, account);
-            for _ in 0..2 {
-                outbound.call(get(&uri)).await.expect("its share");
-            }
-            let third = outbound.call(get(&uri)).await;
-            assert!(is_limited(&third), "{name}, {account}: {third:?}");
-        }
-    }
-    // At the pod's own address, past the Service, it has had its share already.
-    let outbound = world.outbound();
-    let past = outbound.call_attached(pod(1), get("http://localhost:8080/"));
-    assert!(is_limited(&past.await));
-    let straight = world.call(get("http://10.42.0.1:8080/")).await;
-    assert!(is_limited(&straight), "{straight:?}");
-    assert_eq!(acted(&world.a, "rate-limited"), 4);
-    assert_eq!(acted(&world.b, "rate-limited"), 2);
-    // No endpoint is avoided for it.
-    assert_eq!(gauge(&world.a, "weft_mesh_endpoints_ejected"), 0);
-    // A table of later knows what was counted as long as the policy says the same.
-    for spec in specs() {
-        of_b.set_service(spec);
-    }
-    of_b.set_routes(&served);
-    world.b.publish(of_b.table(2));
-    let outcome = world.call(get("http://there/")).await;
-    assert!(is_limited(&outcome), "{outcome:?}");
-    of_b.set_routes(&Served::default());
-    world.b.publish(of_b.table(3));
-    let outcome = world.call(get("http://there/")).await;
-    assert!(outcome.is_ok(), "nobody asks for it any more: {outcome:?}");
-}
-
-#[tokio::test]
-async fn who_comes_from_outside_is_limited_as_its_gateway() {
-    let world = world();
-    world.a.attach(pod(1), workload("web", describe));
-    let here = service("here", vec![endpoint("web", 1, "a", world.b_address)]);
-    let served = asked([("here", two_an_hour(LimitedBy::Everyone))]);
-    publish(&world.a, 1, vec![here], &served);
-    let (listener, address) = listen();
-    let serving = (world.a.clone(), world.stop.clone());
-    tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
-    let mut told = Vec::new();
-    for _ in 0..3 {
-        told.push(asked_plainly(address, "here.vote.localhost").await);
-    }
-    assert!(told[0].starts_with("HTTP/1.1 200"), "{told:?}");
-    assert!(told[1].starts_with("HTTP/1.1 200"), "{told:?}");
-    assert!(told[2].starts_with("HTTP/1.1 429"), "{told:?}");
-    assert!(told[2].contains("retry-after: "), "{told:?}");
-    assert!(told[2].contains("has had its share"), "{told:?}");
-}
-
-/// One request of HTTP/1.1, and all of its answer.
-async fn asked_plainly(address: std::net::SocketAddr, host: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let stream = tokio::net::TcpStream::connect(address).await;
-    let mut stream = stream.expect("a connection");
-    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("an answer");
-    answer
 }
 
 #[tokio::test]

@@ -61,12 +61,21 @@ pub fn render(results: &Value) -> String {
         );
     }
     text += &format!(
-        "  a pair that calls each other: {:.0} bytes\n  1,000 services × 10 endpoints, 1,000 routes: {:.1} ms; one service: {:.3} ms; one route: {:.2} ms\n",
+        "  a pair that calls each other: {:.0} bytes\n  1,000 services × 10 endpoints, 1,000 routes and policies, compiled\n",
         at("/edges/bytes_per_pair"),
-        at("/tables/whole_ms"),
-        at("/tables/one_service_ms"),
-        at("/tables/one_route_ms"),
     );
+    for (name, key) in [
+        ("at Services", "services"),
+        ("at hosts of a Gateway", "gateway"),
+    ] {
+        let at = |figure: &str| at(&format!("/tables/{key}/{figure}_ms"));
+        text += &format!(
+            "    {name:<22} {:.1} ms; one service: {:.3} ms; one route: {:.3} ms\n",
+            at("whole"),
+            at("one_service"),
+            at("one_route"),
+        );
+    }
     for (case, ratio) in results["down"].as_object().into_iter().flatten() {
         text += &format!("  {case}: {:.3} tries a call\n", number(ratio));
     }
