@@ -29,7 +29,7 @@ use weft_call::stream_frame;
 use weft_kinds::lens::{integer, items, text};
 
 use crate::authn::certificate_subject;
-use crate::ca::{Authority, CaError, SERVER_NAME};
+use crate::ca::{Authority, CaError, Made, SERVER_NAME};
 use crate::caller::Caller;
 use crate::http::AppState;
 
