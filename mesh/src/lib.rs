@@ -102,7 +102,7 @@ pub use accept::accept_loop;
 pub use deliver::Detached;
 pub use dns::{Answering, DnsConfig, Over};
 pub use egress::{
-    EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
+    EGRESS_RULES_MAX, EgressConfig, EgressCredential, EgressManner, EgressRule, EgressRuleError, EgressScheme, NotGranted,
     OwnAddresses, Resolve, Resolving, SpecialAddress,
 };
 pub use exposed::Spawn;

@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use weft_api::identity::SpiffeId;
 use weft_mesh::{
-    Body, CallerInfo, EgressConfig, EgressRule, EgressScheme, Failure, Mesh, Outbound, Resolve,
+    Body, CallerInfo, EgressConfig, EgressManner, EgressRule, EgressScheme, Failure, Mesh, Outbound, Resolve,
     Resolving, WorkloadInfo,
 };
 
@@ -287,6 +287,7 @@ pub fn rule(host: &str, scheme: EgressScheme, port: u16) -> EgressRule {
         paths: Vec::new(),
         methods: Vec::new(),
         addresses: vec![format!("{HOST}/32")],
+        manner: EgressManner::default(),
     }
 }
 
