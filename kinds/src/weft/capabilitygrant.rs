@@ -140,15 +140,14 @@ fn manner(outgoing: &Field<'_, '_>, problems: &mut Problems) {
     let tls = outgoing.child("tls");
     let is_http = outgoing.child("scheme").text() == "HTTP";
     let originate = tls.child("originate");
-    let originates = originate.value() == Some(&Value::Bool(true));
+    let originates = originate.flag();
     if originates && !is_http {
         let why = "is for calls without TLS: scheme has to be HTTP";
         problems.invalid(&originate, true, why);
     }
     let port = tls.child("port");
     if port.is_set() && !originates {
-        let port_given = port.value().cloned().unwrap_or_default();
-        problems.invalid(&port, port_given, "is where calls by TLS go to: originate has to be true");
+        problems.invalid(&port, port.shown(), "is where calls by TLS go to: originate has to be true");
     }
     let authorities = tls.child("caCertificates");
     if authorities.is_set() {
@@ -156,7 +155,7 @@ fn manner(outgoing: &Field<'_, '_>, problems: &mut Problems) {
     }
     if is_http && !originates {
         for field in [authorities, outgoing.child("credentials")] {
-            if field.is_set() && field.value().is_some_and(|value| *value != json!([])) {
+            if field.is_set() && !field.is_empty() {
                 problems.forbidden(&field, "needs TLS: scheme has to be HTTPS, or tls.originate true");
             }
         }
