@@ -9,6 +9,7 @@ mod held;
 mod led;
 mod policies;
 mod resilience;
+mod rotation;
 mod seen;
 mod streams;
 mod world;
