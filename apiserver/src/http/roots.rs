@@ -104,8 +104,10 @@ async fn behind(state: &AppState, signs: &str) -> Result<Vec<String>, ApiError> 
     let listed = client.list(&NODE, None, &ListOptions::default()).await;
     let nodes = listed.map_err(ApiError)?.items.into_iter();
     let behind = nodes.map(|node| node.value()).filter(|node| {
-        let said = &node["metadata"]["annotations"][annotation::ROOT];
-        said.as_str() != Some(signs)
+        let annotations = &node["metadata"]["annotations"];
+        // Others that are told as nodes have no certificates of this authority.
+        annotations[annotation::MESH_ADDRESS].is_string()
+            && annotations[annotation::ROOT].as_str() != Some(signs)
     });
     Ok(behind
         .map(|node| text(&node, "/metadata/name").to_owned())
