@@ -30,7 +30,7 @@ use crate::identity::{Chain, Link};
 /// Where the authorities are told.
 const PATH: &str = "/weft/v1/roots";
 /// How often they are asked for: a request of a kilobyte.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// The first look comes within this much of the beginning, so that nodes that start together do not ask together.
 const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// Authorities that are taken in; a server has fewer.
