@@ -482,10 +482,7 @@ impl Grants {
         let granted = account.granted();
         let proofs = account.proofs.lock().clone();
         let rules = credentials::resolve(&granted.outgoing, proofs.as_deref());
-        let wrong = self
-            .inner
-            .mesh
-            .set_egress_rules(&account.identity, &rules);
+        let wrong = self.inner.mesh.set_egress_rules(&account.identity, &rules);
         for error in wrong {
             tracing::warn!(identity = %account.identity, %error, "a rule of a grant says nothing and is left out");
         }

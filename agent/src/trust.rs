@@ -184,7 +184,9 @@ impl Trust {
         };
         let pem = told.roots.iter().map(|root| root.certificate.as_str());
         let Some(authorities) = certificates(pem.take(AUTHORITIES_MAX)) else {
-            tracing::warn!("the server names authorities that cannot be read; this node goes on with those of before");
+            tracing::warn!(
+                "the server names authorities that cannot be read; this node goes on with those of before"
+            );
             return;
         };
         let before = self.now();
@@ -320,10 +322,7 @@ mod tests {
         let again = Trust::taken_up(folder.path(), der(&first));
         assert_eq!(again.now().authorities, der(&second));
         // It may have been away while another followed.
-        again.take(
-            told(&[("3", &other, true), ("2", &second, false)]),
-            &mesh,
-        );
+        again.take(told(&[("3", &other, true), ("2", &second, false)]), &mesh);
         assert_eq!(again.now().renewal, 1);
         let anew = Trust::taken_up(folder.path(), der(&other));
         assert_eq!(anew.now().authorities, der(&other));

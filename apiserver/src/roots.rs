@@ -35,7 +35,9 @@ pub(crate) enum RootError {
     Authority(#[from] CaError),
     #[error("the authority {key} is damaged")]
     Damaged { key: String },
-    #[error("there are {ROOTS_MAX} authorities already: remove one that nobody proves himself by any more")]
+    #[error(
+        "there are {ROOTS_MAX} authorities already: remove one that nobody proves himself by any more"
+    )]
     TooMany,
     #[error("the authority that signs cannot be removed: let another follow it first")]
     Signs,

@@ -504,7 +504,8 @@ impl Served {
     /// What is answered to an administrator with a token.
     async fn ask(&self, method: &str, path: &str) -> (String, serde_json::Value) {
         let mut io = self.open("http/1.1").await;
-        let head = "host: a\r\nauthorization: Bearer secret\r\nconnection: close\r\ncontent-length: 0";
+        let head =
+            "host: a\r\nauthorization: Bearer secret\r\nconnection: close\r\ncontent-length: 0";
         let sent = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n");
         io.write_all(sent.as_bytes()).await.unwrap();
         let mut told = Vec::new();
@@ -530,9 +531,13 @@ impl Served {
 
 #[tokio::test]
 async fn the_authority_is_another_twice_and_whoever_knew_the_one_before_is_served_until_it_is_forgotten()
-{
+ {
     let served = Arc::new(Served::start().await);
-    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+    let der = |pem: &str| {
+        CertificateDer::from_pem_slice(pem.as_bytes())
+            .unwrap()
+            .to_vec()
+    };
     let key = |pem: &str| {
         let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
         key.secret_der().to_vec()
@@ -586,12 +591,19 @@ async fn the_authority_is_another_twice_and_whoever_knew_the_one_before_is_serve
             assert!(made > 0 && failed == 0, "{failed} of {made}");
         }
 
-        let of = |root: &serde_json::Value| format!("/weft/v1/roots/{}", root["id"].as_str().unwrap());
+        let of =
+            |root: &serde_json::Value| format!("/weft/v1/roots/{}", root["id"].as_str().unwrap());
         let (code, _) = served.ask("DELETE", &of(&roots[0])).await;
         assert_eq!(code, "409", "it signs");
         let (code, left) = served.ask("DELETE", &of(&roots[1])).await;
-        assert_eq!((code.as_str(), left["roots"].as_array().unwrap().len()), ("200", 1));
-        assert!(!served.is_answered(knows.clone(), "/livez").await, "forgotten");
+        assert_eq!(
+            (code.as_str(), left["roots"].as_array().unwrap().len()),
+            ("200", 1)
+        );
+        assert!(
+            !served.is_answered(knows.clone(), "/livez").await,
+            "forgotten"
+        );
         assert!(served.is_answered(hears, "/api/v1/secrets").await);
         // The connection that was open rests on what is forgotten.
         let mut rest = Vec::new();

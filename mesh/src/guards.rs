@@ -431,7 +431,11 @@ impl Guards {
             }
         }
         let uri = request.uri();
-        let scheme_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let scheme_port = if uri.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
         let asked = Attributes {
             principal: None,
             source_ip: Some(client),

@@ -27,8 +27,8 @@ pub(crate) use matching::View;
 pub(crate) use session::{AnsweredBy, Stays, Sticky};
 pub use weft_gateway::{
     AttachedRoute, Backend, BackendTarget, BackendTls, CertificateName, ClientValidation, Filter,
-    Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, NamespacedName, PathChange, PathMatch, Redirect,
-    Retry, Rewrite, Rule, Served, ServiceRoutes,
+    Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, NamespacedName, PathChange,
+    PathMatch, Redirect, Retry, Rewrite, Rule, Served, ServiceRoutes,
 };
 
 use matching::elements;

@@ -296,11 +296,7 @@ impl Policies {
                     && target.name == gateway.name
             };
             match targets.is_empty() {
-                true => {
-                    is_near
-                        && !selector.is_everything()
-                        && selector.matches(&gateway.labels)
-                }
+                true => is_near && !selector.is_everything() && selector.matches(&gateway.labels),
                 false => targets.iter().any(is_meant),
             }
         };

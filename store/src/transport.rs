@@ -153,9 +153,7 @@ impl Network for Link {
                 let mut held = slot.lock().await;
                 match held.as_ref() {
                     Some(sender) if !sender.is_closed() => sender.clone(),
-                    _ => held
-                        .insert(connect(tls, address, name).await?)
-                        .clone(),
+                    _ => held.insert(connect(tls, address, name).await?).clone(),
                 }
             };
             sender.ready().await.map_err(unreachable)?;

@@ -157,7 +157,13 @@ fn found_in(folder: &Path, texts: &[String], found: &mut Vec<String>) {
 
 #[test]
 fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
-    let environment = vec![("WEFT_ACCESS_LOG", "json".to_owned()), ("RUST_LOG", "debug".to_owned())];
+    let environment = vec![
+        ("WEFT_ACCESS_LOG", "json".to_owned()),
+        (
+            "WEFT_LOG",
+            "weft=debug,hyper=debug,h2=debug,rustls=debug,warn".to_owned(),
+        ),
+    ];
     let cluster = Cluster::start_in(1, environment).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (port, roots, heads) = outside();
@@ -168,7 +174,11 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
     weft(&["apply", "-f", &path.display().to_string()]);
     let call = |path: &str| {
         let asked = format!("/call?url=http://127.0.0.9{path}");
-        runtime.block_on(load::get(&cluster.gateway, "probe.default.localhost", &asked))
+        runtime.block_on(load::get(
+            &cluster.gateway,
+            "probe.default.localhost",
+            &asked,
+        ))
     };
     eventually("the host outside is called", || {
         let (_, body) = call("/proven/a")?;
@@ -176,7 +186,10 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
     })
     .unwrap();
     let sent = heads.lock().unwrap().join("\n");
-    assert!(sent.contains(&format!("authorization: Bearer {TOKEN}")), "{sent}");
+    assert!(
+        sent.contains(&format!("authorization: Bearer {TOKEN}")),
+        "{sent}"
+    );
     assert!(!sent.contains(PASSWORD));
 
     // What fails is told, without what it would have sent: no certificate that is believed, nobody there, another path, a secret that went.
@@ -193,7 +206,10 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
     eventually("the secret that went is missed", || {
         let (_, body) = call("/login/b")?;
         let events = success(cluster.weft(&["get", "events", "-o", "json"])?)?;
-        Ok((!body.contains("there") && events.contains("Secret login does not exist")).then_some(()))
+        Ok(
+            (!body.contains("there") && events.contains("Secret login does not exist"))
+                .then_some(()),
+        )
     })
     .unwrap();
 
@@ -225,7 +241,9 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         // Whole groups alone: what follows the text changes nothing of them.
         for group in bytes.chunks_exact(3) {
-            let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+            let bits = group
+                .iter()
+                .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
             for at in [18, 12, 6, 0] {
                 let _ = write!(out, "{}", LETTERS[(bits >> at & 63) as usize] as char);
             }
@@ -236,7 +254,9 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
     texts.extend(PLANTED.iter().map(|text| encoded(text)));
     for text in &texts {
         if let Some(at) = told.find(text.as_str()) {
-            let from = (0..=at.saturating_sub(400)).rev().find(|at| told.is_char_boundary(*at));
+            let from = (0..=at.saturating_sub(400))
+                .rev()
+                .find(|at| told.is_char_boundary(*at));
             panic!("{text} is told: {}", &told[from.unwrap_or(0)..at]);
         }
     }

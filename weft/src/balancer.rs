@@ -69,10 +69,7 @@ impl Balancer {
     ///
     /// # Errors
     /// When no port can be listened on.
-    pub async fn start(
-        servers: &[String],
-        trusted: Trusted,
-    ) -> std::io::Result<Self> {
+    pub async fn start(servers: &[String], trusted: Trusted) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         Self::serve(listener, servers, trusted)
     }

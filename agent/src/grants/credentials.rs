@@ -99,12 +99,16 @@ pub fn references(outgoing: &[Outgoing]) -> References {
     for one in outgoing {
         let secrets = one.credentials.iter().filter_map(CredentialEntry::secret);
         let authorities = one.tls.ca_certificates.iter();
-        let of_secrets = authorities.clone().filter_map(|one| one.secret_ref.as_ref());
+        let of_secrets = authorities
+            .clone()
+            .filter_map(|one| one.secret_ref.as_ref());
         let of_maps = authorities.filter_map(|one| one.config_map_ref.as_ref());
         let named = |reference: &KeyReference| {
             super::granted::is_name(&reference.name).then(|| reference.name.clone())
         };
-        found.secrets.extend(secrets.chain(of_secrets).filter_map(named));
+        found
+            .secrets
+            .extend(secrets.chain(of_secrets).filter_map(named));
         found.config_maps.extend(of_maps.filter_map(named));
     }
     found
@@ -206,10 +210,17 @@ fn credential(
             let user = value(reference, "username", found)?;
             let password = value(reference, "password", found)?;
             if user.contains(&b':') {
-                return Err(format!("the username in Secret {} has a colon", reference.name));
+                return Err(format!(
+                    "the username in Secret {} has a colon",
+                    reference.name
+                ));
             }
             let pair = STANDARD.encode([user, b":", password].concat());
-            line(header::AUTHORIZATION, reference, &[b"Basic ", pair.as_bytes()])
+            line(
+                header::AUTHORIZATION,
+                reference,
+                &[b"Basic ", pair.as_bytes()],
+            )
         }
         CredentialEntry {
             header: None,
@@ -232,7 +243,8 @@ fn line(
     parts: &[&[u8]],
 ) -> Result<EgressCredential, String> {
     let value = parts.concat();
-    let fits = value.len() <= VALUE_BYTES_MAX && value.iter().all(|byte| (0x20..0x7f).contains(byte));
+    let fits =
+        value.len() <= VALUE_BYTES_MAX && value.iter().all(|byte| (0x20..0x7f).contains(byte));
     let value = HeaderValue::from_bytes(&value).ok().filter(|_| fits);
     let value = value.ok_or_else(|| {
         let name = &reference.name;
@@ -254,7 +266,9 @@ fn certificate(
     let fits = rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider);
     match fits {
         Ok(_) => Ok(EgressCredential::Certificate(chain, key)),
-        Err(_) => Err(format!("tls.key of Secret {name} does not belong to its tls.crt")),
+        Err(_) => Err(format!(
+            "tls.key of Secret {name} does not belong to its tls.crt"
+        )),
     }
 }
 
@@ -265,8 +279,7 @@ fn authorities(
     let (told, pem) = match (&entry.config_map_ref, &entry.secret_ref) {
         (Some(reference), None) => {
             let (name, key) = (&reference.name, key_of(reference, "ca.crt"));
-            let found =
-                found.ok_or_else(|| format!("ConfigMap {name} is not known here yet"))?;
+            let found = found.ok_or_else(|| format!("ConfigMap {name} is not known here yet"))?;
             let map = found.config_maps.get(name);
             let map = map.ok_or_else(|| format!("ConfigMap {name} does not exist"))?;
             let text = map.data.as_ref().and_then(|data| data.get(key));
@@ -331,14 +344,20 @@ mod tests {
         };
         let mut all = Configuration::default();
         for (name, pairs) in [
-            ("key", vec![("token", "hunter2\n"), ("bad", "hunter2\nx: y")]),
+            (
+                "key",
+                vec![("token", "hunter2\n"), ("bad", "hunter2\nx: y")],
+            ),
             ("login", vec![("username", "me"), ("password", "hunter2")]),
             ("pair", vec![("tls.crt", &*chain), ("tls.key", &*key)]),
             ("mixed", vec![("tls.crt", &*chain), ("tls.key", &*other)]),
         ] {
             all.secrets.insert(name.to_owned(), secret(&pairs));
         }
-        let data = [("ca.crt".to_owned(), chain), ("bad".to_owned(), "x".to_owned())];
+        let data = [
+            ("ca.crt".to_owned(), chain),
+            ("bad".to_owned(), "x".to_owned()),
+        ];
         all.config_maps.insert(
             "roots".to_owned(),
             ConfigMap {
@@ -351,13 +370,16 @@ mod tests {
 
     /// What is added, or what is missing.
     fn told(manner: &EgressManner) -> String {
-        let told = manner.credentials.iter().map(|credential| match credential {
-            EgressCredential::Line(name, value) => {
-                format!("{name}: {}", value.to_str().expect("text"))
-            }
-            EgressCredential::Certificate(chain, _) => format!("{} certificates", chain.len()),
-            EgressCredential::Missing(why) => why.clone(),
-        });
+        let told = manner
+            .credentials
+            .iter()
+            .map(|credential| match credential {
+                EgressCredential::Line(name, value) => {
+                    format!("{name}: {}", value.to_str().expect("text"))
+                }
+                EgressCredential::Certificate(chain, _) => format!("{} certificates", chain.len()),
+                EgressCredential::Missing(why) => why.clone(),
+            });
         let mut told: Vec<String> = told.collect();
         if !manner.authorities.is_empty() {
             told.push(format!("by {}", manner.authorities.len()));
@@ -428,7 +450,10 @@ mod tests {
             assert_eq!(told(&rules[0].manner), expected);
             let unknown = resolve(std::slice::from_ref(&one), None);
             let shown = format!("{rules:?} {unknown:?}");
-            assert!(!shown.contains("hunter2") && !shown.contains("bWU6"), "{shown}");
+            assert!(
+                !shown.contains("hunter2") && !shown.contains("bWU6"),
+                "{shown}"
+            );
         }
     }
 
@@ -447,6 +472,12 @@ mod tests {
         assert_eq!(names, ["key", "own", "pair"]);
         assert!(found.config_maps.is_empty());
         let rules = resolve(&all, None);
-        assert!(rules[0].manner.credentials.iter().all(|one| matches!(one, EgressCredential::Missing(_))));
+        assert!(
+            rules[0]
+                .manner
+                .credentials
+                .iter()
+                .all(|one| matches!(one, EgressCredential::Missing(_)))
+        );
     }
 }

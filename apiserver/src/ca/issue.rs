@@ -210,8 +210,7 @@ impl Authority {
             path: self.0.dir.join("ca.crt"),
         };
         let signing = self.signing();
-        let (_, own) =
-            x509_parser::parse_x509_certificate(&signing.der).map_err(|_| unusable())?;
+        let (_, own) = x509_parser::parse_x509_certificate(&signing.der).map_err(|_| unusable())?;
         let own_end = own.validity().not_after.to_datetime();
         if now >= own_end {
             return Err(unusable());

@@ -100,10 +100,8 @@ impl Authority {
             return false;
         };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            provider,
-        );
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         let now = rustls_pki_types::UnixTime::now();
         verifier.build().is_ok_and(|verifier| {
             let verified = verifier.verify_client_cert(leaf, intermediates, now);
@@ -138,7 +136,9 @@ impl Authority {
         let mut params = named_for(&self.0.trust_domain, now)?;
         let name = format!("{} {}", uuid::Uuid::new_v4(), now.unix_timestamp());
         // Two of one second are two all the same.
-        params.distinguished_name.push(rcgen::DnType::OrganizationalUnitName, name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationalUnitName, name);
         as_authority(&mut params, now);
         let certificate = params.self_signed(&key)?.pem();
         let mut cross = BTreeMap::new();
@@ -175,7 +175,9 @@ impl Authority {
             all
         };
         let newer_first = former.iter().rev();
-        let cross = newer_first.clone().filter_map(|one| newest.cross.get(&one.id()?));
+        let cross = newer_first
+            .clone()
+            .filter_map(|one| newest.cross.get(&one.id()?));
         let cross = cross.fold(String::new(), |all, one| joined(all, one));
         let former = newer_first.fold(String::new(), |all, one| joined(all, &one.certificate));
         let before = self.signing();

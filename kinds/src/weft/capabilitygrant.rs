@@ -147,7 +147,11 @@ fn manner(outgoing: &Field<'_, '_>, problems: &mut Problems) {
     }
     let port = tls.child("port");
     if port.is_set() && !originates {
-        problems.invalid(&port, port.shown(), "is where calls by TLS go to: originate has to be true");
+        problems.invalid(
+            &port,
+            port.shown(),
+            "is where calls by TLS go to: originate has to be true",
+        );
     }
     let authorities = tls.child("caCertificates");
     if authorities.is_set() {
@@ -156,7 +160,10 @@ fn manner(outgoing: &Field<'_, '_>, problems: &mut Problems) {
     if is_http && !originates {
         for field in [authorities, outgoing.child("credentials")] {
             if field.is_set() && !field.is_empty() {
-                problems.forbidden(&field, "needs TLS: scheme has to be HTTPS, or tls.originate true");
+                problems.forbidden(
+                    &field,
+                    "needs TLS: scheme has to be HTTPS, or tls.originate true",
+                );
             }
         }
     }
@@ -495,6 +502,41 @@ mod tests {
                     json!(["10.0.0.0"]),
                     &[
                         "spec.outgoingHTTP[0].addresses[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+                    ],
+                ),
+                (
+                    "/spec/outgoingHTTP/0/credentials",
+                    json!([
+                        {"bearer": {"secretRef": {"name": "a"}}},
+                        {},
+                        {"bearer": {"secretRef": {"name": "a"}}, "basic": {"secretRef": {"name": "a"}}},
+                        {"header": {"name": "Host", "secretRef": {"name": "A", "key": "a/b"}}},
+                    ]),
+                    &[
+                        "spec.outgoingHTTP[0].credentials[1]: Invalid value: \"\": must specify one of: `header`, `bearer`, `basic` or `clientCertificate`",
+                        "spec.outgoingHTTP[0].credentials[2]: Invalid value: \"\": may not have more than one field specified at a time",
+                        "spec.outgoingHTTP[0].credentials[3].header.secretRef.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                        "spec.outgoingHTTP[0].credentials[3].header.secretRef.key: Invalid value: \"a/b\": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
+                        "spec.outgoingHTTP[0].credentials[3].header.name: Invalid value: \"Host\": must be a header that says nothing of the connection or the mesh",
+                    ],
+                ),
+                (
+                    "/spec/outgoingHTTP/0/tls",
+                    json!({"originate": true, "caCertificates": {}}),
+                    &[
+                        "spec.outgoingHTTP[0].tls.originate: Invalid value: true: is for calls without TLS: scheme has to be HTTP",
+                        "spec.outgoingHTTP[0].tls.caCertificates: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
+                    ],
+                ),
+                (
+                    "/spec/outgoingHTTP/0",
+                    json!({
+                        "hosts": ["a.example"], "scheme": "HTTP", "tls": {"port": 444},
+                        "credentials": [{"bearer": {"secretRef": {"name": "a"}}}],
+                    }),
+                    &[
+                        "spec.outgoingHTTP[0].tls.port: Invalid value: 444: is where calls by TLS go to: originate has to be true",
+                        "spec.outgoingHTTP[0].credentials: Forbidden: needs TLS: scheme has to be HTTPS, or tls.originate true",
                     ],
                 ),
                 (

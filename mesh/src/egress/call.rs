@@ -455,11 +455,7 @@ impl Call<'_> {
     }
 
     /// The request as the protocol has it: HTTP/1.1 has the host in a line, HTTP/2 in the URI. What proves who calls is in this copy alone.
-    fn request(
-        &self,
-        version: Version,
-        manner: Option<&Manner>,
-    ) -> Result<Request<Body>, Failed> {
+    fn request(&self, version: Version, manner: Option<&Manner>) -> Result<Request<Body>, Failed> {
         let wrong = || Failed::finally(connect::unreachable("its name is none of a server"));
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = self.head.uri.path_and_query().cloned();

@@ -56,7 +56,9 @@ impl fmt::Debug for EgressCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(name, _) => write!(f, "Line({name}, …)"),
-            Self::Certificate(chain, _) => write!(f, "Certificate({} certificates, …)", chain.len()),
+            Self::Certificate(chain, _) => {
+                write!(f, "Certificate({} certificates, …)", chain.len())
+            }
             Self::Missing(why) => write!(f, "Missing({why:?})"),
         }
     }
@@ -187,7 +189,10 @@ impl Manner {
     }
 
     /// The TLS of its connections; none where it is that of all calls of the identity.
-    pub(crate) async fn tls(&self, roots: &Roots) -> Option<Result<Arc<ClientConfig>, rustls::Error>> {
+    pub(crate) async fn tls(
+        &self,
+        roots: &Roots,
+    ) -> Option<Result<Arc<ClientConfig>, rustls::Error>> {
         let proof = self.proof.as_ref()?;
         let made = self.tls.get_or_try_init(|| {
             let key = self.private_key.as_ref().map(PrivateKeyDer::clone_key);
@@ -249,7 +254,11 @@ mod tests {
             (manner(Some(443), vec![token()]), Http, None),
             (manner(None, vec![token()]), Http, Some("credentials")),
             (manner(Some(443), vec![]), Https, Some("tls")),
-            (manner(None, vec![line("host", "x")]), Https, Some("credentials")),
+            (
+                manner(None, vec![line("host", "x")]),
+                Https,
+                Some("credentials"),
+            ),
             (
                 manner(None, vec![line("x-weft-source", "x")]),
                 Https,

@@ -534,11 +534,18 @@ mod tests {
         let account = Account::default();
         let first = account.place(&to("first.example"), None);
         for number in 0..2 * PLACES_MAX {
-            assert!(account.place(&to(&format!("{number}.example")), None).is_ok());
+            assert!(
+                account
+                    .place(&to(&format!("{number}.example")), None)
+                    .is_ok()
+            );
         }
         assert!(account.places.lock().len() <= PLACES_MAX);
         assert!(
-            account.places.lock().contains_key(&(to("first.example"), None)),
+            account
+                .places
+                .lock()
+                .contains_key(&(to("first.example"), None)),
             "it is in use"
         );
         drop(first);

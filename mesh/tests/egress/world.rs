@@ -24,8 +24,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use weft_api::identity::SpiffeId;
 use weft_mesh::{
-    Body, CallerInfo, EgressConfig, EgressManner, EgressRule, EgressScheme, Failure, Mesh, Outbound, Resolve,
-    Resolving, WorkloadInfo,
+    Body, CallerInfo, EgressConfig, EgressManner, EgressRule, EgressScheme, Failure, Mesh,
+    Outbound, Resolve, Resolving, WorkloadInfo,
 };
 
 /// Where most hosts are: an address that is not public, and that nothing else listens at.

@@ -497,7 +497,10 @@ fn listed_netpol(e2e: &Path) -> Result<Vec<Test>> {
             classes: String::new(),
         })
         .collect();
-    ensure!(!tests.is_empty(), "the suite lists no tests of NetworkPolicies");
+    ensure!(
+        !tests.is_empty(),
+        "the suite lists no tests of NetworkPolicies"
+    );
     Ok(tests)
 }
 

@@ -31,10 +31,7 @@ pub(super) async fn roots(args: RootsArgs) -> anyhow::Result<()> {
     let client = args.client.client().await?;
     let forced = if args.force { "?force=true" } else { "" };
     let (method, path) = match (&args.remove, args.rotate) {
-        (Some(root), _) => (
-            http::Method::DELETE,
-            format!("{ROOTS_PATH}/{root}{forced}"),
-        ),
+        (Some(root), _) => (http::Method::DELETE, format!("{ROOTS_PATH}/{root}{forced}")),
         (None, true) => (http::Method::POST, ROOTS_PATH.to_owned()),
         (None, false) => (http::Method::GET, ROOTS_PATH.to_owned()),
     };
@@ -57,7 +54,11 @@ pub(super) async fn roots(args: RootsArgs) -> anyhow::Result<()> {
 fn lines(told: &Value) -> Vec<String> {
     let roots = told["roots"].as_array().into_iter().flatten();
     let line = |root: &Value| {
-        let does = if root["signs"] == true { "signs" } else { "is trusted" };
+        let does = if root["signs"] == true {
+            "signs"
+        } else {
+            "is trusted"
+        };
         format!("{} {does}", root["id"].as_str().unwrap_or_default())
     };
     roots.map(line).collect()
