@@ -50,7 +50,7 @@ use weft_kinds::furniture::FRONT_PROXY;
 
 pub(crate) use self::issue::{AlternativeName, Wanted};
 pub(crate) use self::made::Made;
-pub(crate) use self::succession::{Named, Root, digest};
+pub(crate) use self::succession::Root;
 
 /// The CA outlives every cluster we know; replacing it needs an overlap of two.
 const CA_LIFE: Duration = Duration::days(3650);

@@ -76,7 +76,7 @@ impl Roots {
     /// Those of a state, the oldest first.
     fn all(&self, snapshot: &Snapshot) -> Result<Vec<Kept>, RootError> {
         let entries = snapshot.range(PREFIX.as_bytes(), None);
-        let kept = entries.map(|entry| {
+        let kept = entries.map(|entry| -> Result<Kept, RootError> {
             let damaged = || RootError::Damaged {
                 key: entry.key.to_string(),
             };

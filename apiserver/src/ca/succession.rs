@@ -54,7 +54,7 @@ pub(crate) struct Root {
 }
 
 /// An authority as everybody may see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Named {
     pub id: String,
     /// PEM.
@@ -64,7 +64,7 @@ pub(crate) struct Named {
 }
 
 /// Names a certificate: the start of its SHA-256, in hexadecimal digits.
-pub(crate) fn digest(certificate: &CertificateDer<'_>) -> String {
+fn digest(certificate: &CertificateDer<'_>) -> String {
     let digest = Sha256::digest(certificate);
     let digest = digest.iter().take(DIGEST_BYTES);
     digest.map(|byte| format!("{byte:02x}")).collect()
