@@ -102,6 +102,8 @@ pub struct Account {
     is_awaited: AtomicBool,
     /// What its calls out of the cluster need, as it was fetched last.
     proofs: Mutex<Option<Arc<Configuration>>>,
+    /// Held while that is fetched: of two at once the older one could come last.
+    proving: tokio::sync::Mutex<()>,
 }
 
 /// Why the configuration of a container cannot be had.
@@ -122,6 +124,7 @@ impl Account {
             given: tokio::sync::Mutex::default(),
             is_awaited: AtomicBool::new(false),
             proofs: Mutex::default(),
+            proving: tokio::sync::Mutex::default(),
         }
     }
 
@@ -490,8 +493,10 @@ impl Grants {
 
     /// Fetches what proves who calls out of the cluster, and has its calls show it from now on.
     async fn refresh_proofs(&self, account: &Arc<Account>) -> Result<(), FetchError> {
+        let _turn = account.proving.lock().await;
         let wanted = credentials::references(&account.granted().outgoing);
         if wanted.is_empty() {
+            *account.proofs.lock() = None;
             return Ok(());
         }
         let SpiffeId {

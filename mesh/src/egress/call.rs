@@ -32,7 +32,7 @@ use super::{
     body::{Connection, Held, Using},
     connect::{self, Failed},
     destination::{Destination, EgressScheme, Host},
-    manner::Manner,
+    manner::{Key, Manner},
     names::LookupError,
     pool::{Crowded, Open, Permits, Place, Speaks},
     rule::{Asked, Matched, NotGranted},
@@ -129,6 +129,7 @@ pub(crate) async fn send(
         identity: &identity,
         asked: &to,
         to: sent_to.as_ref().unwrap_or(&to),
+        key: matched.manner().map(Manner::key).unwrap_or_default(),
         method: head.method.clone(),
         head,
         body,
@@ -188,6 +189,8 @@ struct Call<'c> {
     asked: &'c Destination,
     /// Where it is sent, which is another port where it is to be by TLS.
     to: &'c Destination,
+    /// On which connections.
+    key: Key,
     method: Method,
     head: Parts,
     body: replay::Source,
@@ -198,9 +201,7 @@ impl Call<'_> {
         let account = &self.identity.account;
         let name = self.to.to_string();
         let crowded = |Crowded| failure::given_up(FailureKind::Crowded.into(), &name, 1);
-        let before = self.judged()?;
-        let key = before.manner().map(Manner::key).unwrap_or_default();
-        let place = account.place(self.to, key.clone()).map_err(crowded)?;
+        let place = account.place(self.to, self.key.clone()).map_err(crowded)?;
         place.budget.earn(self.inner.nanos(Instant::now()));
         let mut permits = Some(
             account
@@ -216,7 +217,7 @@ impl Call<'_> {
         }
         let leads = manner.map(|manner| manner.leads(self.asked));
         let is_other = leads.as_ref().unwrap_or(self.asked) != self.to
-            || manner.map(Manner::key).unwrap_or_default() != key;
+            || manner.map(Manner::key).unwrap_or_default() != self.key;
         if is_other {
             // What its rule says of the way changed while it waited; the next call goes by that.
             let changed = connect::unreachable("how it is called is just being changed");
