@@ -101,7 +101,7 @@ pub struct Credential {
 }
 
 /// How to reach the API server.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Server {
     pub url: http::Uri,
     /// The authorities of the cluster.

@@ -92,6 +92,12 @@ struct Root {
     signs: bool,
 }
 
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Trust")
+    }
+}
+
 impl Trust {
     /// Trusts `given`, which is not empty, or, where this node joined by just these, what it trusted last; that is kept in `folder`.
     pub fn taken_up(folder: &Path, given: Vec<CertificateDer<'static>>) -> Self {
@@ -236,7 +242,8 @@ fn digest(authorities: &[CertificateDer<'_>]) -> String {
     for authority in authorities {
         digest.update(authority);
     }
-    format!("{:x}", digest.finalize())
+    let digest = digest.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(file: &Path) -> Option<Kept> {
