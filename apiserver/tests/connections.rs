@@ -503,10 +503,29 @@ async fn attack_85_a_certificate_that_is_not_good_ends_the_handshake() {
 impl Served {
     /// What is answered to an administrator with a token.
     async fn ask(&self, method: &str, path: &str) -> (String, serde_json::Value) {
+        self.send(method, path, &serde_json::Value::Null).await
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> (String, serde_json::Value) {
         let mut io = self.open("http/1.1").await;
-        let head =
-            "host: a\r\nauthorization: Bearer secret\r\nconnection: close\r\ncontent-length: 0";
-        let sent = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n");
+        let body = match body.is_null() {
+            true => String::new(),
+            false => body.to_string(),
+        };
+        let kind = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let head = format!(
+            "host: a\r\nauthorization: Bearer secret\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}",
+            body.len()
+        );
+        let sent = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n{body}");
         io.write_all(sent.as_bytes()).await.unwrap();
         let mut told = Vec::new();
         let _ = io.read_to_end(&mut told).await;
@@ -542,6 +561,12 @@ async fn the_authority_is_another_twice_and_whoever_knew_the_one_before_is_serve
         let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
         key.secret_der().to_vec()
     };
+    let node = serde_json::json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "n", "annotations": {"weft.dev/mesh-address": "10.0.0.1:1"}},
+    });
+    let (code, told) = served.send("POST", "/api/v1/nodes", &node).await;
+    assert_eq!(code, "201", "{told}");
     for _ in 0..2 {
         let admin = served.authority.admin();
         let shown = (der(&admin.certificate_pem), key(&admin.key_pem));
@@ -595,6 +620,18 @@ async fn the_authority_is_another_twice_and_whoever_knew_the_one_before_is_serve
             |root: &serde_json::Value| format!("/weft/v1/roots/{}", root["id"].as_str().unwrap());
         let (code, _) = served.ask("DELETE", &of(&roots[0])).await;
         assert_eq!(code, "409", "it signs");
+        // A node has certificates of the older one still, or may have.
+        let (code, why) = served.ask("DELETE", &of(&roots[1])).await;
+        assert_eq!(code, "409");
+        let why = why["message"].as_str().unwrap();
+        assert!(
+            why.contains("1 of the nodes") && why.contains("(n)"),
+            "{why}"
+        );
+        let says =
+            serde_json::json!({"metadata": {"annotations": {"weft.dev/root": roots[0]["id"]}}});
+        let (code, told) = served.send("PATCH", "/api/v1/nodes/n", &says).await;
+        assert_eq!(code, "200", "{told}");
         let (code, left) = served.ask("DELETE", &of(&roots[1])).await;
         assert_eq!(
             (code.as_str(), left["roots"].as_array().unwrap().len()),
