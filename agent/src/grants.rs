@@ -504,6 +504,7 @@ impl Grants {
             service_account,
             ..
         } = &account.identity;
+        let told = format!("{:?}", wanted.secrets);
         let found = configuration::fetch(self.inner.link.client(), namespace, wanted).await?;
         let namespaces = self.inner.namespaces.lock();
         let watched = namespaces.get(namespace);
@@ -527,7 +528,7 @@ impl Grants {
             is_news
         };
         if is_held && is_news {
-            tracing::info!(identity = %account.identity, "what is shown to hosts outside of the cluster was taken up");
+            tracing::info!(identity = %account.identity, secrets = told, "what is shown to hosts outside of the cluster was taken up");
             self.open_ways_out(account);
         }
         Ok(())
