@@ -223,7 +223,7 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
         &["mesh", "check", "-o", "json"],
         &["mesh", "stat", "-A", "-o", "json"],
         &["mesh", "edges", "-A", "-o", "json"],
-        &["mesh", "config", "node-0", "-o", "json"],
+        &["mesh", "config", "node-1", "-o", "json"],
     ] {
         // Some of them answer that all is not well.
         let output = cluster.weft(words).unwrap();
@@ -231,7 +231,7 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
         told += &String::from_utf8_lossy(&output.stderr);
     }
     told += &cluster.logs();
-    assert!(told.contains("127.0.0.9") && told.contains("istio") || told.contains("weft_"));
+    assert!(told.contains("127.0.0.9"), "{told}");
     // As they are, and as the API and lines of requests write them.
     let encoded = |text: &str| {
         use std::fmt::Write as _;
@@ -243,9 +243,9 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
         for group in bytes.chunks_exact(3) {
             let bits = group
                 .iter()
-                .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+                .fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte));
             for at in [18, 12, 6, 0] {
-                let _ = write!(out, "{}", LETTERS[(bits >> at & 63) as usize] as char);
+                let _ = write!(out, "{}", LETTERS[((bits >> at) & 63) as usize] as char);
             }
         }
         out

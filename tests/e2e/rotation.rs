@@ -24,7 +24,7 @@ spec: {{selector: {{app: {name}}}, ports: [{{port: 80, targetPort: 8080}}]}}
         )
     };
     // The gateway's node calls the one, and that one the other.
-    pod("caller", "node-0") + &pod("callee", "node-1")
+    pod("caller", "node-1") + &pod("callee", "node-2")
 }
 
 fn roots(told: &str) -> Vec<String> {
@@ -45,7 +45,7 @@ fn the_authority_is_another_twice_under_load_and_no_call_fails() {
     std::fs::write(&path, pods()).unwrap();
     weft(&cluster, &["apply", "-f", &path.display().to_string()]).unwrap();
     let (host, asked) = ("caller.default.localhost", "/call?url=http://callee/hello");
-    let answered = |cluster: &Cluster| {
+    let answered = |cluster: &Cluster| -> anyhow::Result<Option<()>> {
         let (status, body) = runtime.block_on(load::get(&cluster.gateway, host, asked))?;
         Ok((status == 200 && body.contains("hello")).then_some(()))
     };
