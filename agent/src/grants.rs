@@ -3,17 +3,20 @@
 //! ```text
 //! claim (a container of a ServiceAccount) ──► a watch of its namespace's grants ──► granted.rs  what the ServiceAccount is granted, pure
 //!        ├── rules of calls out of the cluster ──► weft_mesh, for the identity          config_values.rs  of ConfigMaps and Secrets, pure
+//!        │   with what proves who calls, of Secrets that only the host sees            credentials.rs  what that is, pure
 //!        ├── configuration ──► whoever has the claim, newest values                     key_value.rs      stores, over the API server
 //!        └── key-value stores, asked at each operation
 //! ```
 //! A namespace is watched while a container here runs under one of its ServiceAccounts, and not before. A change is in force when it
-//! arrives: at the next call out, at the next operation on a store, at the next look at the configuration.
+//! arrives: at the next call out, at the next operation on a store, at the next look at the configuration. Secrets that change are looked at every
+//! [`REFRESH_EVERY`].
 //!
 //! Invariants: nothing is granted before it is known; while the server is away, what was granted last stays; what was granted to a
 //! ServiceAccount is withdrawn from this node with its last container; every task that is begun here has ended when [`Grants::stop`] has.
 //! Left to others: refusing grants that say nothing (admission), what may be called (`weft_mesh`), who may read which Secret (the API server).
 
 pub mod config_values;
+pub mod credentials;
 pub mod granted;
 pub mod key_value;
 
@@ -38,7 +41,7 @@ use self::config_values::Values;
 use self::granted::{ConfigSource, GrantSpec, Granted};
 use self::key_value::{Places, Stores};
 use crate::config_error::ConfigError;
-use crate::configuration::{self, FetchError};
+use crate::configuration::{self, Configuration, FetchError};
 use crate::identity::{Chain, Link};
 use crate::pod_view::PodView;
 use crate::topology::reconnecting;
@@ -97,6 +100,10 @@ pub struct Account {
     given: tokio::sync::Mutex<Vec<ConfigSource>>,
     /// A refresh waits for that, and will see what is granted by then.
     is_awaited: AtomicBool,
+    /// What its calls out of the cluster need, as it was fetched last.
+    proofs: Mutex<Option<Arc<Configuration>>>,
+    /// Held while that is fetched: of two at once the older one could come last.
+    proving: tokio::sync::Mutex<()>,
 }
 
 /// Why the configuration of a container cannot be had.
@@ -116,6 +123,8 @@ impl Account {
             values: watch::Sender::default(),
             given: tokio::sync::Mutex::default(),
             is_awaited: AtomicBool::new(false),
+            proofs: Mutex::default(),
+            proving: tokio::sync::Mutex::default(),
         }
     }
 
@@ -344,6 +353,9 @@ impl Grants {
         let account = held.account.clone();
         if held.claims == 1 && account.evaluate(&known.grants) {
             self.open_ways_out(&account);
+            if !credentials::references(&account.granted().outgoing).is_empty() {
+                self.begin_refresh(&account, &watched.stop);
+            }
         }
         drop(namespaces);
         Claim {
@@ -455,28 +467,74 @@ impl Grants {
             return;
         }
         let (account, link) = (account.clone(), self.inner.link.clone());
-        let stop = stop.clone();
+        let (grants, stop) = (self.clone(), stop.clone());
         self.inner.tasks.spawn(async move {
             let begins = || account.is_awaited.store(false, Ordering::Release);
-            let refreshing = account.refresh_in_turn(&link, begins);
-            if let Some(done) = stop.run_until_cancelled(refreshing).await {
-                tell(&account, done);
+            let refreshing = async {
+                tell(&account, account.refresh_in_turn(&link, begins).await);
+                grants.refresh_proofs(&account).await
+            };
+            if let Some(Err(error)) = stop.run_until_cancelled(refreshing).await {
+                tracing::debug!(identity = %account.identity, error = %Chain(&error), "what is shown to hosts outside is fetched later");
             }
         });
     }
 
+    /// To be called while [`Inner::namespaces`] is locked: nobody else withdraws them meanwhile.
     fn open_ways_out(&self, account: &Account) {
         let granted = account.granted();
-        let wrong = self
-            .inner
-            .mesh
-            .set_egress_rules(&account.identity, &granted.outgoing);
+        let proofs = account.proofs.lock().clone();
+        let rules = credentials::resolve(&granted.outgoing, proofs.as_deref());
+        let wrong = self.inner.mesh.set_egress_rules(&account.identity, &rules);
         for error in wrong {
             tracing::warn!(identity = %account.identity, %error, "a rule of a grant says nothing and is left out");
         }
     }
 
-    /// Has configuration follow its sources.
+    /// Fetches what proves who calls out of the cluster, and has its calls show it from now on.
+    async fn refresh_proofs(&self, account: &Arc<Account>) -> Result<(), FetchError> {
+        let _turn = account.proving.lock().await;
+        let wanted = credentials::references(&account.granted().outgoing);
+        if wanted.is_empty() {
+            *account.proofs.lock() = None;
+            return Ok(());
+        }
+        let SpiffeId {
+            namespace,
+            service_account,
+            ..
+        } = &account.identity;
+        let told = format!("{:?}", wanted.secrets);
+        let found = configuration::fetch(self.inner.link.client(), namespace, wanted).await?;
+        let namespaces = self.inner.namespaces.lock();
+        let watched = namespaces.get(namespace);
+        let held = watched.and_then(|watched| watched.accounts.get(service_account));
+        // Its last container may have gone meanwhile, and with it all that it was granted.
+        let is_held = held.is_some_and(|held| Arc::ptr_eq(&held.account, account));
+        let is_news = {
+            let mut proofs = account.proofs.lock();
+            let data = |found: &Configuration| {
+                let secrets = found.secrets.iter();
+                let secrets = secrets.map(|(name, secret)| (name.clone(), secret.data.clone()));
+                let maps = found.config_maps.iter();
+                let maps = maps.map(|(name, map)| (name.clone(), map.data.clone()));
+                (secrets.collect::<Vec<_>>(), maps.collect::<Vec<_>>())
+            };
+            let before = proofs.as_deref().map(data);
+            let is_news = before.is_none_or(|before| before != data(&found));
+            if is_news {
+                *proofs = Some(Arc::new(found));
+            }
+            is_news
+        };
+        if is_held && is_news {
+            tracing::info!(identity = %account.identity, secrets = told, "what is shown to hosts outside of the cluster was taken up");
+            self.open_ways_out(account);
+        }
+        Ok(())
+    }
+
+    /// Has configuration, and what is shown to hosts outside, follow their sources.
     async fn keep_fresh(self, namespace: String) {
         let mut ticks = tokio::time::interval(REFRESH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -491,6 +549,9 @@ impl Grants {
                 held.map(|held| held.account.clone()).collect()
             };
             for account in accounts {
+                if let Err(error) = self.refresh_proofs(&account).await {
+                    tracing::debug!(identity = %account.identity, error = %Chain(&error), "what is shown to hosts outside stays as it is for now");
+                }
                 if !account.granted().config.is_empty() && account.values.receiver_count() > 0 {
                     tell(&account, account.refresh(&self.inner.link).await);
                 }

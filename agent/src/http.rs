@@ -28,6 +28,7 @@ use crate::pod_stream;
 use crate::registry::{ContainerRecord, PodRecord};
 use crate::streams::{self, Session};
 use crate::tap;
+use crate::trust::Trust;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use http::{Method, Request, Response, StatusCode, header};
@@ -87,15 +88,26 @@ pub async fn serve(
     node: Arc<Node>,
     listener: TcpListener,
     serving: Serving,
-    authority: &[CertificateDer<'static>],
+    trust: Trust,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let tls = TlsAcceptor::from(Arc::new(tls_config(serving, authority)?));
+    let mut changes = trust.changes();
+    let now = changes.borrow_and_update().clone();
+    let mut tls = TlsAcceptor::from(Arc::new(tls_config(serving.clone(), &now.authorities)?));
     listener
         .set_nonblocking(true)
         .map_err(ServeError::Listener)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Listener)?;
-    let serve = |stream, _, stop: CancellationToken| {
+    let serve = move |stream, _, stop: CancellationToken| {
+        if changes.has_changed().unwrap_or(false) {
+            let now = changes.borrow_and_update().clone();
+            match tls_config(serving.clone(), &now.authorities) {
+                Ok(config) => tls = TlsAcceptor::from(Arc::new(config)),
+                Err(error) => {
+                    tracing::error!(%error, "the node port goes on with the authorities of before");
+                }
+            }
+        }
         let connection = connection(node.clone(), tls.clone(), stream);
         // Not drained: a log that is followed has no end.
         async move {

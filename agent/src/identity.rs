@@ -10,8 +10,8 @@
 //! workload       spiffe://TRUST/ns/NS/sa/SA, one for each ServiceAccount used here          → the mesh
 //! ```
 //!
-//! Each is renewed when half of its life is over, with jitter so that a fleet does not renew at once. A failed renewal is
-//! repeated; the old certificate serves until it expires.
+//! Each is renewed when half of its life is over, with jitter so that a fleet does not renew at once, and when another authority of the cluster
+//! signs (`trust.rs`). A failed renewal is repeated; the old certificate serves until it expires.
 //!
 //! Invariants: no private key is logged or sent; a workload certificate exists only while a pod here uses it.
 
@@ -34,6 +34,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_api::SpiffeId;
 use weft_mesh::Mesh;
+
+use crate::trust::{Holder, Trust, Trusted};
 
 /// Signer of node client certificates; Kubernetes' own.
 const SIGNER_NODE: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -102,8 +104,8 @@ pub struct Credential {
 #[derive(Clone, Debug)]
 pub struct Server {
     pub url: http::Uri,
-    /// The cluster's certificate authority.
-    pub authority: Vec<CertificateDer<'static>>,
+    /// The authorities of the cluster.
+    pub trust: Trust,
 }
 
 /// Reads the certificates of the cluster's authority.
@@ -125,21 +127,23 @@ pub fn read_authority(file: &Path) -> Result<Vec<CertificateDer<'static>>, Ident
 }
 
 impl Server {
-    /// An API server of the cluster with this authority.
+    /// An API server of the cluster with these authorities.
     ///
     /// # Errors
     /// When the URL does not parse.
-    pub fn new(url: &str, authority: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+    pub fn new(url: &str, trust: Trust) -> Result<Self, IdentityError> {
         let url = url
             .parse()
             .map_err(|_| IdentityError::ServerUrl { url: url.into() })?;
-        Ok(Self { url, authority })
+        Ok(Self { url, trust })
     }
 
     fn client(&self, auth: serde_json::Value) -> Result<kube::Client, IdentityError> {
         let mut config = kube::Config::new(self.url.clone());
         config.root_cert = Some(
-            self.authority
+            self.trust
+                .now()
+                .authorities
                 .iter()
                 .map(|certificate| certificate.to_vec())
                 .collect(),
@@ -267,18 +271,30 @@ impl NodeIdentity {
 
     /// Renews until `shutdown`.
     pub async fn keep(mut self, shutdown: CancellationToken) {
+        let mut trust = self.server.trust.changes();
+        let mut due = Due::default();
         loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+            if !due.look(&mut trust, &shutdown).await {
+                return;
             }
-            if Timestamp::now() < self.credential.renew_at {
+            if !due.is(self.credential.renew_at) {
+                if due.take_news() {
+                    // The certificate stays, and whom it is shown to is judged by other authorities.
+                    match self.server.client_with(&self.credential) {
+                        Ok(client) => drop(self.client.send_replace(client)),
+                        Err(error) => {
+                            tracing::warn!(error = %Chain(&error), "the server is still judged by the authorities of before");
+                        }
+                    }
+                }
                 continue;
             }
             let client = self.client.borrow().clone();
             match self.renew(client).await {
-                Ok(()) => tracing::info!(node = %self.node, "renewed the node certificate"),
+                Ok(()) => {
+                    due.done(&self.server.trust, Holder::Node);
+                    tracing::info!(node = %self.node, "renewed the node certificate");
+                }
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), expires_at = %self.credential.expires_at, "renewing the node certificate failed, will be repeated");
                 }
@@ -293,6 +309,49 @@ impl NodeIdentity {
             .send_replace(self.server.client_with(&credential)?);
         self.credential = credential;
         Ok(())
+    }
+}
+
+/// When a holder's certificates are to be made anew: each at its time, and all when another authority signs.
+#[derive(Default)]
+struct Due {
+    made: u64,
+    asked: u64,
+    is_news: bool,
+}
+
+impl Due {
+    /// Waits until it is time to look; false at `shutdown`.
+    async fn look(
+        &mut self,
+        trust: &mut watch::Receiver<Arc<Trusted>>,
+        shutdown: &CancellationToken,
+    ) -> bool {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return false,
+            changed = trust.changed() => self.is_news |= changed.is_ok(),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        self.asked = trust.borrow_and_update().renewal;
+        true
+    }
+
+    /// Whether a certificate with that time is to be made anew.
+    fn is(&self, renew_at: Timestamp) -> bool {
+        self.asked > self.made || Timestamp::now() >= renew_at
+    }
+
+    /// Whether other authorities are trusted since the last time.
+    fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
+    }
+
+    /// All of the holder's are new.
+    fn done(&mut self, trust: &Trust, holder: Holder) {
+        self.is_news = false;
+        self.made = self.asked;
+        trust.renewed(holder, self.made);
     }
 }
 
@@ -647,13 +706,14 @@ impl Workloads {
     }
 
     /// Renews until `shutdown`.
-    pub async fn keep(self, shutdown: CancellationToken) {
+    pub async fn keep(self, trusted: Trust, shutdown: CancellationToken) {
+        let mut trust = trusted.changes();
+        let mut due = Due::default();
         loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+            if !due.look(&mut trust, &shutdown).await {
+                return;
             }
+            let mut all_are_new = true;
             let held: Vec<(SpiffeId, Arc<Held>)> = self
                 .inner
                 .held
@@ -663,15 +723,20 @@ impl Workloads {
                 .collect();
             for (identity, entry) in held {
                 let mut renew_at = entry.renew_at.lock().await;
-                if renew_at.is_none_or(|at| Timestamp::now() < at) {
+                // None: it is about to be asked for the first time.
+                if renew_at.is_none_or(|at| !due.is(at)) {
                     continue;
                 }
                 match self.fetch(&identity).await {
                     Ok(next) => *renew_at = Some(next),
                     Err(error) => {
+                        all_are_new = false;
                         tracing::warn!(%identity, error = %Chain(&error), "renewing a workload certificate failed, will be repeated")
                     }
                 }
+            }
+            if all_are_new {
+                due.done(&trusted, Holder::Workloads);
             }
         }
     }
@@ -720,15 +785,17 @@ impl Serving {
         link: Link,
         node: String,
         address: IpAddr,
+        trusted: Trust,
         shutdown: CancellationToken,
     ) {
+        let mut trust = trusted.changes();
+        let mut due = Due::default();
         loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+            if !due.look(&mut trust, &shutdown).await {
+                return;
             }
-            if Timestamp::now() < *self.renew_at.lock() {
+            let renew_at = *self.renew_at.lock();
+            if !due.is(renew_at) {
                 continue;
             }
             let renewed = request_serving(link.client(), &node, address)
@@ -741,6 +808,7 @@ impl Serving {
                 Ok((key, renew_at)) => {
                     *self.current.write() = Arc::new(key);
                     *self.renew_at.lock() = renew_at;
+                    due.done(&trusted, Holder::Serving);
                 }
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "renewing the serving certificate failed, will be repeated")

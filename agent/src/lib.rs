@@ -83,6 +83,7 @@ mod tap;
 pub mod toolbox;
 pub mod topology;
 pub mod translate;
+pub mod trust;
 pub mod unsupported;
 mod user;
 pub mod volumes;
@@ -214,7 +215,8 @@ impl Agent {
             telemetry,
             access_log,
         } = config;
-        let authority = server.authority.clone();
+        let trust = server.trust.clone();
+        let authority = trust.now().authorities.clone();
         let pki = data_dir.join("pki");
         let token = bootstrap_token.as_deref();
         let (own, link) = answered(shutdown, || {
@@ -283,14 +285,16 @@ impl Agent {
             link.clone(),
             facts.name.clone(),
             facts.address,
+            trust.clone(),
             stop_rest.clone(),
         ));
         rest.spawn({
-            let (identities, stop) = (identities.clone(), stop_rest.clone());
+            let (identities, trust) = (identities.clone(), trust.clone());
+            let stop = stop_rest.clone();
             async move {
                 // The gateway's identity is held as long as identities are kept at all.
                 let _gateway = gateway;
-                identities.keep(stop).await;
+                identities.keep(trust, stop).await;
             }
         });
 
@@ -357,9 +361,9 @@ impl Agent {
             next_core: AtomicUsize::new(0),
         });
         rest.spawn({
-            let (node, stop) = (node.clone(), stop_rest.clone());
+            let (node, trust, stop) = (node.clone(), trust.clone(), stop_rest.clone());
             async move {
-                if let Err(error) = http::serve(node, listener, serving, &authority, stop).await {
+                if let Err(error) = http::serve(node, listener, serving, trust, stop).await {
                     tracing::error!(error = %Chain(&error), "the node port is not served");
                 }
             }
@@ -369,6 +373,13 @@ impl Agent {
         rest.spawn(node.volumes.clone().keep_fresh(
             node.link.clone(),
             node.facts.clone(),
+            stop_rest.clone(),
+        ));
+        // Once there is a Node to say it in.
+        rest.spawn(trust.run(
+            node.link.clone(),
+            node.mesh.clone(),
+            facts.name.clone(),
             stop_rest.clone(),
         ));
         recorder.node(

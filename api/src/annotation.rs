@@ -2,6 +2,8 @@
 
 /// On a Node: `ip:port` of its listener for mutual-TLS calls from other nodes.
 pub const MESH_ADDRESS: &str = "weft.dev/mesh-address";
+/// On a Node: which authority of the cluster all of its certificates are of, the start of its digest.
+pub const ROOT: &str = "weft.dev/root";
 /// On a node's Lease: how often the node renews it, in seconds.
 pub const RENEWED_EVERY: &str = "weft.dev/renewed-every";
 /// On a node's Lease: so many seconds after the last renewal, at the latest, nothing runs on the node any more of pods that ask for [`FENCED`].

@@ -11,11 +11,18 @@
 //! as `.crt` and `.key`. Leaf certificates are replaced at start when less than a third of their life is left, when another CA
 //! signed them, or when they lack a name that is now asked for.
 //!
+//! The authority may be followed by another ([`Authority::follow`], by `crate::roots`): from then on that one signs, its predecessors are trusted for
+//! as long as they are named, and what was made of the authority ([`Made`]) is made anew. They lie beside it as `ca-former.crt`, and `ca-cross.crt`
+//! has the certificates by which whoever knows only a predecessor believes the successor's: each leaf comes with them.
+//!
 //! Invariants: private keys are written with mode 0600 and never logged; a key file and its certificate are replaced
 //! key first, so a crash in between leaves a pair that does not match and is simply replaced at the next start.
-//! Left to others: who gets a certificate (`crate::certificates`, `crate::signers`), writing the kubeconfig (`weft`).
+//! Left to others: who gets a certificate (`crate::certificates`, `crate::signers`), writing the kubeconfig (`weft`), when the authority is followed
+//! by another (`crate::roots`).
 
 mod issue;
+mod made;
+mod succession;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -23,9 +30,12 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::RwLock;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
@@ -35,9 +45,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
+use tokio::sync::watch;
 use weft_kinds::furniture::FRONT_PROXY;
 
 pub(crate) use self::issue::{AlternativeName, Wanted};
+pub(crate) use self::made::Made;
+pub(crate) use self::succession::Root;
 
 /// The CA outlives every cluster we know; replacing it needs an overlap of two.
 const CA_LIFE: Duration = Duration::days(3650);
@@ -104,12 +117,26 @@ pub struct Authority(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     trust_domain: String,
+    now: RwLock<Arc<Signing>>,
+    /// Counts successions.
+    generation: AtomicU64,
+    /// The certificates that are trusted; tells of successions.
+    trusted: watch::Sender<Arc<str>>,
+    front_proxy: FrontProxy,
+}
+
+/// Who signs, and who is trusted beside.
+struct Signing {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
     der: CertificateDer<'static>,
+    /// Those before it that are trusted still.
+    former: Vec<CertificateDer<'static>>,
+    /// All that are trusted, the one that signs first.
+    bundle: Arc<str>,
+    /// It, as each of its predecessors signed for it; goes with each leaf.
+    cross: String,
     client: Credentials,
     admin: Credentials,
-    front_proxy: FrontProxy,
 }
 
 /// What this server proves itself by to those that it passes requests on to. Each server has its own.
@@ -136,38 +163,34 @@ impl Authority {
     /// When a file cannot be read or written, or is not what it should be; nothing that exists is overwritten then.
     pub fn open_or_create(dir: &Path, trust_domain: &str) -> Result<Self, CaError> {
         create_folder(dir)?;
+        succession::finish(dir)?;
         let now = OffsetDateTime::now_utc();
         let ca = open_or_create_ca(dir, "ca", now, || named_for(trust_domain, now))?;
-        let Ca { pem, der, issuer } = ca;
-
-        let client = Leaf {
-            common_name: Some("kube-apiserver"),
-            organisation: Some("system:masters"),
-            names: Vec::new(),
-            server: false,
-            client: true,
-            life: LEAF_LIFE,
-        };
-        let admin = Leaf {
-            common_name: Some("weft-admin"),
-            names: Vec::new(),
-            ..client
-        };
-        let client = keep_leaf(dir, "apiserver-client", &client, &issuer, &der, now)?;
-        let admin = keep_leaf(dir, "admin", &admin, &issuer, &der, now)?;
+        let (former, cross) = succession::kept(dir)?;
+        let signing = Signing::new(dir, ca, former, cross, now)?;
         let front_proxy = front_proxy(dir, now)?;
-        let dir = dir.to_owned();
-        let trust_domain = trust_domain.to_owned();
         Ok(Self(Arc::new(Inner {
-            dir,
-            trust_domain,
-            issuer,
-            pem,
-            der,
-            client,
-            admin,
+            dir: dir.to_owned(),
+            trust_domain: trust_domain.to_owned(),
+            generation: AtomicU64::new(0),
+            trusted: watch::Sender::new(Arc::clone(&signing.bundle)),
+            now: RwLock::new(Arc::new(signing)),
             front_proxy,
         })))
+    }
+
+    fn signing(&self) -> Arc<Signing> {
+        Arc::clone(&self.0.now.read())
+    }
+
+    /// Counts the successions since this server started.
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// [`Authority::ca_pem`], and each change of it: a succession, or its end.
+    pub fn trusted(&self) -> watch::Receiver<Arc<str>> {
+        self.0.trusted.subscribe()
     }
 
     /// What this server shows whoever it passes requests on to.
@@ -186,9 +209,9 @@ impl Authority {
         client.parse(&self.0.dir, "front-proxy-client")
     }
 
-    /// The CA certificate, for clients to trust.
-    pub fn ca_pem(&self) -> &str {
-        &self.0.pem
+    /// The certificates that clients are to trust, the one that signs first.
+    pub fn ca_pem(&self) -> Arc<str> {
+        Arc::clone(&self.signing().bundle)
     }
 
     /// The trust domain of the workload identities this authority signs.
@@ -197,8 +220,8 @@ impl Authority {
     }
 
     /// The administrator's client certificate: user `weft-admin` in `system:masters`.
-    pub fn admin(&self) -> &Credentials {
-        &self.0.admin
+    pub fn admin(&self) -> Credentials {
+        self.signing().admin.clone()
     }
 
     /// TLS for the API listener: a certificate for the well-known names, this machine's name and `names`, clients
@@ -235,18 +258,7 @@ impl Authority {
             client: false,
             life: LEAF_LIFE,
         };
-        let Inner {
-            dir, issuer, der, ..
-        } = &*self.0;
-        let serving = keep_leaf(
-            dir,
-            "apiserver",
-            &leaf,
-            issuer,
-            der,
-            OffsetDateTime::now_utc(),
-        )?;
-        let (chain, key) = serving.parse(dir, "apiserver")?;
+        let (chain, key) = self.keep("apiserver", &leaf)?;
 
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(
@@ -268,7 +280,8 @@ impl Authority {
     /// # Errors
     /// When the client certificate on disk is unusable.
     pub fn client_config(&self) -> Result<Arc<rustls::ClientConfig>, CaError> {
-        let (chain, key) = self.0.client.parse(&self.0.dir, "apiserver-client")?;
+        let signing = self.signing();
+        let (chain, key) = signing.client.parse(&self.0.dir, "apiserver-client")?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -283,11 +296,8 @@ impl Authority {
         name: &str,
         leaf: &Leaf<'_>,
     ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CaError> {
-        let Inner {
-            dir, issuer, der, ..
-        } = &*self.0;
-        let now = OffsetDateTime::now_utc();
-        keep_leaf(dir, name, leaf, issuer, der, now)?.parse(dir, name)
+        let (dir, now) = (&self.0.dir, OffsetDateTime::now_utc());
+        self.signing().keep(dir, name, leaf, now)?.parse(dir, name)
     }
 
     /// The authority itself with its key, for a server that joins; it is as good as the whole cluster.
@@ -317,19 +327,24 @@ impl Authority {
     }
 
     pub(crate) fn roots(&self) -> Result<RootCertStore, CaError> {
+        let signing = self.signing();
         let mut roots = RootCertStore::empty();
-        roots.add(self.0.der.clone())?;
+        roots.add(signing.der.clone())?;
+        for former in &signing.former {
+            roots.add(former.clone())?;
+        }
         Ok(roots)
     }
 
     /// The administrator's kubeconfig with everything embedded: the cluster at `server_url`, and a context for each of
     /// the `others`, servers by their numbers. It holds a private key: write it with mode 0600.
     pub fn kubeconfig(&self, server_url: &str, others: &[(u64, String)]) -> String {
+        let signing = self.signing();
         let Credentials {
             certificate_pem,
             key_pem,
-        } = &self.0.admin;
-        let authority = STANDARD.encode(&self.0.pem);
+        } = &signing.admin;
+        let authority = STANDARD.encode(signing.bundle.as_bytes());
         let mut named = vec![("weft".to_owned(), server_url)];
         named.extend(
             others
@@ -371,14 +386,76 @@ impl Authority {
         )
     }
 
-    /// Signs a certificate for a key that is not ours; PEM of the leaf.
+    /// Signs a certificate for a key that is not ours; PEM of the leaf, and of what leads to it from the authority's predecessors.
     pub(crate) fn sign(
         &self,
         leaf: &Leaf<'_>,
         key: &impl PublicKeyData,
         now: OffsetDateTime,
     ) -> Result<String, CaError> {
-        Ok(leaf.params(now).signed_by(key, &self.0.issuer)?.pem())
+        let signing = self.signing();
+        let signed = leaf.params(now).signed_by(key, &signing.issuer)?;
+        Ok(signed.pem() + &signing.cross)
+    }
+}
+
+impl Signing {
+    /// `former` and `cross` as PEM.
+    fn new(
+        dir: &Path,
+        ca: Ca,
+        former: String,
+        cross: String,
+        now: OffsetDateTime,
+    ) -> Result<Self, CaError> {
+        let Ca { pem, der, issuer } = ca;
+        let others: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(former.as_bytes()).collect();
+        let others = others.map_err(|_| CaError::Unusable {
+            what: "certificate",
+            path: dir.join(succession::FORMER),
+        })?;
+        let unsigned = Credentials {
+            certificate_pem: String::new(),
+            key_pem: String::new(),
+        };
+        let mut signing = Self {
+            issuer,
+            der,
+            former: others,
+            bundle: format!("{}\n{former}", pem.trim_end()).into(),
+            cross,
+            client: unsigned.clone(),
+            admin: unsigned,
+        };
+        let client = Leaf {
+            common_name: Some("kube-apiserver"),
+            organisation: Some("system:masters"),
+            names: Vec::new(),
+            server: false,
+            client: true,
+            life: LEAF_LIFE,
+        };
+        let admin = Leaf {
+            common_name: Some("weft-admin"),
+            names: Vec::new(),
+            ..client
+        };
+        signing.client = signing.keep(dir, "apiserver-client", &client, now)?;
+        signing.admin = signing.keep(dir, "admin", &admin, now)?;
+        Ok(signing)
+    }
+
+    fn keep(
+        &self,
+        dir: &Path,
+        name: &str,
+        leaf: &Leaf<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Credentials, CaError> {
+        let Self {
+            issuer, der, cross, ..
+        } = self;
+        keep_leaf(dir, name, leaf, issuer, der, cross, now)
     }
 }
 
@@ -511,14 +588,7 @@ fn create_ca(
     now: OffsetDateTime,
 ) -> Result<(String, KeyPair), CaError> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
-    params.not_before = now - CLOCK_SKEW;
-    params.not_after = now + CA_LIFE;
+    as_authority(&mut params, now);
     let certificate = params.self_signed(&key)?;
     let pair = Credentials {
         certificate_pem: certificate.pem(),
@@ -526,6 +596,18 @@ fn create_ca(
     };
     write_pair(dir, name, &pair)?;
     Ok((pair.certificate_pem, key))
+}
+
+/// What every authority says of itself. One may stand between it and a leaf: its successor, for those who know only it.
+fn as_authority(params: &mut CertificateParams, now: OffsetDateTime) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    params.not_before = now - CLOCK_SKEW;
+    params.not_after = now + CA_LIFE;
 }
 
 fn front_proxy(dir: &Path, now: OffsetDateTime) -> Result<FrontProxy, CaError> {
@@ -540,20 +622,22 @@ fn front_proxy(dir: &Path, now: OffsetDateTime) -> Result<FrontProxy, CaError> {
         client: true,
         life: LEAF_LIFE,
     };
-    let client = keep_leaf(dir, "front-proxy-client", &leaf, &ca.issuer, &ca.der, now)?;
+    let (issuer, der) = (&ca.issuer, &ca.der);
+    let client = keep_leaf(dir, "front-proxy-client", &leaf, issuer, der, "", now)?;
     Ok(FrontProxy {
         ca_pem: ca.pem,
         client,
     })
 }
 
-/// Gives the kept certificate if it still serves, else makes and keeps a new one.
+/// Gives the kept certificate if it still serves, else makes and keeps a new one, with `cross` behind it.
 fn keep_leaf(
     dir: &Path,
     name: &str,
     leaf: &Leaf<'_>,
     issuer: &Issuer<'static, KeyPair>,
     ca: &CertificateDer<'_>,
+    cross: &str,
     now: OffsetDateTime,
 ) -> Result<Credentials, CaError> {
     if let Some(pair) = read_pair(dir, name)?
@@ -564,7 +648,7 @@ fn keep_leaf(
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let certificate = leaf.params(now).signed_by(&key, issuer)?;
     let pair = Credentials {
-        certificate_pem: certificate.pem(),
+        certificate_pem: certificate.pem() + cross,
         key_pem: key.serialize_pem(),
     };
     write_pair(dir, name, &pair)?;
@@ -620,6 +704,13 @@ fn has_third_left(
         certificate.validity().not_after.timestamp(),
     );
     end - now.unix_timestamp() > (end - start) / 3
+}
+
+/// When a certificate is over.
+pub(crate) fn end(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
 }
 
 /// The address in an IP subject alternative name: four or sixteen octets.
@@ -775,27 +866,12 @@ mod tests {
             client: false,
             life: Duration::days(90),
         };
-        let Inner { issuer, der, .. } = &*authority.0;
-        let now = OffsetDateTime::now_utc();
-        let first = keep_leaf(dir.path(), "x", &leaf, issuer, der, now).unwrap();
-        let kept = keep_leaf(
-            dir.path(),
-            "x",
-            &leaf,
-            issuer,
-            der,
-            now + Duration::days(59),
-        )
-        .unwrap();
-        let renewed = keep_leaf(
-            dir.path(),
-            "x",
-            &leaf,
-            issuer,
-            der,
-            now + Duration::days(61),
-        )
-        .unwrap();
+        let (signing, now) = (authority.signing(), OffsetDateTime::now_utc());
+        let at = |days| {
+            let now = now + Duration::days(days);
+            signing.keep(dir.path(), "x", &leaf, now).unwrap()
+        };
+        let (first, kept, renewed) = (at(0), at(59), at(61));
         assert_eq!(first.certificate_pem, kept.certificate_pem);
         assert_ne!(first.certificate_pem, renewed.certificate_pem);
     }

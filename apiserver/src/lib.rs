@@ -34,6 +34,7 @@ pub mod objects;
 pub mod peers;
 mod reach;
 pub mod request;
+mod roots;
 pub mod server;
 mod signers;
 mod signing_keys;

@@ -83,6 +83,7 @@ pub use crate::listing::{
 use crate::namespaces::Namespaces;
 use crate::reach::Reach;
 use crate::request::{Asked, ObjectRef, RequestInfo};
+use crate::roots::Roots;
 use crate::signing_keys::SigningKeys;
 pub use crate::stored::Stored;
 use crate::webhook::WebhookClient;
@@ -294,6 +295,13 @@ impl Objects {
     /// What they are signed with.
     pub(crate) fn signing_keys(&self) -> &SigningKeys {
         &self.inner.signing_keys
+    }
+
+    /// The authorities that the servers agreed on; none for a server without one.
+    pub(crate) fn roots(&self) -> Option<Roots> {
+        let authority = self.inner.config.authority.clone()?;
+        let vault = self.inner.vault.clone();
+        Some(Roots::new(self.inner.store.clone(), vault, authority))
     }
 
     /// Ends every watch, and waits for the tasks that kept the kinds' caches. Lists and watches are refused from then on.

@@ -17,7 +17,7 @@ use time::Duration;
 use weft_store::ServerId;
 use weft_store::transport::LinkTls;
 
-use crate::ca::{Authority, CaError, Leaf};
+use crate::ca::{Authority, CaError, Leaf, Made};
 
 /// Only a server gets a certificate with it: every server holds the authority's key.
 pub(crate) const ORGANISATION: &str = "weft:servers";
@@ -48,7 +48,7 @@ fn identify(certificate: &CertificateDer<'_>) -> Option<ServerId> {
     user.strip_prefix(USER)?.parse().ok()
 }
 
-/// TLS for `server`'s links to the others; its certificate is kept beside the authority's.
+/// TLS for `server`'s links to the others, made anew when another authority follows; its certificate is kept beside the authority's.
 ///
 /// # Errors
 /// When the certificate cannot be read, made or written.
@@ -56,10 +56,30 @@ pub fn link_tls(authority: &Authority, server: ServerId) -> Result<LinkTls, CaEr
     let trust_domain = authority.trust_domain().to_owned();
     let user = format!("{USER}{server}");
     let own = name(server, &trust_domain);
+    let made = Made::new(authority, move |authority| {
+        configs(authority, server, &user, &own)
+    })?;
+    let made = Arc::new(made);
+    let other = Arc::clone(&made);
+    Ok(LinkTls {
+        client: Arc::new(move || made.now().0),
+        server: Arc::new(move || other.now().1),
+        name_of: Arc::new(move |server| name(server, &trust_domain)),
+        identify: Arc::new(identify),
+    })
+}
+
+/// Both ends, as the authority is now.
+fn configs(
+    authority: &Authority,
+    server: ServerId,
+    user: &str,
+    own: &str,
+) -> Result<(Arc<ClientConfig>, Arc<ServerConfig>), CaError> {
     let leaf = Leaf {
-        common_name: Some(&user),
+        common_name: Some(user),
         organisation: Some(ORGANISATION),
-        names: vec![SanType::DnsName(own.as_str().try_into()?)],
+        names: vec![SanType::DnsName(own.try_into()?)],
         server: true,
         client: true,
         life: LIFE,
@@ -78,12 +98,7 @@ pub fn link_tls(authority: &Authority, server: ServerId) -> Result<LinkTls, CaEr
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
-    Ok(LinkTls {
-        client,
-        server,
-        name_of: Arc::new(move |server| name(server, &trust_domain)),
-        identify: Arc::new(identify),
-    })
+    Ok((Arc::new(client), Arc::new(server)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The API server as a running thing: sockets, TLS, and a clean end.
 //!
 //! Every connection is TLS; a client certificate is optional, and is checked against the cluster CA before any
-//! byte of HTTP is read. HTTP/1.1 and HTTP/2 are chosen by ALPN.
+//! byte of HTTP is read. HTTP/1.1 and HTTP/2 are chosen by ALPN. A connection ends when its client's certificate is over, or does not lead to an
+//! authority any more that is trusted.
 //!
 //! Invariants: connections, handshakes and request headers are bounded in number and time; no connection keeps a thread to itself
 //! (`crate::turns`); after the shutdown token is cancelled, `serve` returns within [`DRAIN`], and every task that it started was waited
@@ -12,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -21,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,7 +35,7 @@ use crate::authn::{
     AuthenticationConfiguration, Authenticator, ConfigurationError, PeerAddress, PeerCertificates,
     StaticToken, certificate_subject,
 };
-use crate::ca::{Authority, CaError};
+use crate::ca::{self, Authority, CaError, Made};
 use crate::caller::Caller;
 use crate::encryption::{EncryptionError, KeyFile};
 use crate::http::health::Started;
@@ -65,6 +66,10 @@ const SEND_BUFFER_BYTES: usize = 256 << 10;
 const FURNITURE_PAUSE: Duration = Duration::from_secs(10);
 /// How often each server looks whether its authority is still told; the leader's is looked after with all else.
 const TRUST_PAUSE: Duration = Duration::from_secs(60);
+/// How often it is looked whether a client's certificate is over.
+const STANDING_PAUSE: Duration = Duration::from_secs(30);
+/// How long requests may take to end on a connection whose client is not trusted any more.
+const DISTRUSTED_MAX: Duration = Duration::from_secs(5);
 /// Requests one HTTP/2 connection may have open; a controller's watches all share one.
 const STREAMS_MAX: u32 = 1000;
 
@@ -120,7 +125,8 @@ pub enum ServeError {
 /// A server that is ready to run: its verbs can be used in process before and while it serves.
 pub struct Server {
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: Made<TlsAcceptor>,
+    authority: Authority,
     router: Router,
     state: AppState,
     objects: Objects,
@@ -131,10 +137,11 @@ impl Server {
     /// # Errors
     /// [`ServeError`] when certificates or the registry folder cannot be prepared.
     pub fn new(config: Config) -> Result<Self, ServeError> {
-        let tls = config
-            .authority
-            .server_config(&config.names)
-            .map_err(ServeError::Certificates)?;
+        let (authority, names) = (config.authority.clone(), config.names.clone());
+        let tls = Made::new(&authority, move |authority| {
+            Ok(TlsAcceptor::from(authority.server_config(&names)?))
+        })
+        .map_err(ServeError::Certificates)?;
         let nodes = proxy::NodeClient::new(&config.authority).map_err(ServeError::Certificates)?;
         let registry = registry::Registry::open(&config.registry_dir, config.store.clone())
             .map_err(|source| ServeError::Registry {
@@ -181,7 +188,8 @@ impl Server {
         .starting();
         Ok(Self {
             listener: config.listener,
-            acceptor: TlsAcceptor::from(tls),
+            tls,
+            authority,
             router: router(state.clone()),
             state,
             objects,
@@ -229,6 +237,15 @@ impl Server {
         let aggregated = tokio::spawn(objects.follow_api_services(self.closing.clone()));
         let objects = self.objects.clone();
         let aggregator = tokio::spawn(objects.tend_api_services(self.closing.clone()));
+        let roots = self.objects.roots();
+        let follower_of_roots = tokio::spawn({
+            let closing = self.closing.clone();
+            async move {
+                if let Some(roots) = roots {
+                    roots.follow(closing).await;
+                }
+            }
+        });
         let truster = tokio::spawn(trust(self.objects.clone(), self.closing.clone()));
         let (nodes, leaving) = NodeConnections::new();
         let follower = nodes
@@ -257,7 +274,7 @@ impl Server {
             };
             let connection = connection(
                 stream,
-                self.acceptor.clone(),
+                (self.tls.now(), self.authority.clone()),
                 self.router.clone(),
                 Tracked(connections.clone()),
                 bulk.clone(),
@@ -288,6 +305,7 @@ impl Server {
                 cleaner
             );
             let _ = tokio::join!(aggregated, aggregator, truster, flow, collector);
+            let _ = follower_of_roots.await;
             connections.wait().await;
             answers.wait().await;
             if let Some(audit) = audit {
@@ -330,7 +348,7 @@ where
 
 async fn connection(
     stream: TcpStream,
-    acceptor: TlsAcceptor,
+    (acceptor, authority): (TlsAcceptor, Authority),
     router: Router,
     streams: Tracked,
     bulk: Bulk,
@@ -349,6 +367,7 @@ async fn connection(
         .peer_addr()
         .ok()
         .map(|peer| PeerAddress(peer.ip().to_canonical()));
+    let trusted = authority.trusted();
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
     let tls = tokio::select! {
         () = closing.cancelled() => return,
@@ -374,6 +393,7 @@ async fn connection(
     let caller = peer.0.first().and_then(certificate_subject);
     let node = caller.as_ref().and_then(Caller::node_name);
     let _connected = node.map(|node| nodes.connect(node));
+    let standing = standing(authority, trusted, peer.clone());
     let asked = CancellationToken::new();
     let asks = asked.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -414,6 +434,14 @@ async fn connection(
             tracing::debug!("a connection asked nothing");
             return;
         }
+        () = standing => {
+            tracing::debug!("a client's certificate is not believed any more");
+            serving.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DISTRUSTED_MAX, turns.run(serving)).await {
+                Ok(outcome) => outcome,
+                Err(_) => return,
+            }
+        }
         () = closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
             turns.run(serving).await
@@ -421,6 +449,36 @@ async fn connection(
     };
     if let Err(error) = outcome {
         tracing::debug!(error, "a connection ended early");
+    }
+}
+
+/// Comes when the certificate that a client showed is over, or leads to no authority any more that is trusted; never for one that showed none.
+async fn standing(
+    authority: Authority,
+    mut trusted: watch::Receiver<Arc<str>>,
+    peer: PeerCertificates,
+) {
+    let Some(end) = peer.0.first().and_then(ca::end) else {
+        return std::future::pending().await;
+    };
+    loop {
+        let left = end
+            .duration_since(SystemTime::now())
+            .unwrap_or(Duration::ZERO);
+        tokio::select! {
+            biased;
+            // Looked at again now and then: the clock may have been set.
+            () = tokio::time::sleep(left.min(STANDING_PAUSE)) => {
+                if SystemTime::now() >= end {
+                    return;
+                }
+            }
+            changed = trusted.changed() => match changed {
+                Ok(()) if authority.trusts_client(&peer.0) => {}
+                Ok(()) => return,
+                Err(_) => return std::future::pending().await,
+            },
+        }
     }
 }
 

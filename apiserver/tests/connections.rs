@@ -499,3 +499,156 @@ async fn attack_85_a_certificate_that_is_not_good_ends_the_handshake() {
     served.serves().await;
     served.stop().await;
 }
+
+impl Served {
+    /// What is answered to an administrator with a token.
+    async fn ask(&self, method: &str, path: &str) -> (String, serde_json::Value) {
+        self.send(method, path, &serde_json::Value::Null).await
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> (String, serde_json::Value) {
+        let mut io = self.open("http/1.1").await;
+        let body = match body.is_null() {
+            true => String::new(),
+            false => body.to_string(),
+        };
+        let kind = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let head = format!(
+            "host: a\r\nauthorization: Bearer secret\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}",
+            body.len()
+        );
+        let sent = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n{body}");
+        io.write_all(sent.as_bytes()).await.unwrap();
+        let mut told = Vec::new();
+        let _ = io.read_to_end(&mut told).await;
+        let told = String::from_utf8(told).unwrap();
+        let code = told.get(9..12).unwrap_or_default().to_owned();
+        let body = told.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (code, serde_json::from_str(body).unwrap_or_default())
+    }
+
+    /// One request by whoever trusts and shows what `config` says: whether it was answered well.
+    async fn is_answered(&self, config: ClientConfig, path: &str) -> bool {
+        let Ok(mut io) = self.tls(config).await else {
+            return false;
+        };
+        let sent = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let mut told = Vec::new();
+        let _ = io.write_all(sent.as_bytes()).await;
+        let _ = io.read_to_end(&mut told).await;
+        told.starts_with(b"HTTP/1.1 200")
+    }
+}
+
+#[tokio::test]
+async fn the_authority_is_another_twice_and_whoever_knew_the_one_before_is_served_until_it_is_forgotten()
+ {
+    let served = Arc::new(Served::start().await);
+    let der = |pem: &str| {
+        CertificateDer::from_pem_slice(pem.as_bytes())
+            .unwrap()
+            .to_vec()
+    };
+    let key = |pem: &str| {
+        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+        key.secret_der().to_vec()
+    };
+    let node = serde_json::json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "n", "annotations": {"weft.dev/mesh-address": "10.0.0.1:1"}},
+    });
+    let (code, told) = served.send("POST", "/api/v1/nodes", &node).await;
+    assert_eq!(code, "201", "{told}");
+    for _ in 0..2 {
+        let admin = served.authority.admin();
+        let shown = (der(&admin.certificate_pem), key(&admin.key_pem));
+        // Knows this authority and its own certificate, and hears of nothing.
+        let knows = served.client("http/1.1", Some(shown));
+        let mut open = served.tls(knows.clone()).await.unwrap();
+        let get = b"GET /api/v1/secrets HTTP/1.1\r\nhost: a\r\n\r\n";
+        open.write_all(get).await.unwrap();
+        let mut told = [0; 12];
+        open.read_exact(&mut told).await.unwrap();
+        assert_eq!(&told, b"HTTP/1.1 200");
+
+        let stop = CancellationToken::new();
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let (served, knows, stop) = (Arc::clone(&served), knows.clone(), stop.clone());
+                tokio::spawn(async move {
+                    let (mut made, mut failed) = (0, 0);
+                    while !stop.is_cancelled() {
+                        let is_well = served.is_answered(knows.clone(), "/api/v1/secrets").await;
+                        made += 1;
+                        failed += u32::from(!is_well);
+                    }
+                    (made, failed)
+                })
+            })
+            .collect();
+        let before = served.ask("GET", "/weft/v1/roots").await;
+        let (code, after) = served.ask("POST", "/weft/v1/roots").await;
+        assert_eq!(code, "200", "{after}");
+        let roots = after["roots"].as_array().unwrap().clone();
+        assert_eq!(roots.len(), 2);
+        assert_eq!(roots[1]["id"], before.1["roots"][0]["id"]);
+        assert!(roots[0]["signs"] == true && roots[1]["signs"] == false);
+        let newer = served.authority.admin();
+        assert_ne!(newer.certificate_pem, admin.certificate_pem);
+        // By the new one, as who hears of it proves himself.
+        let shown = (der(&newer.certificate_pem), key(&newer.key_pem));
+        let hears = served.client("http/1.1", Some(shown));
+        for _ in 0..8 {
+            assert!(served.is_answered(hears.clone(), "/api/v1/secrets").await);
+            assert!(served.is_answered(knows.clone(), "/api/v1/secrets").await);
+        }
+        stop.cancel();
+        for caller in callers {
+            let (made, failed) = caller.await.unwrap();
+            assert!(made > 0 && failed == 0, "{failed} of {made}");
+        }
+
+        let of =
+            |root: &serde_json::Value| format!("/weft/v1/roots/{}", root["id"].as_str().unwrap());
+        let (code, _) = served.ask("DELETE", &of(&roots[0])).await;
+        assert_eq!(code, "409", "it signs");
+        // A node has certificates of the older one still, or may have.
+        let (code, why) = served.ask("DELETE", &of(&roots[1])).await;
+        assert_eq!(code, "409");
+        let why = why["message"].as_str().unwrap();
+        assert!(
+            why.contains("1 of the nodes") && why.contains("(n)"),
+            "{why}"
+        );
+        let says =
+            serde_json::json!({"metadata": {"annotations": {"weft.dev/root": roots[0]["id"]}}});
+        let (code, told) = served.send("PATCH", "/api/v1/nodes/n", &says).await;
+        assert_eq!(code, "200", "{told}");
+        let (code, left) = served.ask("DELETE", &of(&roots[1])).await;
+        assert_eq!(
+            (code.as_str(), left["roots"].as_array().unwrap().len()),
+            ("200", 1)
+        );
+        assert!(
+            !served.is_answered(knows.clone(), "/livez").await,
+            "forgotten"
+        );
+        assert!(served.is_answered(hears, "/api/v1/secrets").await);
+        // The connection that was open rests on what is forgotten.
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, open.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "it is still open");
+    }
+    let (code, _) = served.ask("DELETE", "/weft/v1/roots/nothing").await;
+    assert_eq!(code, "404");
+    let served = Arc::into_inner(served).unwrap();
+    served.stop().await;
+}

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use weft_api::object::{Object, ObjectError};
 use weft_kinds::lens::{items, text};
-use weft_kinds::weft::store_to_add;
+use weft_kinds::weft::{references_of_outgoing, store_to_add};
 use weft_kinds::{CAPABILITY_GRANT, CONFIG_MAP, KEY_VALUE_STORE, Kind, SECRET, SERVICE_ACCOUNT};
 
 use crate::conditions::Condition;
@@ -47,21 +47,27 @@ enum Referent {
     ConfigMap,
     Secret,
     KeyValueStore,
+    /// What calls out of the cluster show.
+    ShownSecret,
+    /// Whom they believe.
+    Authorities,
 }
 
 impl Referent {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 6] = [
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Secret,
         Self::KeyValueStore,
+        Self::ShownSecret,
+        Self::Authorities,
     ];
 
     fn kind(self) -> &'static Arc<Kind> {
         match self {
             Self::ServiceAccount => &SERVICE_ACCOUNT,
-            Self::ConfigMap => &CONFIG_MAP,
-            Self::Secret => &SECRET,
+            Self::ConfigMap | Self::Authorities => &CONFIG_MAP,
+            Self::Secret | Self::ShownSecret => &SECRET,
             Self::KeyValueStore => &KEY_VALUE_STORE,
         }
     }
@@ -111,8 +117,14 @@ fn references(grant: &Value) -> Vec<Reference> {
     });
     let stores = items(grant, "/spec/keyValue").iter();
     let stores = stores.map(|entry| (Referent::KeyValueStore, text(entry, "/store")));
+    let outgoing = items(grant, "/spec/outgoingHTTP").iter();
+    let outgoing = outgoing.flat_map(references_of_outgoing);
+    let outgoing = outgoing.map(|(is_secret, name)| match is_secret {
+        true => (Referent::ShownSecret, name),
+        false => (Referent::Authorities, name),
+    });
     let mut found: Vec<Reference> = Vec::new();
-    for (to, name) in accounts.chain(sources).chain(stores) {
+    for (to, name) in accounts.chain(sources).chain(stores).chain(outgoing) {
         let reference = Reference {
             to,
             name: name.to_owned(),
@@ -132,11 +144,12 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     if touched.was_there == touched.is_there {
         return Vec::new();
     }
-    let mut referents = Referent::ALL.into_iter();
-    let Some(to) = referents.find(|to| touched.is_of(to.kind())) else {
+    if !Referent::ALL.into_iter().any(|to| touched.is_of(to.kind())) {
         return Vec::new();
+    }
+    let refers = |reference: &Reference| {
+        touched.is_of(reference.to.kind()) && *reference.name == *touched.key.name
     };
-    let refers = |reference: &Reference| reference.to == to && *reference.name == *touched.key.name;
     let grants = view.list_in::<Grant>(&touched.key.namespace);
     let grants = grants.filter(|grant| grant.body.references.iter().any(refers));
     grants.map(|grant| grant.key.clone()).collect()
@@ -186,6 +199,9 @@ fn message(namespace: &str, missing: &[&Reference]) -> String {
                 "pods that import wasi:config wait for it: create it, or set optional: true."
                     .to_owned()
             }
+            Referent::ShownSecret | Referent::Authorities => {
+                "calls out of the cluster that need it fail: create it.".to_owned()
+            }
             Referent::KeyValueStore => format!(
                 "what pods do with it fails: add {}",
                 store_to_add(namespace, name)
@@ -232,6 +248,15 @@ mod tests {
                 &settings,
             ),
             (json!({"config": [{"secretRef": {"name": "key"}}]}), &key),
+            (
+                json!({"outgoingHTTP": [{
+                    "hosts": ["a.example"],
+                    "credentials": [{"bearer": {"secretRef": {"name": "token"}}}],
+                    "tls": {"caCertificates": {"configMapRef": {"name": "roots"}}},
+                }]}),
+                "Secret token does not exist, and calls out of the cluster that need it fail: create it. \
+                 ConfigMap roots does not exist, and calls out of the cluster that need it fail: create it.",
+            ),
             (
                 json!({"keyValue": [{"identifier": "", "store": "carts"}, {"identifier": "default", "store": "carts"}]}),
                 "KeyValueStore carts does not exist, and what pods do with it fails: add {apiVersion: weft.dev/v1alpha1, \

@@ -580,14 +580,26 @@ impl Attachment<'_> {
             rules: Arc::clone(&resolved.rules),
             service_port,
             listener_port,
+            gateways: match &self.place {
+                Place::Gateway { ours, .. } => vec![ours.gateway.metadata.name.clone()],
+                Place::Service { .. } => Vec::new(),
+            },
         };
         let put = |hosts: &mut HostRoutes, claim: &Claim, new: AttachedRoute| {
             let routes = hosts.entry(claim.host.clone()).or_default();
             // By way of two parentRefs it is the same route.
             let is_same =
                 |known: &AttachedRoute| (known.kind, &known.route) == (new.kind, &new.route);
-            if !routes.iter().any(is_same) {
-                routes.push(new);
+            match routes.iter().position(is_same) {
+                None => routes.push(new),
+                Some(at) => {
+                    let known = routes.get_mut(at).map(|known| &mut known.gateways);
+                    for gateway in known {
+                        let others = new.gateways.iter().filter(|one| !gateway.contains(one));
+                        let others: Vec<_> = others.cloned().collect();
+                        gateway.extend(others);
+                    }
+                }
             }
         };
         match &self.place {

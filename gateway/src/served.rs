@@ -152,4 +152,6 @@ pub struct AttachedRoute {
     pub service_port: Option<u16>,
     /// At a listener: its port, where the nodes really have that. Redirects name it.
     pub listener_port: Option<u16>,
+    /// At a listener: the Gateways whose it is. They are several where a route is attached to more than one that have the host at the port that they share.
+    pub gateways: Vec<NamespacedName>,
 }

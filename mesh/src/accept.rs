@@ -23,7 +23,7 @@ pub async fn accept_loop<F>(
     listener: TcpListener,
     shutdown: CancellationToken,
     connections_max: usize,
-    serve: impl Fn(TcpStream, SocketAddr, CancellationToken) -> F,
+    mut serve: impl FnMut(TcpStream, SocketAddr, CancellationToken) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {

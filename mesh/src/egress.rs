@@ -7,6 +7,7 @@
 //! destination.rs  where to, read in one way     rule.rs     whether that is allowed, and what is missing
 //! names.rs        its addresses                 address.rs  whether each may be connected to
 //! pool.rs         how many, and connections     connect.rs, tls.rs  a new one     call.rs  all of it, in order
+//! manner.rs       by which TLS, and with what that proves who calls
 //! body.rs         the response, until it was read
 //! ```
 //!
@@ -19,6 +20,7 @@ mod body;
 pub(crate) mod call;
 mod connect;
 pub(crate) mod destination;
+mod manner;
 mod names;
 mod pool;
 mod rule;
@@ -32,6 +34,7 @@ use weft_api::identity::SpiffeId;
 
 pub use address::{OwnAddresses, SpecialAddress};
 pub use destination::EgressScheme;
+pub use manner::{EgressCredential, EgressManner};
 pub use names::{Resolve, Resolving};
 pub use rule::{EGRESS_RULES_MAX, EgressRule, EgressRuleError, NotGranted};
 

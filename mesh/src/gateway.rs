@@ -458,6 +458,14 @@ impl Front {
                 let client = ClientAt(self.client.ip().to_canonical());
                 request.extensions_mut().insert(client);
             }
+            if let CallWay::Routed(entry) = &way {
+                let client = self.client.ip().to_canonical();
+                let guards = inner.attached.guards();
+                let refused = guards.judge_at_gateways(&entry.gateways, client, &mut request);
+                if let Some(refused) = refused {
+                    return Ok(ControlFlow::Break(refused));
+                }
+            }
             let request_timeout = inner.gateway.request_timeout;
             let context = CallContext {
                 deadline: request_timeout.and_then(|timeout| at.checked_add(timeout)),

@@ -68,7 +68,7 @@ pub struct Identities {
     provider: Arc<CryptoProvider>,
     svids: ArcSwap<HashMap<SpiffeId, Arc<Svid>>>,
     roots: ArcSwap<Vec<TrustAnchor<'static>>>,
-    /// Counts changes of the roots: a connection made under older ones takes no new request.
+    /// Counts changes of the roots, and of who signs: a connection made before takes no new request.
     roots_generation: AtomicU64,
     /// Tells of them.
     roots_changed: watch::Sender<u64>,
@@ -80,6 +80,8 @@ pub struct Identities {
 struct Svid {
     key: Arc<CertifiedKey>,
     not_after: SystemTime,
+    /// The name of who signed it, in DER.
+    issuer: Vec<u8>,
 }
 
 impl fmt::Debug for Identities {
@@ -116,7 +118,8 @@ impl Identities {
         !self.revoked.load().is_empty()
     }
 
-    /// Sets or renews the certificate of `identity`: leaf first, DER. New connections use it at once.
+    /// Sets or renews the certificate of `identity`: leaf first, DER. New connections use it at once; where another authority signed it than before,
+    /// those that are open take no new request, so that nothing rests on the older one any more when it is forgotten.
     ///
     /// # Errors
     /// When the leaf is not for exactly that identity, or the key does not fit.
@@ -134,17 +137,22 @@ impl Identities {
                 found: found.to_string(),
             });
         }
-        let not_after = not_after(leaf)?;
+        let (not_after, issuer) = (not_after(leaf)?, issuer(leaf)?);
         let key = CertifiedKey::from_der(chain, key, &self.provider).map_err(SvidError::Key)?;
         let svid = Arc::new(Svid {
             key: Arc::new(key),
             not_after,
+            issuer,
         });
+        let before = self.svids.load().get(&identity).cloned();
         self.svids.rcu(|svids| {
             let mut svids = HashMap::clone(svids);
             svids.insert(identity.clone(), Arc::clone(&svid));
             svids
         });
+        if before.is_some_and(|before| before.issuer != svid.issuer) {
+            self.connect_anew();
+        }
         Ok(())
     }
 
@@ -208,9 +216,14 @@ impl Identities {
             return Ok(());
         }
         self.roots.store(Arc::new(anchors));
+        self.connect_anew();
+        Ok(())
+    }
+
+    /// Has connections that are open take no new request.
+    fn connect_anew(&self) {
         let generation = self.roots_generation.fetch_add(1, Ordering::Release) + 1;
         self.roots_changed.send_replace(generation);
-        Ok(())
     }
 
     /// As [`Identities::set_roots`], from a PEM bundle.
@@ -381,6 +394,15 @@ pub(crate) fn spiffe_id(certificate: &CertificateDer<'_>) -> Result<SpiffeId, St
         (None, _) => Err("it has no URI name".to_owned()),
         (Some(_), Some(_)) => Err("it has more than one URI name".to_owned()),
     }
+}
+
+/// The name of who signed a certificate, in DER.
+fn issuer(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, SvidError> {
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|error| SvidError::Malformed {
+            reason: error.to_string(),
+        })?;
+    Ok(parsed.issuer().as_raw().to_vec())
 }
 
 pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, SvidError> {

@@ -488,3 +488,48 @@ pub(crate) fn counted(body: Incoming) -> (Body, RequestBytes) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+
+    use super::*;
+
+    fn authority(name: &str) -> (Issuer<'static, KeyPair>, CertificateDer<'static>) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = params.self_signed(&key).expect("a root").der().clone();
+        (Issuer::new(params, key), root)
+    }
+
+    #[test]
+    fn what_a_caller_proved_holds_until_it_is_over_revoked_or_of_nobody_who_is_trusted() {
+        let ((issuer, root), (_, other)) = (authority("one"), authority("other"));
+        let web = SpiffeId::new("cluster.local", "vote", "web");
+        let name = web.to_string();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(name.as_str().try_into().expect("ASCII"))];
+        params.not_after = rcgen::date_time_ymd(2090, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, &issuer).expect("signed");
+        let identities = Arc::new(Identities::new("cluster.local".to_owned()));
+        identities.set_roots(&[root.clone()]).expect("a root");
+        let proof = Proof::new(Arc::clone(&identities), vec![leaf.der().clone()]);
+        let proof = proof.expect("a certificate");
+        let now = SystemTime::now();
+        assert_eq!(proof.standing(now), Standing::Good);
+        assert_eq!(proof.standing(proof.not_after), Standing::Distrusted);
+        identities.set_revoked([web].into());
+        assert_eq!(proof.standing(now), Standing::Distrusted);
+        identities.set_revoked([].into());
+        assert_eq!(proof.standing(now), Standing::Good);
+        identities.set_roots(&[root, other.clone()]).expect("roots");
+        assert_eq!(proof.standing(now), Standing::Good);
+        identities.set_roots(&[other]).expect("a root");
+        assert_eq!(proof.standing(now), Standing::Distrusted);
+        // Whoever looks at it does so twice a minute.
+        assert!(STANDING_INTERVAL + DISTRUSTED_MAX < Duration::from_secs(60));
+    }
+}

@@ -105,8 +105,8 @@ pub use accept::accept_loop;
 pub use deliver::Detached;
 pub use dns::{Answering, DnsConfig, Over};
 pub use egress::{
-    EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
-    OwnAddresses, Resolve, Resolving, SpecialAddress,
+    EGRESS_RULES_MAX, EgressConfig, EgressCredential, EgressManner, EgressRule, EgressRuleError,
+    EgressScheme, NotGranted, OwnAddresses, Resolve, Resolving, SpecialAddress,
 };
 pub use exposed::Spawn;
 pub use forwarded::TRUSTED_HOPS_MAX;
@@ -123,8 +123,8 @@ pub use outbound::{
 pub use retry::{Refusal, Verdict};
 pub use route::{
     AttachedRoute, Backend, BackendTarget, BackendTls, CertificateName, ClientValidation, Filter,
-    Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, PathChange, PathMatch, Redirect,
-    Retry, Rewrite, Rule, Served, ServiceRoutes,
+    Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, NamespacedName, PathChange,
+    PathMatch, Redirect, Retry, Rewrite, Rule, Served, ServiceRoutes,
 };
 pub use sighting::{Interest, QUEUE_MAX, QUEUE_USUAL, Retried, Sighting, Sightings, WATCHES_MAX};
 pub use speak::{Driven, SpeaksH2, speak};

@@ -27,8 +27,8 @@ pub(crate) use matching::View;
 pub(crate) use session::{AnsweredBy, Stays, Sticky};
 pub use weft_gateway::{
     AttachedRoute, Backend, BackendTarget, BackendTls, CertificateName, ClientValidation, Filter,
-    Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, PathChange, PathMatch, Redirect,
-    Retry, Rewrite, Rule, Served, ServiceRoutes,
+    Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, NamespacedName, PathChange,
+    PathMatch, Redirect, Retry, Rewrite, Rule, Served, ServiceRoutes,
 };
 
 use matching::elements;
@@ -54,6 +54,8 @@ pub(crate) struct Entry {
     port: Option<u16>,
     /// Of the listener, where it is also the node's.
     pub(crate) listener_port: Option<u16>,
+    /// Whose listener it is at; none at a Service.
+    pub(crate) gateways: Arc<[NamespacedName]>,
 }
 
 /// Breaks ties: older first, then by name, then by position.
@@ -71,9 +73,10 @@ impl Entry {
         let route: Arc<str> = attached.route.as_str().into();
         let namespace = route.split_once('/').map_or("", |(namespace, _)| namespace);
         let tenant = Tenant::named(namespace);
+        let gateways: Arc<[NamespacedName]> = attached.gateways.as_slice().into();
         let rules = attached.rules.iter().enumerate();
         rules.flat_map(move |(number, rule)| {
-            let route = Arc::clone(&route);
+            let (route, gateways) = (Arc::clone(&route), Arc::clone(&gateways));
             (0..rule.matches.len().max(1)).map(move |matched| Self {
                 rule: Arc::clone(rule),
                 age: Age {
@@ -85,6 +88,7 @@ impl Entry {
                 tenant,
                 port: attached.service_port,
                 listener_port: attached.listener_port,
+                gateways: Arc::clone(&gateways),
             })
         })
     }

@@ -1,6 +1,7 @@
 //! What concerns calls to one pod: whose tokens are taken, and who is let in.
 //!
-//! Policies that are attached to a Service or a Gateway hold for calls that came by it; all others hold for every call.
+//! Policies that are attached to a Service hold for calls that came by it; all others hold for every call. What concerns requests to a Gateway is
+//! a guard of its own, all of which holds.
 //!
 //! Invariant: of a pod that nothing concerns, the guard is empty, and costs one look.
 
@@ -56,14 +57,33 @@ impl Guard {
             .map(|(_, _, issuer)| issuer)
     }
 
+    /// Whose tokens are taken of requests to the Gateway that this is the guard of.
+    pub fn issuers_of_gateway(&self) -> impl Iterator<Item = &Arc<Issuer>> {
+        self.tokens.iter().map(|(_, _, issuer)| issuer)
+    }
+
+    /// What comes of a request to the Gateway that this is the guard of.
+    #[must_use]
+    pub fn judge_at_gateway(&self, call: &Attributes<'_>) -> Verdict {
+        self.judged(call, |_| true)
+    }
+
     /// What comes of a call that came by `service`, a namespace and a name; none where it came by none.
     #[must_use]
     pub fn judge(&self, call: &Attributes<'_>, service: Option<(&str, &str)>) -> Verdict {
+        self.judged(call, |policy| {
+            is_by(&policy.targets, &policy.name.namespace, service)
+        })
+    }
+
+    fn judged(
+        &self,
+        call: &Attributes<'_>,
+        concerns: impl Fn(&Authorization) -> bool + Copy,
+    ) -> Verdict {
         if self.judges.is_empty() && self.tried.is_empty() {
             return Verdict::unrestricted();
         }
-        let concerns =
-            |policy: &Authorization| is_by(&policy.targets, &policy.name.namespace, service);
         let (allowed, because) = match self.judges.is_empty() {
             true => (true, Because::Unrestricted),
             false => self.judges.judge(call, concerns),

@@ -283,6 +283,36 @@ impl Policies {
         guard
     }
 
+    /// What concerns requests to a Gateway: what is attached to it, and what selects it by labels, of which it has that of its name beside its own.
+    /// What is said of all workloads of a namespace is asked where requests go, and not here as well.
+    #[must_use]
+    pub fn guard_of_gateway(&self, gateway: &Pod) -> Guard {
+        let mut guard = Guard::default();
+        let applies = |namespace: &str, targets: &[Target], selector: &LabelSelector| {
+            let is_near = namespace == gateway.namespace || ROOT_NAMESPACES.contains(&namespace);
+            let is_meant = |target: &Target| {
+                target.kind == "Gateway"
+                    && namespace == gateway.namespace
+                    && target.name == gateway.name
+            };
+            match targets.is_empty() {
+                true => is_near && !selector.is_everything() && selector.matches(&gateway.labels),
+                false => targets.iter().any(is_meant),
+            }
+        };
+        for (name, policy) in &self.authorizations {
+            if applies(&name.namespace, &policy.targets, &policy.selector) {
+                guard.add(policy);
+            }
+        }
+        for (name, tokens) in &self.tokens {
+            if applies(&name.namespace, &tokens.targets, &tokens.selector) {
+                guard.take_tokens(&name.namespace, &tokens.targets, &tokens.issuers);
+            }
+        }
+        guard
+    }
+
     /// What NetworkPolicies say of a flow: both that its caller may speak out, and that its callee may be spoken to. Of an end that is no pod,
     /// nothing is asked.
     ///

@@ -79,9 +79,9 @@ impl Place {
                 faults.push(format!(
                     "targetRef: no policy is attached to objects of kind {kind} in group {group:?}"
                 ));
-            } else if kind != "Service" {
+            } else if !matches!(&**kind, "Service" | "Gateway") {
                 faults.push(format!(
-                    "targetRef: a policy that is attached to a {kind} is met by no call: attach it to Services, or select their workloads"
+                    "targetRef: a policy that is attached to a {kind} is met by no call: attach it to Services or Gateways, or select their workloads"
                 ));
             } else if target.name.is_empty() {
                 faults.push("targetRef name must be set".to_owned());

@@ -58,13 +58,16 @@ pub type Identify = Arc<dyn Fn(&CertificateDer<'_>) -> Option<ServerId> + Send +
 /// The name that a server's certificate has to carry.
 pub type NameOf = Arc<dyn Fn(ServerId) -> String + Send + Sync>;
 
+/// One end's TLS, as it is now: asked for at each connection, so that certificates may change.
+pub type Tls<T> = Arc<dyn Fn() -> Arc<T> + Send + Sync>;
+
 /// Certificates for the links between servers.
 #[derive(Clone)]
 pub struct LinkTls {
     /// Shows this server's certificate and trusts the cluster's authority only.
-    pub client: ClientConfig,
+    pub client: Tls<ClientConfig>,
     /// Shows this server's certificate and requires one of the cluster's authority.
-    pub server: ServerConfig,
+    pub server: Tls<ServerConfig>,
     /// The name that a server's certificate has to carry.
     pub name_of: NameOf,
     /// Which server a client's certificate belongs to.
@@ -76,7 +79,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Sender>>>;
 
 /// The network of servers that listen with [`serve`].
 pub struct Link {
-    connector: TlsConnector,
+    tls: Tls<ClientConfig>,
     name_of: NameOf,
     connections: Mutex<HashMap<(Peer, Lane), Slot>>,
 }
@@ -88,10 +91,8 @@ fn unreachable(error: impl std::fmt::Display) -> NetworkError {
 impl Link {
     /// A network that proves itself with `tls`.
     pub fn new(tls: &LinkTls) -> Link {
-        let mut client = tls.client.clone();
-        client.alpn_protocols = vec![ALPN.to_vec()];
         Link {
-            connector: TlsConnector::from(Arc::new(client)),
+            tls: Arc::clone(&tls.client),
             name_of: Arc::clone(&tls.name_of),
             connections: Mutex::default(),
         }
@@ -99,7 +100,7 @@ impl Link {
 }
 
 async fn connect(
-    connector: TlsConnector,
+    tls: Tls<ClientConfig>,
     address: String,
     name: String,
 ) -> Result<Sender, NetworkError> {
@@ -107,6 +108,9 @@ async fn connect(
         let stream = TcpStream::connect(&address).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         let name = ServerName::try_from(name).map_err(unreachable)?;
+        let mut client = ClientConfig::clone(&tls());
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        let connector = TlsConnector::from(Arc::new(client));
         let stream = connector.connect(name, stream).await.map_err(unreachable)?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(unreachable("no server of a store listens there"));
@@ -140,7 +144,7 @@ impl Network for Link {
         lane: Lane,
         request: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, NetworkError>> {
-        let connector = self.connector.clone();
+        let tls = Arc::clone(&self.tls);
         let name = (self.name_of)(peer.server);
         let address = peer.address.clone();
         let slot = Arc::clone(self.connections.lock().entry((peer, lane)).or_default());
@@ -149,9 +153,7 @@ impl Network for Link {
                 let mut held = slot.lock().await;
                 match held.as_ref() {
                     Some(sender) if !sender.is_closed() => sender.clone(),
-                    _ => held
-                        .insert(connect(connector, address, name).await?)
-                        .clone(),
+                    _ => held.insert(connect(tls, address, name).await?).clone(),
                 }
             };
             sender.ready().await.map_err(unreachable)?;
@@ -175,9 +177,6 @@ impl Network for Link {
 
 /// Hands what other servers send to `store`, until `stop`.
 pub async fn serve(listener: TcpListener, tls: &LinkTls, store: Store, stop: CancellationToken) {
-    let mut server = tls.server.clone();
-    server.alpn_protocols = vec![ALPN.to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(server));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -198,7 +197,10 @@ pub async fn serve(listener: TcpListener, tls: &LinkTls, store: Store, stop: Can
             tracing::warn!("too many connections from other servers; one was closed");
             continue;
         };
-        let (acceptor, identify) = (acceptor.clone(), Arc::clone(&tls.identify));
+        let mut server = ServerConfig::clone(&(tls.server)());
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let identify = Arc::clone(&tls.identify);
         let (store, stop) = (store.clone(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::health::{Health, Seen};
-use self::probe::Probe;
+use self::probe::{Probe, Trusted};
 
 /// Connections at once: watches share one, so a node needs a handful, and a user of `weft up` some dozens.
 const CONNECTIONS_MAX: usize = 1024;
@@ -66,16 +65,13 @@ pub struct Balancer {
 
 impl Balancer {
     /// Passes what comes to a free port of this machine on to `servers`, each `HOST:PORT`. Those with a certificate of
-    /// this authority are asked whether they are ready.
+    /// what is trusted are asked whether they are ready.
     ///
     /// # Errors
     /// When no port can be listened on.
-    pub async fn start(
-        servers: &[String],
-        authority: &[CertificateDer<'_>],
-    ) -> std::io::Result<Self> {
+    pub async fn start(servers: &[String], trusted: Trusted) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        Self::serve(listener, servers, authority)
+        Self::serve(listener, servers, trusted)
     }
 
     /// As [`Balancer::start`], for what comes to `listener`.
@@ -85,10 +81,9 @@ impl Balancer {
     pub fn serve(
         listener: TcpListener,
         servers: &[String],
-        authority: &[CertificateDer<'_>],
+        trusted: Trusted,
     ) -> std::io::Result<Self> {
-        let authority = authority.iter().map(|certificate| certificate.to_vec());
-        Self::probed(listener, servers, probe::readyz(authority.collect()))
+        Self::probed(listener, servers, probe::readyz(trusted))
     }
 
     fn probed(listener: TcpListener, addresses: &[String], probe: Probe) -> std::io::Result<Self> {

@@ -30,6 +30,7 @@ mod usage;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -86,8 +87,8 @@ const USAGE_PAUSE: Duration = Duration::from_secs(10);
 /// What the loop has to know of the cluster beyond its objects.
 #[derive(Clone)]
 pub struct ClusterInfo {
-    /// The cluster CA's certificate, published to every namespace.
-    pub ca_pem: String,
+    /// The certificates that clients trust, published to every namespace. When they change, the loop starts over.
+    pub ca_pem: watch::Receiver<Arc<str>>,
     /// Who reads what pods use; without it nobody does.
     pub usage: Option<UsageReader>,
 }
@@ -147,10 +148,7 @@ async fn run(
     controllers: &'static [Controller],
     shutdown: CancellationToken,
 ) {
-    let usage = cluster.usage;
-    let cluster = Cluster {
-        ca_pem: cluster.ca_pem,
-    };
+    let ClusterInfo { mut ca_pem, usage } = cluster;
     let mut panics = 0;
     let mut in_doubt = false;
     loop {
@@ -177,7 +175,9 @@ async fn run(
         let recorder = Recorder::start(objects.clone(), term);
         let mut driver = Driver::new(
             objects.clone(),
-            cluster.clone(),
+            Cluster {
+                ca_pem: ca_pem.borrow_and_update().to_string(),
+            },
             controllers,
             term,
             recorder,
@@ -194,6 +194,11 @@ async fn run(
             () = shutdown.cancelled() => return,
             () = deposed(&mut leadership, term) => {
                 info!(term, "control loop stops: this server no longer leads");
+                continue;
+            }
+            () = changed(&mut ca_pem) => {
+                info!(term, "control loop starts over: the cluster's authority is another");
+                in_doubt = true;
                 continue;
             }
             ended = driven => match ended {
@@ -239,6 +244,13 @@ async fn define_kinds(objects: &Objects, term: Term) {
 async fn elected(leadership: &mut watch::Receiver<Option<Term>>) -> Option<Term> {
     let term = leadership.wait_for(Option::is_some).await.ok()?;
     *term
+}
+
+/// Comes when clients trust other certificates than before; never where these never change.
+async fn changed(ca_pem: &mut watch::Receiver<Arc<str>>) {
+    if ca_pem.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Comes when another term than ours is in force, or none.

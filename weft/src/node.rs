@@ -31,6 +31,7 @@ use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
 use weft_agent::image::{Registries, RegistriesError};
 use weft_agent::otlp::config::{Config as Telemetry, ConfigError as TelemetryError};
+use weft_agent::trust::Trust;
 use weft_agent::{Agent, AgentError};
 use weft_mesh::{DnsConfig, EgressConfig, GatewayConfig, Mesh, OpenServices};
 use weft_runtime::worker::WorkerCommand;
@@ -187,10 +188,13 @@ pub async fn run(
     let _lock = lock(&config.data_dir)?;
     let servers = KnownServers::load(&config.data_dir, &config.servers);
     let authority = weft_agent::identity::read_authority(&config.ca_file)?;
-    let balancer = Balancer::start(&servers.addresses(), &authority)
+    let trust = Trust::taken_up(&config.data_dir.join("pki"), authority);
+    let judged = trust.clone();
+    let trusted = Arc::new(move || judged.now().authorities.clone());
+    let balancer = Balancer::start(&servers.addresses(), trusted)
         .await
         .map_err(NodeError::Balancer)?;
-    let server = Server::new(&format!("https://{}", balancer.address()), authority)?;
+    let server = Server::new(&format!("https://{}", balancer.address()), trust)?;
     let token = match &config.token_file {
         None => None,
         Some(path) => Some(

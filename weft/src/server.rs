@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weft_api::StatusError;
@@ -433,7 +434,7 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
         objects.clone(),
         store.leadership(),
         ClusterInfo {
-            ca_pem: authority.ca_pem().to_owned(),
+            ca_pem: authority.trusted(),
             usage: Some(usage),
         },
         stop_control.clone(),
@@ -619,7 +620,7 @@ impl Server {
             });
             write(&self.server_token_file, &servers.await?)?;
         }
-        write(&self.ca_file, self.authority.ca_pem())?;
+        write(&self.ca_file, &self.authority.ca_pem())?;
         let told = servers::status(objects).await.unwrap_or_default();
         write(&self.kubeconfig, &self.kubeconfig_text(&told))?;
         self.teller = Some(tokio::spawn(tell(
@@ -630,6 +631,8 @@ impl Server {
                 url: self.url.clone(),
                 client_url: self.client_url.clone(),
                 kubeconfig: self.kubeconfig.clone(),
+                ca_file: self.ca_file.clone(),
+                trusted: self.authority.trusted(),
             },
             told,
             self.stop.clone(),
@@ -816,10 +819,12 @@ struct Told {
     url: String,
     client_url: String,
     kubeconfig: PathBuf,
+    ca_file: PathBuf,
+    trusted: watch::Receiver<Arc<str>>,
 }
 
-/// Keeps the kubeconfig and this server's entry among the servers true, until `stop`.
-async fn tell(told: Told, mut known: Vec<ServerStatus>, stop: CancellationToken) {
+/// Keeps the kubeconfig, the authorities beside it and this server's entry among the servers true, until `stop`.
+async fn tell(mut told: Told, mut known: Vec<ServerStatus>, stop: CancellationToken) {
     loop {
         tokio::select! {
             biased;
@@ -837,13 +842,19 @@ async fn tell(told: Told, mut known: Vec<ServerStatus>, stop: CancellationToken)
         let Ok(now) = servers::status(&told.objects).await else {
             continue;
         };
-        if others(&now, told.id) != others(&known, told.id) {
+        let trusted = told.trusted.has_changed().unwrap_or(false);
+        if trusted || others(&now, told.id) != others(&known, told.id) {
+            let authorities = Arc::clone(&told.trusted.borrow_and_update());
             let text = told
                 .authority
                 .kubeconfig(&told.client_url, &others(&now, told.id));
-            match write(&told.kubeconfig, &text) {
+            let written = write(&told.ca_file, &authorities);
+            match written.and_then(|()| write(&told.kubeconfig, &text)) {
                 Ok(()) => known = now,
-                Err(error) => tracing::warn!(%error, "the kubeconfig was not brought up to date"),
+                Err(error) => {
+                    told.trusted.mark_changed();
+                    tracing::warn!(%error, "the kubeconfig was not brought up to date");
+                }
             }
         }
     }

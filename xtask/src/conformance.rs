@@ -16,6 +16,8 @@ pub struct Args {
 enum Suite {
     /// The conformance tests of k8s.io/kubernetes
     Kubernetes(kubernetes::Args),
+    /// The tests of NetworkPolicy of k8s.io/kubernetes
+    Netpol(kubernetes::Args),
     /// The conformance tests of sigs.k8s.io/gateway-api
     GatewayApi(gateway_api::Args),
     /// Flagger, which brings images out by the Gateway API
@@ -28,7 +30,8 @@ enum Suite {
 /// As the suite's own.
 pub fn run(args: &Args) -> Result<()> {
     match &args.suite {
-        Suite::Kubernetes(args) => kubernetes::run(args),
+        Suite::Kubernetes(args) => kubernetes::run(args, kubernetes::Part::Conformance),
+        Suite::Netpol(args) => kubernetes::run(args, kubernetes::Part::Netpol),
         Suite::GatewayApi(args) => gateway_api::run(args),
         Suite::Flagger(args) => flagger::run(args),
     }

@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use weft_mesh::{EGRESS_RULES_MAX, EgressRule, EgressScheme};
+use weft_mesh::{EGRESS_RULES_MAX, EgressManner, EgressRule, EgressScheme};
 
+use super::credentials::{CredentialEntry, Outgoing, TlsEntry};
 use crate::configuration::References;
 
 /// Sources of configuration that one ServiceAccount may have; further ones are left out.
@@ -72,6 +73,8 @@ pub struct OutgoingEntry {
     pub paths: Vec<String>,
     pub methods: Vec<String>,
     pub addresses: Vec<String>,
+    pub tls: TlsEntry,
+    pub credentials: Vec<CredentialEntry>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -115,7 +118,7 @@ pub struct Granted {
     pub config: Vec<ConfigSource>,
     /// By what guests open them as.
     pub key_value: BTreeMap<String, StoreGrant>,
-    pub outgoing: Vec<EgressRule>,
+    pub outgoing: Vec<Outgoing>,
 }
 
 impl Granted {
@@ -155,7 +158,11 @@ pub fn evaluate(namespace: &str, account: &str, grants: &BTreeMap<String, GrantS
                 granted.key_value.insert(entry.identifier.clone(), store);
             }
         }
-        let rules = grant.outgoing_http.iter().map(|entry| rule(&called, entry));
+        let rules = grant.outgoing_http.iter().map(|entry| Outgoing {
+            rule: rule(&called, entry),
+            tls: entry.tls.clone(),
+            credentials: entry.credentials.clone(),
+        });
         let room = EGRESS_RULES_MAX.saturating_sub(granted.outgoing.len());
         granted.outgoing.extend(rules.take(room));
     }
@@ -163,7 +170,7 @@ pub fn evaluate(namespace: &str, account: &str, grants: &BTreeMap<String, GrantS
 }
 
 /// Whether it is the name of an object: others would be another path of the API. Admission refuses them as well.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     weft_api::name::dns1123_subdomain_faults(name).is_empty()
 }
 
@@ -199,6 +206,7 @@ fn rule(grant: &str, entry: &OutgoingEntry) -> EgressRule {
         paths: entry.paths.clone(),
         methods: entry.methods.clone(),
         addresses: entry.addresses.clone(),
+        manner: EgressManner::default(),
     }
 }
 
@@ -320,7 +328,7 @@ mod tests {
         {
             out += &format!("store {identifier:?} is {store} {access:?} by {grant}\n");
         }
-        for rule in &granted.outgoing {
+        for Outgoing { rule, .. } in &granted.outgoing {
             let EgressRule {
                 grant,
                 hosts,
@@ -329,6 +337,7 @@ mod tests {
                 paths,
                 methods,
                 addresses,
+                manner: _,
             } = rule;
             out += &format!(
                 "{scheme:?} {hosts:?} {ports:?} {paths:?} {methods:?} {addresses:?} by {grant}\n"

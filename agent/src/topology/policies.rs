@@ -15,7 +15,9 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
 use weft_api::identity::SpiffeId;
-use weft_mesh::{Body, CallerInfo, EgressRule, EgressScheme, Keys, Mesh, Outbound, WorkloadInfo};
+use weft_mesh::{
+    Body, CallerInfo, EgressManner, EgressRule, EgressScheme, Keys, Mesh, Outbound, WorkloadInfo,
+};
 use weft_policy::PolicyKind;
 
 use super::cluster::Cluster;
@@ -151,6 +153,7 @@ fn rule(place: &str) -> Option<EgressRule> {
         _ => return None,
     };
     Some(EgressRule {
+        manner: EgressManner::default(),
         grant: "RequestAuthentication".to_owned(),
         hosts: vec![uri.host()?.trim_matches(['[', ']']).to_owned()],
         ports: vec![uri.port_u16().unwrap_or(port)],

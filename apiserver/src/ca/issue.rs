@@ -184,7 +184,7 @@ fn alternative_names(names: &[AlternativeName], critical: bool) -> Option<Vec<u8
     (!encoded.is_empty()).then(|| extension(ALTERNATIVE_NAMES, critical, &sequence(&encoded)))
 }
 
-fn pem(der: &[u8]) -> String {
+pub(super) fn pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
     for line in text.as_bytes().chunks(PEM_LINE) {
@@ -209,7 +209,8 @@ impl Authority {
             what: "CA certificate",
             path: self.0.dir.join("ca.crt"),
         };
-        let (_, own) = x509_parser::parse_x509_certificate(&self.0.der).map_err(|_| unusable())?;
+        let signing = self.signing();
+        let (_, own) = x509_parser::parse_x509_certificate(&signing.der).map_err(|_| unusable())?;
         let own_end = own.validity().not_after.to_datetime();
         if now >= own_end {
             return Err(unusable());
@@ -251,7 +252,7 @@ impl Authority {
             wanted.key.to_vec(),
             tagged(0xa3, &sequence(&extensions)),
         ]);
-        let signature = self.0.issuer.key().sign(&told)?;
+        let signature = signing.issuer.key().sign(&told)?;
         let signature = tagged(BITS, &[vec![0], signature].concat());
         Ok(pem(&sequence(&[told, algorithm, signature])))
     }

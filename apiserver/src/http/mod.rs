@@ -35,6 +35,7 @@ pub mod proxy;
 pub mod registry;
 pub mod resource;
 mod reviews;
+mod roots;
 pub mod servers;
 mod streams;
 pub mod table;
@@ -186,6 +187,7 @@ pub fn router(state: AppState) -> Router {
         .route(REWRAP_PATH, post(rewrap))
         .merge(openapi::routes())
         .merge(openid::routes())
+        .merge(roots::routes())
         .merge(servers::routes())
         .method_not_allowed_fallback(not_allowed)
         // Refuses in the words of its own protocol.

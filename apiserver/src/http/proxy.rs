@@ -29,7 +29,7 @@ use weft_call::stream_frame;
 use weft_kinds::lens::{integer, items, text};
 
 use crate::authn::certificate_subject;
-use crate::ca::{Authority, CaError, SERVER_NAME};
+use crate::ca::{Authority, CaError, Made, SERVER_NAME};
 use crate::caller::Caller;
 use crate::http::AppState;
 
@@ -51,7 +51,7 @@ const REFUSAL_BYTES_MAX: usize = 4 << 10;
 /// The client side of the API server's calls to nodes. Cloning is cheap.
 #[derive(Clone)]
 pub struct NodeClient {
-    tls: TlsConnector,
+    tls: Arc<Made<TlsConnector>>,
 }
 
 /// Why a node gave no answer.
@@ -93,7 +93,9 @@ impl NodeClient {
     /// When the server's client certificate is unusable.
     pub fn new(authority: &Authority) -> Result<Self, CaError> {
         Ok(Self {
-            tls: TlsConnector::from(authority.client_config()?),
+            tls: Arc::new(Made::new(authority, |authority| {
+                Ok(TlsConnector::from(authority.client_config()?))
+            })?),
         })
     }
 
@@ -217,7 +219,7 @@ impl NodeClient {
                 .with_interval(SILENCE)
                 .with_retries(SILENCES_MAX);
             SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-            self.tls.connect(name, tcp).await
+            self.tls.now().connect(name, tcp).await
         });
         let stream = connected
             .await

@@ -116,13 +116,13 @@ impl Objects {
     fn facts(&self, servers: &BTreeSet<SocketAddr>) -> Facts {
         let config = &self.inner.config;
         let authority = config.authority.as_ref();
-        let told = |pem: fn(&Authority) -> &str| authority.map(pem).unwrap_or_default().to_owned();
+        let told = |pem: fn(&Authority) -> String| authority.map(pem).unwrap_or_default();
         Facts {
             servers: servers.clone(),
             service_range: config.service_range,
             now: self.now(),
-            ca_pem: told(Authority::ca_pem),
-            front_proxy_ca_pem: told(|authority| &authority.front_proxy().ca_pem),
+            ca_pem: told(|authority| authority.ca_pem().to_string()),
+            front_proxy_ca_pem: told(|authority| authority.front_proxy().ca_pem.clone()),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{DATA_PREFIX, Objects};
 use crate::authz::Authorized;
 use crate::encryption::{self, EncryptionError, Rewrapped};
 use crate::request::Asked;
-use crate::{signing_keys, stored};
+use crate::{roots, signing_keys, stored};
 
 /// Where administrators ask for [`Objects::rewrap`].
 pub const REWRAP_PATH: &str = "/weft/v1/encryption/rewrap";
@@ -62,7 +62,7 @@ impl Objects {
         }
     }
 
-    /// Brings all Secrets, the data of key-value stores and the keys of tokens under a new data key; see [`Vault::rewrap`].
+    /// Brings all Secrets, the data of key-value stores, the keys of tokens and those of authorities under a new data key; see [`Vault::rewrap`].
     ///
     /// # Errors
     /// 429 and 503 when the store cannot take it now, 500 when a value cannot be opened.
@@ -77,7 +77,8 @@ impl Objects {
         let prefixes = sealed.map(|kind| stored::prefix(kind, None));
         let data = DATA_PREFIX.as_bytes().into();
         let keys = signing_keys::PREFIX.as_bytes().into();
-        let prefixes: Vec<_> = prefixes.chain([data, keys]).collect();
+        let roots = roots::PREFIX.as_bytes().into();
+        let prefixes: Vec<_> = prefixes.chain([data, keys, roots]).collect();
         let done = self.inner.vault.rewrap(&prefixes).await;
         done.map_err(|error| match error {
             EncryptionError::Write(error) => write_failed(&weft_kinds::SECRET, "", error),

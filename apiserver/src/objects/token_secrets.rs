@@ -204,7 +204,7 @@ impl Objects {
     /// A Secret with everything that it should hold; none where it does.
     async fn filled(&self, secret: &Value, account: &Value) -> Result<Option<Value>, StatusError> {
         let authority = self.inner.config.authority.as_ref();
-        let ca = authority.map(|authority| STANDARD.encode(authority.ca_pem()));
+        let ca = authority.map(|authority| STANDARD.encode(&*authority.ca_pem()));
         let (namespace, name) = place_of(secret);
         let held = |key: &str| secret["data"][key].as_str().unwrap_or("");
         let mut next = secret.clone();

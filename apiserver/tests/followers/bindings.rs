@@ -67,7 +67,7 @@ async fn a_binding_holds_and_ends_on_every_server() {
 /// Attack 88: nobody is asked to look at the newest state first, and still what changed holds on each of three servers within a second, whichever
 /// of them was asked for the change.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_binding_holds_within_a_second_on_every_server() {
+async fn attack_88_a_changed_binding_holds_within_a_second_on_every_server() {
     const WITHIN: Duration = Duration::from_secs(1);
     let cluster = Cluster::start().await;
     let caller = admin();

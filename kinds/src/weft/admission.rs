@@ -84,7 +84,29 @@ pub fn refers_to(grant: &Value, account: &str, secret: bool, name: &str) -> bool
         false => "/configMapRef/name",
     };
     let mut sources = items(grant, "/spec/config").iter();
-    sources.any(|source| text(source, reference) == name) && is_for(grant, account)
+    let is_source = sources.any(|source| text(source, reference) == name);
+    (is_source || shows_outside(grant, secret, name)) && is_for(grant, account)
+}
+
+/// Whether calls out of the cluster need it: the host shows it, or believes those in it.
+fn shows_outside(grant: &Value, secret: bool, name: &str) -> bool {
+    let mut entries = items(grant, "/spec/outgoingHTTP").iter();
+    entries.any(|entry| references_of_outgoing(entry).any(|one| one == (secret, name)))
+}
+
+/// The objects that an entry of `outgoingHTTP` needs: whether each is a Secret, and its name.
+pub fn references_of_outgoing(entry: &Value) -> impl Iterator<Item = (bool, &str)> {
+    let credentials = items(entry, "/credentials").iter().flat_map(|credential| {
+        let kinds = ["header", "bearer", "basic", "clientCertificate"];
+        kinds.map(|kind| (true, text(&credential[kind], "/secretRef/name")))
+    });
+    let authorities = &entry["tls"]["caCertificates"];
+    let authorities = [
+        (true, text(authorities, "/secretRef/name")),
+        (false, text(authorities, "/configMapRef/name")),
+    ];
+    let all = credentials.chain(authorities);
+    all.filter(|(_, name)| !name.is_empty())
 }
 
 /// Why a pod may not do something with a store: no grant lets its ServiceAccount.
@@ -446,7 +468,10 @@ mod tests {
             {"identifier": "a", "store": "s", "access": "ReadOnly"},
             {"identifier": "b", "store": "s", "access": "ReadWrite"},
             {"identifier": "c", "store": "t", "access": "ReadOnly"},
-        ], "config": [{"secretRef": {"name": "k"}}, {"configMapRef": {"name": "m"}}]}});
+        ], "config": [{"secretRef": {"name": "k"}}, {"configMapRef": {"name": "m"}}], "outgoingHTTP": [{
+            "hosts": ["a.b"], "credentials": [{"bearer": {"secretRef": {"name": "shown"}}}],
+            "tls": {"caCertificates": {"configMapRef": {"name": "roots"}}},
+        }]}});
         for (account, store, expected) in [
             ("cart", "s", Some(Access::ReadWrite)),
             ("cart", "t", Some(Access::ReadOnly)),
@@ -463,6 +488,10 @@ mod tests {
             ("cart", true, "k", true),
             ("cart", false, "k", false),
             ("cart", false, "m", true),
+            ("cart", true, "shown", true),
+            ("cart", false, "shown", false),
+            ("cart", false, "roots", true),
+            ("other", true, "shown", false),
             ("other", true, "k", false),
         ] {
             assert_eq!(

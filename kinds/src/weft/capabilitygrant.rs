@@ -103,6 +103,7 @@ impl Strategy for CapabilityGrants {
             for range in outgoing.items("addresses") {
                 problems.address_range(&range);
             }
+            manner(&outgoing, problems);
         }
     }
 }
@@ -131,6 +132,118 @@ fn config_source(source: &Field<'_, '_>, problems: &mut Problems) {
     let prefix = source.child("prefix");
     if !prefix.text().is_empty() {
         problems.rule(&prefix, name::config_key_faults);
+    }
+}
+
+/// How calls are sent: by TLS, and with what proves who calls.
+fn manner(outgoing: &Field<'_, '_>, problems: &mut Problems) {
+    let tls = outgoing.child("tls");
+    let is_http = outgoing.child("scheme").text() == "HTTP";
+    let originate = tls.child("originate");
+    let originates = originate.flag();
+    if originates && !is_http {
+        let why = "is for calls without TLS: scheme has to be HTTP";
+        problems.invalid(&originate, true, why);
+    }
+    let port = tls.child("port");
+    if port.is_set() && !originates {
+        problems.invalid(
+            &port,
+            port.shown(),
+            "is where calls by TLS go to: originate has to be true",
+        );
+    }
+    let authorities = tls.child("caCertificates");
+    if authorities.is_set() {
+        one_reference(&authorities, problems);
+    }
+    if is_http && !originates {
+        for field in [authorities, outgoing.child("credentials")] {
+            if field.is_set() && !field.is_empty() {
+                problems.forbidden(
+                    &field,
+                    "needs TLS: scheme has to be HTTPS, or tls.originate true",
+                );
+            }
+        }
+    }
+    for credential in outgoing.items("credentials") {
+        let kinds = CREDENTIALS.map(|kind| credential.child(kind));
+        let set: Vec<_> = kinds.into_iter().filter(|kind| kind.is_set()).collect();
+        let [one] = &set[..] else {
+            let why = match set.is_empty() {
+                true => "must specify one of: `header`, `bearer`, `basic` or `clientCertificate`",
+                false => "may not have more than one field specified at a time",
+            };
+            problems.invalid(&credential, "", why);
+            continue;
+        };
+        let reference = one.child("secretRef");
+        secret_key(&reference, problems);
+        let name = one.child("name");
+        if name.is_set() {
+            problems.rule(&name, header_faults);
+        }
+    }
+}
+
+/// What a credential may be.
+const CREDENTIALS: [&str; 4] = ["header", "bearer", "basic", "clientCertificate"];
+/// By which others tell where a request ends and to whom it goes.
+const NO_CREDENTIALS: [&str; 12] = [
+    "host",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "traceparent",
+    "tracestate",
+    "x-forwarded-client-cert",
+    "keep-alive",
+];
+
+fn header_faults(name: &str) -> Vec<String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let lower = name.to_ascii_lowercase();
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return vec!["must be the name of a header of HTTP".to_owned()];
+    }
+    if NO_CREDENTIALS.contains(&lower.as_str()) || lower.starts_with("x-weft-") {
+        return vec!["must be a header that says nothing of the connection or the mesh".to_owned()];
+    }
+    Vec::new()
+}
+
+fn one_reference(source: &Field<'_, '_>, problems: &mut Problems) {
+    let (map, secret) = (source.child("configMapRef"), source.child("secretRef"));
+    match (map.is_set(), secret.is_set()) {
+        (true, true) => problems.invalid(
+            source,
+            "",
+            "may not have more than one field specified at a time",
+        ),
+        (false, false) => problems.invalid(
+            source,
+            "",
+            "must specify one of: `configMapRef` or `secretRef`",
+        ),
+        _ => {}
+    }
+    for reference in [map, secret] {
+        if reference.is_set() {
+            secret_key(&reference, problems);
+        }
+    }
+}
+
+fn secret_key(reference: &Field<'_, '_>, problems: &mut Problems) {
+    problems.rule(&reference.child("name"), name::dns1123_subdomain_faults);
+    let key = reference.child("key");
+    if !key.text().is_empty() {
+        problems.rule(&key, name::config_key_faults);
     }
 }
 
@@ -389,6 +502,41 @@ mod tests {
                     json!(["10.0.0.0"]),
                     &[
                         "spec.outgoingHTTP[0].addresses[0]: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+                    ],
+                ),
+                (
+                    "/spec/outgoingHTTP/0/credentials",
+                    json!([
+                        {"bearer": {"secretRef": {"name": "a"}}},
+                        {},
+                        {"bearer": {"secretRef": {"name": "a"}}, "basic": {"secretRef": {"name": "a"}}},
+                        {"header": {"name": "Host", "secretRef": {"name": "A", "key": "a/b"}}},
+                    ]),
+                    &[
+                        "spec.outgoingHTTP[0].credentials[1]: Invalid value: \"\": must specify one of: `header`, `bearer`, `basic` or `clientCertificate`",
+                        "spec.outgoingHTTP[0].credentials[2]: Invalid value: \"\": may not have more than one field specified at a time",
+                        "spec.outgoingHTTP[0].credentials[3].header.secretRef.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                        "spec.outgoingHTTP[0].credentials[3].header.secretRef.key: Invalid value: \"a/b\": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
+                        "spec.outgoingHTTP[0].credentials[3].header.name: Invalid value: \"Host\": must be a header that says nothing of the connection or the mesh",
+                    ],
+                ),
+                (
+                    "/spec/outgoingHTTP/0/tls",
+                    json!({"originate": true, "caCertificates": {}}),
+                    &[
+                        "spec.outgoingHTTP[0].tls.originate: Invalid value: true: is for calls without TLS: scheme has to be HTTP",
+                        "spec.outgoingHTTP[0].tls.caCertificates: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
+                    ],
+                ),
+                (
+                    "/spec/outgoingHTTP/0",
+                    json!({
+                        "hosts": ["a.example"], "scheme": "HTTP", "tls": {"port": 444},
+                        "credentials": [{"bearer": {"secretRef": {"name": "a"}}}],
+                    }),
+                    &[
+                        "spec.outgoingHTTP[0].tls.port: Invalid value: 444: is where calls by TLS go to: originate has to be true",
+                        "spec.outgoingHTTP[0].credentials: Forbidden: needs TLS: scheme has to be HTTPS, or tls.originate true",
                     ],
                 ),
                 (

@@ -8,7 +8,9 @@ mod meshpolicy;
 mod period;
 mod rollout;
 
-pub use admission::{Access, granted_store, refers_to, refusal_of_store, store_to_add};
+pub use admission::{
+    Access, granted_store, references_of_outgoing, refers_to, refusal_of_store, store_to_add,
+};
 pub(crate) use admission::{judge_pod, warnings_of_pods, warnings_of_template};
 pub use capabilitygrant::CAPABILITY_GRANT;
 pub use faultinjection::FAULT_INJECTION;

@@ -18,7 +18,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
-    request::Parts,
+    request::Parts, uri,
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -32,6 +32,7 @@ use super::{
     body::{Connection, Held, Using},
     connect::{self, Failed},
     destination::{Destination, EgressScheme, Host},
+    manner::{Key, Manner},
     names::LookupError,
     pool::{Crowded, Open, Permits, Place, Speaks},
     rule::{Asked, Matched, NotGranted},
@@ -121,11 +122,14 @@ pub(crate) async fn send(
         seen,
         activity: None,
     });
+    let sent_to = matched.manner().map(|manner| manner.leads(&to));
     let call = Call {
         inner,
         caller,
         identity: &identity,
-        to: &to,
+        asked: &to,
+        to: sent_to.as_ref().unwrap_or(&to),
+        key: matched.manner().map(Manner::key).unwrap_or_default(),
         method: head.method.clone(),
         head,
         body,
@@ -181,7 +185,12 @@ struct Call<'c> {
     inner: &'c Arc<Inner>,
     caller: &'c Arc<Caller>,
     identity: &'c Arc<Identity>,
+    /// As the caller has it.
+    asked: &'c Destination,
+    /// Where it is sent, which is another port where it is to be by TLS.
     to: &'c Destination,
+    /// On which connections.
+    key: Key,
     method: Method,
     head: Parts,
     body: replay::Source,
@@ -192,7 +201,7 @@ impl Call<'_> {
         let account = &self.identity.account;
         let name = self.to.to_string();
         let crowded = |Crowded| failure::given_up(FailureKind::Crowded.into(), &name, 1);
-        let place = account.place(self.to).map_err(crowded)?;
+        let place = account.place(self.to, self.key.clone()).map_err(crowded)?;
         place.budget.earn(self.inner.nanos(Instant::now()));
         let mut permits = Some(
             account
@@ -201,22 +210,24 @@ impl Call<'_> {
                 .map_err(crowded)?,
         );
         // It may have been withdrawn while the call waited for its turn.
-        let asked = Asked {
-            to: self.to,
-            method: &self.method,
-            path: self.head.uri.path(),
-        };
-        let judged = self
-            .identity
-            .rules
-            .load()
-            .judge(self.caller.identity(), &asked);
-        let matched = judged.map_err(|missing| self.denied(*missing))?;
+        let matched = self.judged()?;
+        let manner = matched.manner();
+        if let Some(why) = manner.and_then(Manner::missing) {
+            return Err(self.denied(matched.without(self.caller.identity(), self.to, why)));
+        }
+        let leads = manner.map(|manner| manner.leads(self.asked));
+        let is_other = leads.as_ref().unwrap_or(self.asked) != self.to
+            || manner.map(Manner::key).unwrap_or_default() != self.key;
+        if is_other {
+            // What its rule says of the way changed while it waited; the next call goes by that.
+            let changed = connect::unreachable("how it is called is just being changed");
+            return Err(failure::given_up(changed, &name, 1));
+        }
         let addresses = self.addresses(&matched).await?;
-        let tls = self.tls().await?;
+        let tls = self.tls(manner).await?;
         let mut attempt = 0;
         loop {
-            let failed = match self.once(&place, &addresses, tls.as_ref()).await {
+            let failed = match self.once(&place, &addresses, tls.as_ref(), manner).await {
                 Ok((response, connection)) => {
                     return self.answer(response, connection, &place, permits.take());
                 }
@@ -253,6 +264,18 @@ impl Call<'_> {
             tokio::time::sleep(PAUSE * 2_u32.saturating_pow(attempt)).await;
             attempt += 1;
         }
+    }
+
+    /// The rules that it meets now.
+    fn judged(&self) -> Result<Matched, Failure> {
+        let asked = Asked {
+            to: self.asked,
+            method: &self.method,
+            path: self.head.uri.path(),
+        };
+        let rules = self.identity.rules.load();
+        let judged = rules.judge(self.caller.identity(), &asked);
+        judged.map_err(|missing| self.denied(*missing))
     }
 
     /// The addresses of the host, each of which may be connected to.
@@ -314,17 +337,28 @@ impl Call<'_> {
         Failure::new(FailureKind::UnknownHost, message)
     }
 
-    async fn tls(&self) -> Result<Option<Arc<ClientConfig>>, Failure> {
+    async fn tls(&self, manner: Option<&Manner>) -> Result<Option<Arc<ClientConfig>>, Failure> {
         if self.to.scheme == EgressScheme::Http {
             return Ok(None);
         }
         let roots = &self.inner.egress.roots;
-        let config = self.identity.account.tls.get_or_try_init(|| roots.client());
-        let config = config.await.map_err(|error| {
+        let own = match manner {
+            Some(manner) => manner.tls(roots).await,
+            None => None,
+        };
+        let config = match own {
+            Some(own) => own,
+            None => {
+                let usual = &self.identity.account.tls;
+                let usual = usual.get_or_try_init(|| roots.client(&[], None)).await;
+                usual.cloned()
+            }
+        };
+        let config = config.map_err(|error| {
             let message = format!("{} failed: this node cannot verify it: {error}", self.to);
             Failure::new(FailureKind::Failed, message).with_processed(Processed::No)
         })?;
-        Ok(Some(Arc::clone(config)))
+        Ok(Some(config))
     }
 
     /// Sends the request on a connection that is open, or else on a new one.
@@ -333,9 +367,10 @@ impl Call<'_> {
         place: &Arc<Place>,
         addresses: &[IpAddr],
         tls: Option<&Arc<ClientConfig>>,
+        manner: Option<&Manner>,
     ) -> Result<(Response<Incoming>, Connection), Failed> {
         while let Some(open) = place.take(addresses) {
-            match self.send_on(open).await {
+            match self.send_on(open, manner).await {
                 Sent::Answered(response, connection) => return Ok((response, connection)),
                 // It was closed just when it was used, and nothing was written to it.
                 Sent::Not(_) => {}
@@ -343,7 +378,7 @@ impl Call<'_> {
             }
         }
         let open = self.open(place, addresses, tls).await?;
-        match self.send_on(open).await {
+        match self.send_on(open, manner).await {
             Sent::Answered(response, connection) => Ok((response, connection)),
             Sent::Not(failed) | Sent::Failed(failed) => Err(failed),
         }
@@ -377,7 +412,7 @@ impl Call<'_> {
         opened
     }
 
-    async fn send_on(&self, open: Open) -> Sent {
+    async fn send_on(&self, open: Open, manner: Option<&Manner>) -> Sent {
         match open {
             Open::Exclusive(mut connection) => {
                 let address = connection.address;
@@ -385,7 +420,7 @@ impl Call<'_> {
                 if !matches!(ready.await, Ok(Ok(()))) {
                     return Sent::Not(not_taken_by(address));
                 }
-                let request = match self.request(Version::HTTP_11) {
+                let request = match self.request(Version::HTTP_11, manner) {
                     Ok(request) => request,
                     Err(error) => return Sent::Failed(error),
                 };
@@ -399,7 +434,7 @@ impl Call<'_> {
             }
             Open::Shared(stream) => {
                 let address = stream.connection.address;
-                let request = match self.request(Version::HTTP_2) {
+                let request = match self.request(Version::HTTP_2, manner) {
                     Ok(request) => request,
                     Err(error) => return Sent::Failed(error),
                 };
@@ -420,18 +455,24 @@ impl Call<'_> {
         }
     }
 
-    /// The request as the protocol has it: HTTP/1.1 has the host in a line, HTTP/2 in the URI.
-    fn request(&self, version: Version) -> Result<Request<Body>, Failed> {
+    /// The request as the protocol has it: HTTP/1.1 has the host in a line, HTTP/2 in the URI. What proves who calls is in this copy alone.
+    fn request(&self, version: Version, manner: Option<&Manner>) -> Result<Request<Body>, Failed> {
         let wrong = || Failed::finally(connect::unreachable("its name is none of a server"));
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = self.head.uri.path_and_query().cloned();
         let mut request = Request::new(self.body.reader());
         *request.method_mut() = self.head.method.clone();
         *request.headers_mut() = self.head.headers.clone();
+        if let Some(manner) = manner {
+            manner.dress(request.headers_mut());
+        }
         *request.version_mut() = version;
         let authority = self.to.authority();
         if version == Version::HTTP_2 {
-            parts.scheme = self.head.uri.scheme().cloned();
+            parts.scheme = Some(match self.to.scheme {
+                EgressScheme::Https => uri::Scheme::HTTPS,
+                EgressScheme::Http => uri::Scheme::HTTP,
+            });
             parts.authority = Some(authority.parse().map_err(|_| wrong())?);
         } else {
             let lines = request.headers_mut();

@@ -1,10 +1,10 @@
 //! Connections to hosts outside of the cluster, and how many calls there may be.
 //!
 //! ```text
-//! identity (Account) ── host and port (Place) ── connections: idle ones of HTTP/1.1, shared ones of HTTP/2
+//! identity (Account) ── host, port and proof (Place) ── connections: idle ones of HTTP/1.1, shared ones of HTTP/2
 //! ```
 //! A connection is used by the identity that opened it and by no other: hosts remember connections (cookies, TLS sessions, quotas), and so
-//! one tenant would be taken for another. It is used again only for calls to the same scheme, host and port, and only while its address is
+//! one tenant would be taken for another. It is used again only for calls to the same scheme, host and port that show the same certificate, and only while its address is
 //! one that the call may be connected to.
 //!
 //! Each call holds a place of its node, its namespace, its identity and its host until its response has been read; who finds none waits in line, or is
@@ -30,7 +30,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::connect::Failed;
-use super::{destination::Destination, names};
+use super::{destination::Destination, manner::Key, names};
 use crate::{Body, budget::Budget, connection};
 
 /// Calls under way of all identities of this node: each may hold a connection of a kilobyte in the kernel, 100 KB here with TLS.
@@ -96,7 +96,7 @@ pub(crate) struct Account {
     calls_of_namespace: Arc<Semaphore>,
     waiting: AtomicUsize,
     idle: Arc<AtomicUsize>,
-    places: Mutex<HashMap<Destination, Arc<Place>>>,
+    places: Mutex<HashMap<(Destination, Key), Arc<Place>>>,
     pub(crate) lookups: names::Share,
     pub(crate) tls: OnceCell<Arc<ClientConfig>>,
 }
@@ -138,10 +138,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl Account {
-    /// What the identity has at one host and port.
-    pub(crate) fn place(&self, to: &Destination) -> Result<Arc<Place>, Crowded> {
+    /// What the identity has at one host and port, by one way to prove itself there.
+    pub(crate) fn place(&self, to: &Destination, key: Key) -> Result<Arc<Place>, Crowded> {
         let mut places = self.places.lock();
-        if let Some(place) = places.get(to) {
+        let at = (to.clone(), key);
+        if let Some(place) = places.get(&at) {
             return Ok(Arc::clone(place));
         }
         if places.len() >= PLACES_MAX {
@@ -161,7 +162,7 @@ impl Account {
             idle_of_account: Arc::clone(&self.idle),
             state: Mutex::default(),
         });
-        places.insert(to.clone(), Arc::clone(&place));
+        places.insert(at, Arc::clone(&place));
         Ok(place)
     }
 
@@ -460,7 +461,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn calls_are_bounded_by_host_and_identity_and_those_that_wait_too() {
         let (pool, account) = (Pool::default(), Account::default());
-        let place = account.place(&to("a.example")).expect("room");
+        let place = account.place(&to("a.example"), None).expect("room");
         let mut held = Vec::new();
         for _ in 0..CALLS_TO_ONE_MAX {
             held.push(account.enter(&pool, &place).await.expect("room"));
@@ -478,17 +479,17 @@ mod tests {
         while held.len() < CALLS_OF_ONE_MAX {
             number += 1;
             let other = account
-                .place(&to(&format!("{number}.example")))
+                .place(&to(&format!("{number}.example")), None)
                 .expect("room");
             for _ in 0..CALLS_TO_ONE_MAX.min(CALLS_OF_ONE_MAX - held.len()) {
                 held.push(account.enter(&pool, &other).await.expect("room"));
             }
         }
-        let other = account.place(&to("last.example")).expect("room");
+        let other = account.place(&to("last.example"), None).expect("room");
         let further = tokio::time::timeout(waits, account.enter(&pool, &other));
         assert!(further.await.is_err(), "one identity is full");
         let neighbour = Account::default();
-        let theirs = neighbour.place(&to("a.example")).expect("room");
+        let theirs = neighbour.place(&to("a.example"), None).expect("room");
         assert!(
             neighbour.enter(&pool, &theirs).await.is_ok(),
             "and no other"
@@ -505,7 +506,7 @@ mod tests {
         let address = SocketAddr::from(([127, 0, 0, 2], 443));
         let (mut places, mut ends) = (Vec::new(), Vec::new());
         for number in 0..IDLE_OF_ONE_MAX + 8 {
-            let place = account.place(&to(&format!("{number}.example")));
+            let place = account.place(&to(&format!("{number}.example")), None);
             let place = place.expect("room");
             let (near, far) = tokio::io::duplex(64 << 10);
             let opened = http2::Builder::new(TokioExecutor::new())
@@ -531,13 +532,20 @@ mod tests {
     #[test]
     fn hosts_that_are_made_up_are_bounded() {
         let account = Account::default();
-        let first = account.place(&to("first.example"));
+        let first = account.place(&to("first.example"), None);
         for number in 0..2 * PLACES_MAX {
-            assert!(account.place(&to(&format!("{number}.example"))).is_ok());
+            assert!(
+                account
+                    .place(&to(&format!("{number}.example")), None)
+                    .is_ok()
+            );
         }
         assert!(account.places.lock().len() <= PLACES_MAX);
         assert!(
-            account.places.lock().contains_key(&to("first.example")),
+            account
+                .places
+                .lock()
+                .contains_key(&(to("first.example"), None)),
             "it is in use"
         );
         drop(first);

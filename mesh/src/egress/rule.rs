@@ -17,6 +17,7 @@ use weft_api::identity::SpiffeId;
 use super::{
     address::Refused,
     destination::{Destination, EgressScheme, Host, is_plain_v4},
+    manner::{EgressManner, Manner},
 };
 use crate::{ingress, table::ServiceLabels};
 
@@ -44,6 +45,8 @@ pub struct EgressRule {
     pub methods: Vec<String>,
     /// CIDRs of addresses that are not public and may be called all the same.
     pub addresses: Vec<String>,
+    /// How these calls are sent.
+    pub manner: EgressManner,
 }
 
 /// Why a rule means nothing.
@@ -76,6 +79,7 @@ pub(crate) struct Rule {
     paths: Vec<Box<str>>,
     methods: Vec<Method>,
     pub(crate) cidrs: Vec<IpNet>,
+    manner: Manner,
 }
 
 impl Rule {
@@ -117,6 +121,8 @@ impl Rule {
             paths: paths.collect::<Result<_, _>>()?,
             methods: methods.collect::<Result<_, _>>()?,
             cidrs: cidrs.collect::<Result<_, _>>()?,
+            manner: Manner::compile(&rule.manner, rule.scheme)
+                .map_err(|(field, why)| wrong(field, "", why))?,
         };
         Ok(rule)
     }
@@ -145,7 +151,8 @@ impl Rule {
         if !self.ports.contains(&call.to.port) {
             return Some(Fault::Port);
         }
-        if !self.methods.is_empty() && !self.methods.contains(call.method) {
+        let is_named = self.methods.is_empty() || self.methods.contains(call.method);
+        if !is_named || self.manner.would_show(call.method) {
             return Some(Fault::Method);
         }
         if !self.paths.is_empty()
@@ -236,6 +243,21 @@ pub(crate) struct Matched {
 impl Matched {
     pub(crate) fn cidrs(&self) -> impl Iterator<Item = &IpNet> {
         self.rules.iter().flat_map(|rule| &rule.cidrs)
+    }
+
+    /// How it is sent: as the first of these rules has it that says anything of that.
+    pub(crate) fn manner(&self) -> Option<&Manner> {
+        let mut manners = self.rules.iter().map(|rule| &rule.manner);
+        manners.find(|manner| !manner.is_plain())
+    }
+
+    /// The refusal of a call whose credentials cannot be had.
+    pub(crate) fn without(&self, caller: &SpiffeId, to: &Destination, why: &str) -> NotGranted {
+        NotGranted {
+            call: to.to_string(),
+            account: account(caller),
+            missing: Missing::Credential(shown(why).to_owned()),
+        }
     }
 
     /// The refusal of an address that one of these rules would have to name.
@@ -386,6 +408,8 @@ enum Missing {
     },
     /// A rule names the host, and does not allow this call to it.
     Part { grant: String, part: String },
+    /// What its rule has sent along cannot be had.
+    Credential(String),
     /// The host's address is not one that may be called without being named.
     Address {
         grant: String,
@@ -436,6 +460,10 @@ impl fmt::Display for NotGranted {
                 "{call} is outside the cluster, and no CapabilityGrant lets ServiceAccount {account} make this call; \
                  {grant} allows others to that host and would need outgoingHTTP: {part}"
             ),
+            Missing::Credential(why) => write!(
+                f,
+                "{call} is outside the cluster, and what proves ServiceAccount {account} there cannot be had: {why}"
+            ),
             Missing::Address {
                 grant,
                 address,
@@ -465,6 +493,7 @@ mod tests {
             paths: Vec::new(),
             methods: Vec::new(),
             addresses: Vec::new(),
+            manner: EgressManner::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! TLS to hosts outside of the cluster: verified as the machine's own programs do it.
 //!
 //! The roots are the platform's; where it has none, as in an empty container image, Mozilla's as they were when weft was built. The node's
-//! owner may add others. They are loaded at the first call that needs them, and again when the node starts.
+//! owner may add others. A rule may name authorities of its own, which count alone, and a certificate to show (`manner.rs`). They are loaded at the first call that needs them, and again when the node starts.
 //!
 //! Invariants: a certificate has to lead to a root, be valid now and be for the host of the URL; there is no way to do without. Sessions
 //! are resumed only by the identity that made them.
@@ -9,11 +9,11 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig,
-    client::{Resumption, danger::ServerCertVerifier},
+    ClientConfig, RootCertStore,
+    client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::aws_lc_rs,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_platform_verifier::Verifier;
 use tokio::sync::OnceCell;
 
@@ -37,25 +37,53 @@ impl Roots {
         }
     }
 
-    /// The configuration of an identity, with a memory of sessions of its own.
-    pub(crate) async fn client(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+    /// A configuration with a memory of sessions of its own. It believes `authorities`, or the platform's where there are none, and shows
+    /// `certificate` to whoever asks for one.
+    pub(crate) async fn client(
+        &self,
+        authorities: &[CertificateDer<'static>],
+        certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let verifier = match authorities {
+            [] => self.verifier().await?,
+            only => only_by(only)?,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match certificate {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        };
+        config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
+        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        Ok(Arc::new(config))
+    }
+
+    async fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
         let load = || async {
             let extra = self.extra.clone();
             // A bundle of some hundred kilobytes is read and parsed.
             let loaded = tokio::task::spawn_blocking(move || verifier(extra)).await;
             loaded.map_err(|error| rustls::Error::General(error.to_string()))?
         };
-        let verifier = Arc::clone(self.verifier.get_or_try_init(load).await?);
-        let mut config =
-            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-                .with_no_client_auth();
-        config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
-        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-        Ok(Arc::new(config))
+        Ok(Arc::clone(self.verifier.get_or_try_init(load).await?))
     }
+}
+
+/// Believes these authorities and nobody else.
+fn only_by(
+    authorities: &[CertificateDer<'static>],
+) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let built = built.map_err(|error| rustls::Error::General(error.to_string()))?;
+    Ok(built)
 }
 
 fn verifier(

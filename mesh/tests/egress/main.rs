@@ -2,4 +2,5 @@
 
 mod calls;
 mod judged;
+mod proven;
 mod world;

@@ -24,8 +24,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use weft_api::identity::SpiffeId;
 use weft_mesh::{
-    Body, CallerInfo, EgressConfig, EgressRule, EgressScheme, Failure, Mesh, Outbound, Resolve,
-    Resolving, WorkloadInfo,
+    Body, CallerInfo, EgressConfig, EgressManner, EgressRule, EgressScheme, Failure, Mesh,
+    Outbound, Resolve, Resolving, WorkloadInfo,
 };
 
 /// Where most hosts are: an address that is not public, and that nothing else listens at.
@@ -48,7 +48,8 @@ impl Authority {
         }
     }
 
-    fn issue(
+    /// A certificate for a name, and its key.
+    pub fn issue(
         &self,
         name: &str,
         is_expired: bool,
@@ -75,6 +76,28 @@ pub enum Speech {
 impl Speech {
     pub fn tls(authority: &Authority, name: &str, protocols: &[&str]) -> Self {
         Self::with(authority.issue(name, false), protocols)
+    }
+
+    /// Asks whoever calls for a certificate of `clients`.
+    pub fn mutual(authority: &Authority, name: &str, clients: &Authority) -> Self {
+        let (certificate, key) = authority.issue(name, false);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(clients.root.clone()).expect("a root");
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&provider),
+        );
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_single_cert(vec![certificate], key)
+            .expect("a certificate");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self::Tls {
+            config: Arc::new(config),
+        }
     }
 
     pub fn expired(authority: &Authority, name: &str) -> Self {
@@ -287,6 +310,7 @@ pub fn rule(host: &str, scheme: EgressScheme, port: u16) -> EgressRule {
         paths: Vec::new(),
         methods: Vec::new(),
         addresses: vec![format!("{HOST}/32")],
+        manner: EgressManner::default(),
     }
 }
 

@@ -11,6 +11,7 @@ mod led;
 mod limits;
 mod policies;
 mod resilience;
+mod rotation;
 mod seen;
 mod streams;
 mod withdrawn;

@@ -227,3 +227,86 @@ async fn labels_of_a_caller_reach_the_node_that_judges() {
     put(&world.a, 9, "web");
     assert_eq!(world.ask("GET", uri).await, "200");
 }
+
+#[tokio::test]
+async fn what_is_attached_to_a_gateway_is_asked_before_its_routes_do_anything() {
+    use weft_mesh::{
+        AttachedRoute, Backend, BackendTarget, HostPattern, NamespacedName, Rule, Served, Table,
+    };
+    let world = peopled();
+    let rule = Rule {
+        route: "vote/shop".to_owned(),
+        backends: vec![Backend::new(BackendTarget::Service {
+            namespace: "vote".to_owned(),
+            name: "voting".to_owned(),
+            port: 80,
+        })],
+        ..Rule::default()
+    };
+    let route = |gateway: &str| AttachedRoute {
+        route: rule.route.clone(),
+        rules: [Arc::new(rule.clone())].into(),
+        gateways: vec![NamespacedName::new("vote", gateway)],
+        ..AttachedRoute::default()
+    };
+    let hosts = [
+        (HostPattern::parse("shop.example"), vec![route("shop")]),
+        (HostPattern::parse("open.example"), vec![route("open")]),
+    ];
+    let served = Served {
+        listeners: [(HostPattern::Any, hosts.into())].into(),
+        ..Served::default()
+    };
+    let table = Table::builder("a", 2)
+        .services([service(
+            "voting",
+            vec![endpoint("voting", 2, "b", world.b_address)],
+        )])
+        .routes(&served)
+        .build();
+    world.a.publish(table);
+    let (listener, address) = listen();
+    let serving = (world.a.clone(), world.stop.clone());
+    tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
+    let ask = async |host: &str, path: &str| {
+        let stream = tokio::net::TcpStream::connect(address).await.expect("open");
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let shaken = hyper::client::conn::http1::handshake(io).await;
+        let (mut sender, connection) = shaken.expect("a connection");
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", host).body(Body::empty());
+        let answered = sender.send_request(request.expect("a request")).await;
+        answered.expect("an answer").status().as_u16()
+    };
+    let allow = json!([{"to": [{"operation": {"paths": ["/open"]}}]}]);
+    let attached = json!({"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "shop"}], "rules": allow});
+    let selected = json!({
+        "selector": {"matchLabels": {"gateway.networking.k8s.io/gateway-name": "shop"}},
+        "action": "DENY", "rules": [{"to": [{"operation": {"paths": ["/shut"]}}]}],
+    });
+    let near = json!({"action": "DENY", "rules": [{"from": [{"source": {"ipBlocks": ["127.0.0.1/32"]}}]}],
+        "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "open"}]});
+    let authorization = |spec: &Value| (PolicyKind::Authorization, spec.clone());
+    for (specs, expected) in [
+        (vec![], [200, 200, 200, 200]),
+        // Of another Gateway nothing is said.
+        (vec![&attached], [403, 200, 403, 200]),
+        (vec![&selected], [200, 200, 403, 200]),
+        (vec![&attached, &selected], [403, 200, 403, 200]),
+        (vec![&near], [200, 200, 200, 403]),
+    ] {
+        let all: Vec<_> = specs.into_iter().map(authorization).collect();
+        world.judge_by(&policies(&all));
+        let mut found = Vec::new();
+        for (host, path) in [
+            ("shop.example", "/"),
+            ("shop.example", "/shut/../open"),
+            ("shop.example", "/%73hut"),
+            ("open.example", "/"),
+        ] {
+            found.push(ask(host, path).await);
+        }
+        assert_eq!(found, expected, "{all:?}");
+    }
+    world.stop.cancel();
+}

@@ -50,9 +50,10 @@ impl Authority {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key())
             .expect("server");
+        let (client, server) = (Arc::new(client), Arc::new(server));
         LinkTls {
-            client,
-            server,
+            client: Arc::new(move || Arc::clone(&client)),
+            server: Arc::new(move || Arc::clone(&server)),
             name_of: Arc::new(name),
             // The name is in the certificate as it was written: enough for a test's own authority.
             identify: Arc::new(|certificate| {

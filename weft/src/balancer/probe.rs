@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
 use weft_apiserver::ca::SERVER_NAME;
 
 use super::health::Seen;
@@ -18,17 +19,24 @@ const NOT_READY: u16 = 500;
 /// Only the store's part of it: a server that is about to end finishes what it has.
 const PATH: &str = "/readyz/store";
 
-/// Asks API servers of the cluster with this authority, certificates as DER. A connection is kept for each.
-pub(super) fn readyz(authority: Vec<Vec<u8>>) -> Probe {
-    let clients: Arc<Mutex<HashMap<String, kube::Client>>> = Arc::default();
+/// The authorities of the cluster, as they are now.
+pub(crate) type Trusted = Arc<dyn Fn() -> Vec<CertificateDer<'static>> + Send + Sync>;
+
+/// A client, and by which authorities it judges.
+type Kept = (kube::Client, Vec<CertificateDer<'static>>);
+
+/// Asks API servers of the cluster with these authorities. A connection is kept for each, as long as they stay the same.
+pub(super) fn readyz(trusted: Trusted) -> Probe {
+    let clients: Arc<Mutex<HashMap<String, Kept>>> = Arc::default();
     Arc::new(move |address| {
-        let (clients, authority) = (Arc::clone(&clients), authority.clone());
+        let (clients, trusted) = (Arc::clone(&clients), trusted());
         Box::pin(async move {
             // Put back after an answer only: a connection without one is not asked again.
             let kept = clients.lock().remove(&address);
+            let kept = kept.filter(|(_, by)| *by == trusted);
             let client = match kept {
-                Some(client) => client,
-                None => match client(&address, authority) {
+                Some((client, _)) => client,
+                None => match client(&address, &trusted) {
                     Ok(client) => client,
                     Err(error) => {
                         tracing::warn!(address, %error, "a server cannot be asked whether it is ready");
@@ -49,18 +57,18 @@ pub(super) fn readyz(authority: Vec<Vec<u8>>) -> Probe {
                     return Seen::Gone;
                 }
             };
-            clients.lock().insert(address, client);
+            clients.lock().insert(address, (client, trusted));
             seen
         })
     })
 }
 
-fn client(address: &str, authority: Vec<Vec<u8>>) -> Result<kube::Client, String> {
+fn client(address: &str, trusted: &[CertificateDer<'_>]) -> Result<kube::Client, String> {
     let url: http::Uri = format!("https://{address}")
         .parse()
         .map_err(|error: http::uri::InvalidUri| error.to_string())?;
     let mut config = kube::Config::new(url);
-    config.root_cert = Some(authority);
+    config.root_cert = Some(trusted.iter().map(|one| one.to_vec()).collect());
     // Whatever address leads there, it has to be an API server of this cluster.
     config.tls_server_name = Some(SERVER_NAME.to_owned());
     config.proxy_url = None;

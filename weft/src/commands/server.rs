@@ -4,6 +4,7 @@ mod backup;
 mod keys;
 mod members;
 mod rewrap;
+mod roots;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ enum Action {
     Rewrap(rewrap::RewrapArgs),
     /// Show the keys that tokens of ServiceAccounts are signed with, add one, or remove one
     Keys(keys::KeysArgs),
+    /// Show the authorities that certificates are signed by, let another follow, or forget one
+    Roots(roots::RootsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -171,6 +174,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(Action::Restore(args)) => backup::restore(&args),
         Some(Action::Rewrap(args)) => rewrap::rewrap(args).await,
         Some(Action::Keys(args)) => keys::keys(args).await,
+        Some(Action::Roots(args)) => roots::roots(args).await,
     }
 }
 

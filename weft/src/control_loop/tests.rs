@@ -642,7 +642,7 @@ async fn leadership_starts_and_stops_the_loop_and_its_term_fences_it() {
     let (leadership, leads) = watch::channel(None);
     let shutdown = CancellationToken::new();
     let info = ClusterInfo {
-        ca_pem: "PEM".to_owned(),
+        ca_pem: watch::Sender::new("PEM".into()).subscribe(),
         usage: None,
     };
     let running = tokio::spawn(run(

@@ -1,7 +1,7 @@
-//! `cargo xtask conformance kubernetes`: upstream's own suite, unmodified, against a cluster of weft.
+//! `cargo xtask conformance kubernetes` and `… netpol`: upstream's own suite, unmodified, against a cluster of weft.
 //!
-//! The suite is `e2e.test` of k8s.io/kubernetes 1.37.2, of which the tests marked `[Conformance]` run, one process a test and several side by side; those
-//! marked `[Serial]` after them, alone. It is built here from Go modules into `target/conformance` unless `--e2e` names one. The cluster is `weft up
+//! The suite is `e2e.test` of k8s.io/kubernetes 1.37.2, of which the tests marked `[Conformance]` run, or those of NetworkPolicies, one process a test and
+//! several side by side; those marked `[Serial]` after them, alone. It is built here from Go modules into `target/conformance` unless `--e2e` names one. The cluster is `weft up
 //! --nodes 3`, or the one of `--kubeconfig`.
 //!
 //! The nodes have addresses of their own, and lend the suite's pods what of them it mounts ([`LENT`]).
@@ -10,7 +10,7 @@
 //! suite has for them; its list of registries names that one. Images that are not to be had (`invalid…`) stay so. With `--repositories` or
 //! `--kubeconfig` nothing is pushed.
 //!
-//! What was seen goes, a line a test, to `target/conformance/results.jsonl` while it runs, behind a line that names suite and weft, so that `--resume` goes on from there; and after a run of all tests to `docs/conformance.md`: how many passed, and for each
+//! What was seen goes, a line a test, to `target/conformance/results.jsonl` while it runs, behind a line that names suite and weft, so that `--resume` goes on from there; and after a run of all tests to `docs/conformance.md`, or `docs/conformance/netpol.md`: how many passed, and for each
 //! that did not its own first words and what it needs of a cluster (`conformance/needs.tsv`, by upstream's number of the test: its place in
 //! the suite's own list).
 //!
@@ -41,7 +41,12 @@ const KUBECTL_MINOR: &str = "37";
 const UNPACK_KUBECTL: &str = include_str!("../../../tests/src/kubectl.py");
 /// Number, class and need of each test.
 const NEEDS: &str = include_str!("needs.tsv");
-const PAGE: &str = "docs/conformance.md";
+/// What tests of NetworkPolicies are called, and what those need that no component can.
+const NETPOL: &str = "[sig-network] Netpol";
+const SCTP: (&str, &str) = (
+    "[Feature:SCTPConnectivity]",
+    "SCTP: WASI has no sockets of it, so that a component can neither serve nor speak it; a policy that names it lets in nothing else",
+);
 const RESULTS: &str = "results.jsonl";
 /// How long an interrupted suite may take to clean up.
 const ENDING: Duration = Duration::from_secs(30);
@@ -103,6 +108,32 @@ const CLASSES: [(char, &str); 6] = [
     ('E', "a shell or command in the pod"),
     ('F', "something of Linux that a component does not have"),
 ];
+
+/// Which of its tests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Conformance,
+    Netpol,
+}
+
+impl Part {
+    /// Where what was seen is written.
+    const fn page(self) -> &'static str {
+        match self {
+            Self::Conformance => "docs/conformance.md",
+            Self::Netpol => "docs/conformance/netpol.md",
+        }
+    }
+
+    /// Where it lies while it runs.
+    fn folder(self) -> PathBuf {
+        let folder = target().join("conformance");
+        match self {
+            Self::Conformance => folder,
+            Self::Netpol => folder.join("netpol"),
+        }
+    }
+}
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -198,14 +229,17 @@ impl Verdict {
 ///
 /// # Errors
 /// When suite, kubectl or cluster cannot be had, or no test is asked for. Tests that fail are a result, not an error.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, part: Part) -> Result<()> {
     let mut steps = Steps::new(6);
     let e2e = match &args.e2e {
         Some(file) => std::path::absolute(file)?,
         None => steps.step("build upstream's suite (some minutes, once)", built)?,
     };
     let kubectl = steps.step("fetch kubectl", kubectl)?;
-    let all = listed(&e2e)?;
+    let all = match part {
+        Part::Conformance => listed(&e2e)?,
+        Part::Netpol => listed_netpol(&e2e)?,
+    };
     let total = all.len();
     let asked: Vec<Test> = all.into_iter().filter(|test| wanted(args, test)).collect();
     if asked.is_empty() {
@@ -216,7 +250,7 @@ pub fn run(args: &Args) -> Result<()> {
         )
         .into());
     }
-    let folder = target().join("conformance");
+    let folder = part.folder();
     fs::create_dir_all(&folder)?;
     let (cluster, kubeconfig, weft) = match &args.kubeconfig {
         Some(file) => (
@@ -272,8 +306,12 @@ pub fn run(args: &Args) -> Result<()> {
         outcomes: &outcomes,
     };
     if asked.len() == total {
-        fs::write(PAGE, report.page()).with_context(|| format!("writing {PAGE}"))?;
-        eprintln!("      {PAGE} is written");
+        let (page, text) = match part {
+            Part::Conformance => (part.page(), report.page()),
+            Part::Netpol => (part.page(), report.page_of_netpol()),
+        };
+        fs::write(page, text).with_context(|| format!("writing {page}"))?;
+        eprintln!("      {page} is written");
     }
     match args.output {
         Some(Output::Json) => println!("{}", report.json()),
@@ -440,6 +478,42 @@ fn listed(e2e: &Path) -> Result<Vec<Test>> {
             }
         })
         .collect())
+}
+
+/// The suite's tests of NetworkPolicies, as it lists all of its tests: `FILE:LINE: NAME` each.
+fn listed_netpol(e2e: &Path) -> Result<Vec<Test>> {
+    let text = progress::read(Command::new(e2e).arg("--list-tests"))?;
+    let tests: Vec<Test> = netpol(&text)
+        .into_iter()
+        .zip(1..)
+        .map(|((file, name), number)| Test {
+            number,
+            needs: match name.contains(SCTP.0) {
+                true => SCTP.1.to_owned(),
+                false => String::new(),
+            },
+            name,
+            file,
+            classes: String::new(),
+        })
+        .collect();
+    ensure!(
+        !tests.is_empty(),
+        "the suite lists no tests of NetworkPolicies"
+    );
+    Ok(tests)
+}
+
+/// File and name of each.
+fn netpol(list: &str) -> Vec<(String, String)> {
+    let lines = list.lines().map(str::trim);
+    let tests = lines.filter_map(|line| {
+        let (place, name) = line.split_once(": ")?;
+        let (file, _) = place.rsplit_once(':')?;
+        let is_one = name.starts_with(NETPOL) && file.contains("/netpol/");
+        is_one.then(|| (file.to_owned(), name.to_owned()))
+    });
+    tests.collect()
 }
 
 /// `codename` and `file` of a list in YAML whose members are scalars that may go on in lines that are further in.
@@ -782,6 +856,9 @@ impl Report<'_> {
             let _ = writeln!(text, "{group:20} {passed:3} of {all}");
         }
         for (class, (passed, all)) in self.by(|test| test.classes.clone()) {
+            if class.is_empty() {
+                continue;
+            }
             let _ = writeln!(text, "class {class:14} {passed:3} of {all}");
         }
         let _ = writeln!(text, "{} of {}", self.passed(), self.tests.len());
@@ -836,6 +913,34 @@ impl Report<'_> {
     }
 }
 
+impl Report<'_> {
+    fn page_of_netpol(&self) -> String {
+        let mut page = format!(
+            "# Kubernetes' tests of NetworkPolicy\n\n\
+             **{} of {}** tests of upstream's suite {RELEASE} that are called `Netpol`, its binary unmodified, on `weft up --nodes 3`. Written by\n\
+             `cargo xtask conformance netpol`. Each asks of every pair of its pods whether one reaches the other, by TCP, UDP or SCTP.\n\n\
+             | test | result | why | what it needs |\n| --- | --- | --- | --- |\n",
+            self.passed(),
+            self.total
+        );
+        for (test, outcome) in self.each() {
+            let name = test.name.trim_start_matches(NETPOL).trim();
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} |",
+                cell(name),
+                outcome.result.name(),
+                cell(&outcome.words),
+                match outcome.result {
+                    Verdict::Passed => String::new(),
+                    _ => cell(&test.needs),
+                }
+            );
+        }
+        page
+    }
+}
+
 /// Text in a table of Markdown.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
@@ -859,6 +964,18 @@ mod tests {
             .map(|(name, file)| (&**name, &**file))
             .collect();
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn tests_of_network_policies_are_found_among_all() {
+        let text = "The following spec names can be used with 'ginkgo run --focus/skip':\n\
+                    \x20   k8s.io/kubernetes/test/e2e/network/netpol/network_policy.go:80: [sig-network] Netpol NetworkPolicy between server and client should support a 'default-deny-ingress' policy [Feature:NetworkPolicy]\n\
+                    \x20   k8s.io/kubernetes/test/e2e/network/netpol/network_policy_api.go:50: [sig-network] Netpol API should support creating NetworkPolicy API operations\n\
+                    \x20   k8s.io/kubernetes/test/e2e/network/dns.go:1: [sig-network] DNS should: work\n";
+        let found = netpol(text);
+        assert_eq!(found.len(), 2);
+        assert!(found[0].1.ends_with("[Feature:NetworkPolicy]"));
+        assert!(found[0].0.ends_with("network_policy.go"));
     }
 
     #[test]

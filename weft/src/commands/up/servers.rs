@@ -5,6 +5,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -194,7 +195,12 @@ impl Servers {
             Failure::new("cannot reach the servers", Chain(&error), next)
         })?;
         let addresses: Vec<String> = urls.iter().filter_map(|url| host_and_port(url)).collect();
-        let balancer = Balancer::serve(listener, &addresses, &authority).map_err(cannot)?;
+        let file = first.ca_file.clone();
+        // The servers keep the file as their authorities are; between two of them it is as good as before.
+        let trusted = Arc::new(move || {
+            weft_agent::identity::read_authority(&file).unwrap_or_else(|_| authority.clone())
+        });
+        let balancer = Balancer::serve(listener, &addresses, trusted).map_err(cannot)?;
         Ok(Self {
             url: format!("https://{endpoint}"),
             kubeconfig: first.kubeconfig,
