@@ -14,7 +14,7 @@ use std::{
 };
 
 use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
-use weft_call::{Failure, FailureKind};
+use weft_call::{Attribute, Failure, FailureKind};
 
 use crate::{
     Blame, Body, CallContext, Datagrams, Inner, SpeaksH2, breaker,
@@ -39,6 +39,10 @@ pub(crate) struct Answered {
     pub(crate) at: Instant,
     /// Calls that were made for it were tried as often as they may be.
     pub(crate) spent: bool,
+    /// For how long the workload wants to be left alone.
+    rests: Option<Duration>,
+    /// What a workload of this node says of the call.
+    pub(crate) attributes: Vec<Attribute>,
 }
 
 /// What one try of a call is.
@@ -177,7 +181,7 @@ impl Call {
                 let is_bad = breaker::is_failure(status, lines);
                 match (
                     self.tripped(endpoint, is_bad, now),
-                    refusal(&answered.response),
+                    pushed_back(&answered).or_else(|| refusal(&answered.response)),
                 ) {
                     (Judged::Tripped(fault), _) | (_, Some(fault)) => pending.failed(fault, now),
                     (Judged::Bad, None) => pending.answered_badly(now),
@@ -353,6 +357,8 @@ impl Call {
             worked: Some(delivered.worked),
             at: delivered.answered,
             spent: delivered.spent,
+            rests: delivered.rests,
+            attributes: delivered.attributes,
         })
     }
 
@@ -396,6 +402,7 @@ impl Call {
             .await?;
         let mut response = wire::decode_failure(response).await?;
         let spent = wire::is_spent(response.headers());
+        let rests = wire::rest(response.headers());
         let worked = wire::take_worked(response.headers_mut());
         Ok(Answered {
             response,
@@ -406,6 +413,9 @@ impl Call {
             worked,
             at: Instant::now(),
             spent,
+            rests,
+            // Told at its own node.
+            attributes: Vec::new(),
         })
     }
 }
@@ -427,6 +437,12 @@ enum Judged {
     Bad,
     /// It is one too many.
     Tripped(Fault),
+}
+
+/// What a workload says of itself beside its answer, whatever that is.
+fn pushed_back(answered: &Answered) -> Option<Fault> {
+    let retry_after = Some(answered.rests?);
+    Some(Fault::Overloaded { retry_after })
 }
 
 /// What an answer that turns the call away says of its endpoint.

@@ -20,7 +20,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use weft_api::identity::SpiffeId;
-use weft_call::{Failure, FailureKind, Processed, Spent, counted::Counted};
+use weft_call::{Attribute, Failure, FailureKind, Processed, Spent, counted::Counted};
 use weft_turns::Tenant;
 
 use crate::{
@@ -176,8 +176,12 @@ pub(crate) struct Delivered {
     pub(crate) worked: Duration,
     /// When that head came.
     pub(crate) answered: Instant,
-    /// Calls that the workload made for it were tried as often as they may be.
+    /// Calls that the workload made for it were tried as often as they may be, or it wants no other try.
     pub(crate) spent: bool,
+    /// For how long the workload wants to be left alone.
+    pub(crate) rests: Option<Duration>,
+    /// What it says of the call.
+    pub(crate) attributes: Vec<Attribute>,
 }
 
 /// Has the call judged and admitted, and lets the workload answer it.
@@ -200,6 +204,8 @@ pub(crate) async fn deliver(
             worked: Duration::ZERO,
             answered: handed_over,
             spent: false,
+            rests: None,
+            attributes: Vec::new(),
         });
     }
     let asking = Asking {
@@ -254,6 +260,8 @@ pub(crate) async fn deliver(
         worked,
         answered,
         spent: spent.is_told(),
+        rests: spent.rests(),
+        attributes: spent.attributes(),
     })
 }
 

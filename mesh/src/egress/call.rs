@@ -24,7 +24,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use rustls::ClientConfig;
 use smallvec::smallvec;
-use weft_call::{Failure, FailureKind, Processed};
+use weft_call::{CallOptions, Failure, FailureKind, Processed};
 
 use super::{
     Identity,
@@ -103,6 +103,7 @@ pub(crate) async fn send(
     let what = (&head.method, &head.uri);
     let seen = Seen::of(inner, what, context.trace.as_ref(), parent, started);
     outward(&mut head.headers);
+    let options = head.extensions.remove().unwrap_or_default();
     head.extensions.clear();
     let exact = body.size_hint().exact();
     let body = replay::Source::new(body, declared);
@@ -128,6 +129,7 @@ pub(crate) async fn send(
         to: &to,
         method: head.method.clone(),
         head,
+        options,
         body,
     };
     let answered = match deadline {
@@ -184,6 +186,8 @@ struct Call<'c> {
     to: &'c Destination,
     method: Method,
     head: Parts,
+    /// What its caller asks for.
+    options: CallOptions,
     body: replay::Source,
 }
 
@@ -238,7 +242,9 @@ impl Call<'_> {
                 false,
                 retry::Asked {
                     rule: None,
-                    keyed: self.head.headers.contains_key("idempotency-key"),
+                    keyed: self.options.idempotent
+                        || self.head.headers.contains_key("idempotency-key"),
+                    once: self.options.once,
                 },
             );
             let again = verdict == Verdict::Retry && !failed.is_final && {
