@@ -1,4 +1,4 @@
-//! The host's side over WASI 0.2: waiting, HTTP in both directions, `weft:mesh`, `wasi:config` and `wasi:keyvalue`.
+//! The host's side over WASI 0.2: waiting, HTTP in both directions, `wasi:config` and `wasi:keyvalue`; `weft:mesh` is in `host_wasi/mesh.rs`.
 //!
 //! Waiting is a table of pollables, each with the waker of the future that waits for it. A future that is dropped
 //! takes its pollable along, so nothing waits for what nobody wants any more; a pollable always goes before the
@@ -27,15 +27,16 @@ use crate::http::{
     Error, ErrorKind, HeaderMap, HeaderName, HeaderValue, Method, Timeout, Uri, header,
 };
 use crate::keyvalue::Error as KeyValueError;
-use crate::mesh::{Options, Origin, Peer, Priority, Refusal, Transport};
+use crate::mesh::Options;
 use crate::{Body, BodyError, Request, Response, Writer, block_on, config, http};
 
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../wit/mesh",
-        world: "weft:mesh/imports",
-    });
-}
+#[path = "host_wasi/mesh.rs"]
+mod mesh;
+pub use mesh::{
+    attempt, attribute, caller, metric_add, metric_observe, metric_set, no_retry, origin, port,
+    priority, remaining, rest, trace_id,
+};
+
 mod config_bindings {
     wit_bindgen::generate!({
         path: "../wit/config",
@@ -48,7 +49,6 @@ mod keyvalue_bindings {
         world: "wasi:keyvalue/imports",
     });
 }
-use bindings::weft::mesh::{context as mesh_context, metrics, outgoing, serving};
 use config_bindings::wasi::config::store as wasi_config;
 use keyvalue_bindings::wasi::keyvalue::{atomics, batch, store};
 
@@ -456,7 +456,7 @@ pub async fn send(request: Request) -> Result<Response, Error> {
         .map_err(|()| invalid("internal-error", "the host gave no body"))?;
     if let Some(asked) = parts.extensions.get::<Options>() {
         // Of the next request, which follows at once.
-        ask(asked);
+        mesh::ask(asked);
     }
     let future = outgoing_handler::handle(outgoing, options).map_err(|code| explain(&code))?;
 
@@ -574,125 +574,6 @@ fn explain(code: &ErrorCode) -> Error {
         ErrorCode::InternalError(text) => (Internal, "internal-error", text.clone()),
     };
     Error::new(kind, name, detail)
-}
-
-// weft:mesh ----------------------------------------------------------------------------------------------------------
-
-pub fn caller() -> Option<Peer> {
-    mesh_context::caller().map(|peer| Peer {
-        spiffe_id: peer.spiffe_id,
-        namespace: peer.namespace,
-        service_account: peer.service_account,
-        workload: peer.workload,
-        transport: match peer.transport {
-            mesh_context::Transport::InProcess => Transport::InProcess,
-            mesh_context::Transport::MutualTls => Transport::MutualTls,
-        },
-    })
-}
-
-pub fn origin() -> Option<Origin> {
-    mesh_context::origin().map(|origin| match origin {
-        mesh_context::Origin::Workload => Origin::Workload,
-        mesh_context::Origin::Gateway => Origin::Gateway,
-        mesh_context::Origin::Host => Origin::Host,
-    })
-}
-
-pub fn priority() -> Priority {
-    match mesh_context::priority() {
-        mesh_context::Priority::Critical => Priority::Critical,
-        mesh_context::Priority::Usual => Priority::Usual,
-        mesh_context::Priority::Low => Priority::Low,
-        mesh_context::Priority::Sheddable => Priority::Sheddable,
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn ask(options: &Options) {
-    if options.idempotent {
-        outgoing::idempotent();
-    }
-    if options.no_retry {
-        outgoing::no_retry();
-    }
-    if let Some(wait) = options.hedge_after {
-        outgoing::hedge_after(nanos(wait));
-    }
-    if let Some(limit) = options.within {
-        outgoing::within(nanos(limit));
-    }
-    if let Some(priority) = options.at_most {
-        outgoing::at_most(match priority {
-            Priority::Critical => mesh_context::Priority::Critical,
-            Priority::Usual => mesh_context::Priority::Usual,
-            Priority::Low => mesh_context::Priority::Low,
-            Priority::Sheddable => mesh_context::Priority::Sheddable,
-        });
-    }
-    if let Some(key) = &options.key {
-        outgoing::hash_key(key);
-    }
-}
-
-pub fn rest(time: Duration) {
-    serving::rest(nanos(time));
-}
-
-pub fn no_retry() {
-    serving::no_retry();
-}
-
-pub fn attribute(name: &str, value: &str) -> Result<(), Refusal> {
-    serving::set_attribute(name, value).map_err(refusal)
-}
-
-fn refusal(refusal: serving::Refusal) -> Refusal {
-    match refusal {
-        serving::Refusal::Name => Refusal::Name,
-        serving::Refusal::TooLong => Refusal::TooLong,
-        serving::Refusal::TooMany => Refusal::TooMany,
-        serving::Refusal::OtherSort => Refusal::OtherSort,
-        serving::Refusal::Value => Refusal::Value,
-    }
-}
-
-fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
-    let labels = labels.iter();
-    labels
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
-}
-
-pub fn metric_add(name: &str, labels: &[(&str, &str)], more: f64) -> Result<(), Refusal> {
-    metrics::add(name, &owned(labels), more).map_err(refusal)
-}
-
-pub fn metric_set(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), Refusal> {
-    metrics::set(name, &owned(labels), value).map_err(refusal)
-}
-
-pub fn metric_observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), Refusal> {
-    metrics::observe(name, &owned(labels), value).map_err(refusal)
-}
-
-pub fn remaining() -> Option<Duration> {
-    mesh_context::remaining().map(Duration::from_nanos)
-}
-
-pub fn port() -> Option<u16> {
-    mesh_context::port()
-}
-
-pub fn attempt() -> u32 {
-    mesh_context::attempt()
-}
-
-pub fn trace_id() -> Option<String> {
-    mesh_context::trace_id()
 }
 
 // wasi:config --------------------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ pub(super) fn dress(
     let asked = parts.extensions.remove::<CallOptions>();
     parts.extensions.clear();
     parts.version = Version::HTTP_2;
-    for name in [TASK, CHANNEL, FAILED, ASKED] {
+    for name in [TASK, CHANNEL, FAILED, ASKED, ASIDE] {
         parts.headers.remove(name);
     }
     parts.headers.insert(WORKLOAD, workload.into());
