@@ -246,7 +246,7 @@ impl Call {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH);
                 let now = now.map_or(0, |since| since.as_secs());
                 let now = i64::try_from(now).unwrap_or(i64::MAX);
-                fault::choose(faults, caller.identity(), now, &mut rand::rng())
+                fault::choose(faults, caller.identity(), &head.headers, now, &mut rand::rng())
             }
         };
         let mut call = Self {

@@ -31,7 +31,7 @@ pub fn virtual_service(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
     if !is_of_mesh || parents.is_empty() {
         return mapped;
     }
-    let mut rules = Vec::new();
+    let mut rules: Vec<Value> = Vec::new();
     for (at, http) in items(spec, "http").iter().enumerate() {
         let rule = Rule {
             key,
@@ -39,12 +39,120 @@ pub fn virtual_service(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
             at: format!("spec.http[{at}]"),
             mapped: &mut mapped,
         };
-        rules.push(rule.map(http));
+        let rule = rule.map(http);
+        let to = backends(&rule);
+        let is_alone = !rules.iter().flat_map(backends).any(|other| to.contains(&other));
+        let fault = &http["fault"];
+        if !fault.is_null() {
+            let whose = Whose {
+                matches: items(http, "match"),
+                to,
+                is_alone,
+            };
+            spoil(key, &format!("spec.http[{at}].fault"), fault, &whose, &mut mapped);
+        }
+        rules.push(rule);
     }
     if !rules.is_empty() {
         mapped.route = Some(json!({"parentRefs": parents, "rules": rules}));
     }
     mapped
+}
+
+/// Backends of a rule that were mapped.
+fn backends(rule: &Value) -> Vec<Value> {
+    items(rule, "backendRefs").to_vec()
+}
+
+/// Whose calls a rule's fault spoils.
+struct Whose<'a> {
+    matches: &'a [Value],
+    /// Where they go.
+    to: Vec<Value>,
+    /// No rule before it leads there.
+    is_alone: bool,
+}
+
+/// How long a FaultInjection does anything, which a VirtualService does not say.
+const FAULT_LASTS: &str = "24h";
+
+/// Makes FaultInjections of a rule's fault, one for each of its matches: of calls to its backends, with the lines that it asks for. What else a
+/// match asks for, a FaultInjection cannot; then it is lost, as are faults of calls that may have been led by a rule before.
+fn spoil(key: &Key, at: &str, fault: &Value, whose: &Whose<'_>, mapped: &mut Mapped) {
+    mapped.lose_others(fault, at, &["delay", "abort"]);
+    let mut done = json!({});
+    if let Some(percent) = percent(&fault["delay"], &format!("{at}.delay"), "fixedDelay", mapped) {
+        let time = fault["delay"]["fixedDelay"].as_str().and_then(duration);
+        match time {
+            Some(time) => done["delay"] = json!({"duration": time, "percent": percent}),
+            None => mapped.lost.push(format!("{at}.delay.fixedDelay")),
+        }
+    }
+    if let Some(percent) = percent(&fault["abort"], &format!("{at}.abort"), "httpStatus", mapped) {
+        match fault["abort"]["httpStatus"].as_i64() {
+            Some(status @ 200..=599) => {
+                done["abort"] = json!({"httpStatus": status, "percent": percent});
+            }
+            _ => mapped.lost.push(format!("{at}.abort.httpStatus")),
+        }
+    }
+    if done == json!({}) {
+        return;
+    }
+    let is_far = |to: &Value| !to["namespace"].is_null();
+    let lines: Option<Vec<Vec<Value>>> = whose.matches.iter().map(just_lines).collect();
+    let lines = lines.filter(|_| whose.is_alone && !whose.to.is_empty());
+    let Some(mut lines) = lines.filter(|_| !whose.to.iter().any(is_far)) else {
+        mapped.lost.push(at.to_owned());
+        return;
+    };
+    if lines.is_empty() {
+        lines.push(Vec::new());
+    }
+    let targets = whose.to.iter().map(|to| {
+        json!({"group": "", "kind": "Service", "name": to["name"]})
+    });
+    done["targetRefs"] = json!(targets.collect::<Vec<_>>());
+    done["duration"] = json!(FAULT_LASTS);
+    for lines in lines {
+        let mut spec = done.clone();
+        if !lines.is_empty() {
+            spec["headers"] = json!(lines);
+        }
+        let name = format!("{}-fault-{}", key.name, mapped.faults.len());
+        mapped.faults.insert(name, spec);
+    }
+    mapped.lost.push(format!("{at} after {FAULT_LASTS}"));
+}
+
+/// Of how many calls of a hundred something is done; none where that is no whole number, or of none.
+fn percent(part: &Value, at: &str, what: &str, mapped: &mut Mapped) -> Option<u64> {
+    if part.is_null() {
+        return None;
+    }
+    mapped.lose_others(part, at, &[what, "percentage", "percent"]);
+    let said = match part["percentage"]["value"].as_f64() {
+        Some(share) => share,
+        // As Istio has it: of no call where nothing is said.
+        None => part["percent"].as_f64().unwrap_or_default(),
+    };
+    if !(0.0..=100.0).contains(&said) || said.fract() != 0.0 {
+        mapped.lost.push(format!("{at}.percentage"));
+        return None;
+    }
+    (said > 0.0).then_some(said as u64)
+}
+
+/// The lines that a match asks for, where it asks for nothing else, and for just what they say.
+fn just_lines(one: &Value) -> Option<Vec<Value>> {
+    let members = one.as_object()?;
+    let others = members.keys().any(|name| !["headers", "name"].contains(&name.as_str()));
+    let lines = one["headers"].as_object().filter(|_| !others)?;
+    let lines = lines.iter().map(|(name, of)| {
+        let value = of["exact"].as_str()?;
+        Some(json!({"name": name, "value": value}))
+    });
+    lines.collect()
 }
 
 /// One rule on its way.
@@ -69,6 +177,8 @@ impl Rule<'_> {
             "mirror",
             "mirrorPercentage",
             "headers",
+            // Read beside the rule.
+            "fault",
         ];
         self.mapped.lose_others(http, &at, &known);
         let mut rule = json!({});
@@ -343,7 +453,7 @@ fn escaped(text: &str) -> String {
 /// Services for its subsets: the pods of the host's Service that bear their labels.
 pub fn destination_rule(key: &Key, spec: &Value, services: &Services<'_>) -> Mapped {
     let mut mapped = Mapped::default();
-    mapped.lose_others(spec, "spec", &["host", "subsets", "exportTo"]);
+    mapped.lose_others(spec, "spec", &["host", "subsets", "exportTo", "trafficPolicy"]);
     let host = spec["host"].as_str().unwrap_or_default();
     let service = service_of(host, &key.namespace);
     let Some(service) = service.filter(|service| service.namespace == key.namespace) else {
@@ -371,7 +481,94 @@ pub fn destination_rule(key: &Key, spec: &Value, services: &Services<'_>) -> Map
             .services
             .insert(name, json!({"selector": labels, "ports": ports}));
     }
+    let names = mapped.services.keys().cloned();
+    let names: Vec<String> = std::iter::once(service.name.to_string()).chain(names).collect();
+    if let Some(mut policy) = policy(&spec["trafficPolicy"], &mut mapped) {
+        let targets = names.iter().map(|name| {
+            json!({"group": "", "kind": "Service", "name": name})
+        });
+        policy["targetRefs"] = json!(targets.collect::<Vec<_>>());
+        mapped.policies.insert(key.name.to_string(), policy);
+    }
     mapped
+}
+
+/// What is said of all calls, as a MeshPolicy says it: how many at once, and whom to leave alone for its answers. Calls are counted at each
+/// endpoint, and not at each caller.
+fn policy(traffic: &Value, mapped: &mut Mapped) -> Option<Value> {
+    const AT: &str = "spec.trafficPolicy";
+    mapped.lose_others(traffic, AT, &["connectionPool", "outlierDetection"]);
+    let mut policy = json!({});
+    let pool = &traffic["connectionPool"];
+    let (tcp, http) = (&pool["tcp"], &pool["http"]);
+    mapped.lose_others(tcp, &format!("{AT}.connectionPool.tcp"), &["maxConnections"]);
+    let known = ["http1MaxPendingRequests", "http2MaxRequests"];
+    mapped.lose_others(http, &format!("{AT}.connectionPool.http"), &known);
+    let most = [&tcp["maxConnections"], &http["http2MaxRequests"]];
+    let most = most.into_iter().filter_map(Value::as_i64).filter(|most| *most > 0);
+    if let Some(most) = most.min() {
+        let waiting = http["http1MaxPendingRequests"].as_i64().unwrap_or(WAITING_USUAL);
+        policy["concurrency"] = json!({"min": most, "max": most, "queue": waiting});
+    } else if !http["http1MaxPendingRequests"].is_null() {
+        mapped
+            .lost
+            .push(format!("{AT}.connectionPool.http.http1MaxPendingRequests"));
+    }
+    let outliers = &traffic["outlierDetection"];
+    if outliers.is_object() {
+        policy["circuitBreaker"] = breaker(outliers, &format!("{AT}.outlierDetection"), mapped);
+    }
+    (policy != json!({})).then_some(policy)
+}
+
+/// Calls that wait where nobody says how many.
+const WAITING_USUAL: i64 = 100;
+/// Failures in a row, the first time alone, and how many of them: Istio's.
+const FAILURES_USUAL: i64 = 5;
+const ALONE_USUAL: &str = "30s";
+const ALONE_MAX: &str = "5m";
+const SHARE_USUAL: i64 = 10;
+
+fn breaker(outliers: &Value, at: &str, mapped: &mut Mapped) -> Value {
+    let known = [
+        "consecutive5xxErrors",
+        "consecutiveGatewayErrors",
+        "consecutiveErrors",
+        "interval",
+        "baseEjectionTime",
+        "maxEjectionPercent",
+    ];
+    mapped.lose_others(outliers, at, &known);
+    let failures = known[..3].iter().filter_map(|name| outliers[*name].as_i64());
+    let mut time = |name: &str, usual: &str| match outliers[name].as_str() {
+        None => usual.to_owned(),
+        Some(said) => duration(said).unwrap_or_else(|| {
+            mapped.lost.push(format!("{at}.{name}"));
+            usual.to_owned()
+        }),
+    };
+    let alone = time("baseEjectionTime", ALONE_USUAL);
+    let share = outliers["maxEjectionPercent"].as_i64().unwrap_or(SHARE_USUAL);
+    json!({
+        "consecutiveFailures": failures.min().filter(|most| *most > 0).unwrap_or(FAILURES_USUAL),
+        "successPercent": 0,
+        "interval": time("interval", "10s"),
+        "ejection": alone,
+        "maxEjection": match minutes(&alone) > minutes(ALONE_MAX) {
+            true => alone.clone(),
+            false => ALONE_MAX.to_owned(),
+        },
+        "maxEjectedPercent": share.clamp(0, 100),
+    })
+}
+
+/// Whole minutes of a duration as [`duration`] writes it.
+fn minutes(text: &str) -> u64 {
+    let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+    match text.split_once('s') {
+        Some((seconds, _)) if !seconds.ends_with('m') => number(seconds) / 60,
+        _ => text.strip_suffix('m').map_or(0, number),
+    }
 }
 
 /// Nothing: who may call what outside of the cluster is granted to ServiceAccounts.
@@ -449,8 +646,8 @@ mod tests {
         let route = json!([{"destination": {"host": "reviews"}}]);
         for (http, lost, widened) in [
             (
-                json!({"fault": {"abort": {"httpStatus": 500}}, "route": route}),
-                &["spec.http[0].fault"][..],
+                json!({"fault": {"abort": {"httpStatus": 500, "percentage": {"value": 0.5}}}, "route": route}),
+                &["spec.http[0].fault.abort.percentage"][..],
                 &[][..],
             ),
             (
@@ -489,6 +686,78 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_is_of_those_that_its_rule_is_of() {
+        let jason = json!([{"headers": {"end-user": {"exact": "jason"}}}]);
+        let v1 = json!([{"destination": {"host": "ratings", "subset": "v1"}}]);
+        let delay = json!({"delay": {"percentage": {"value": 100.0}, "fixedDelay": "7s"}});
+        let found = mapped(&json!({"hosts": ["ratings"], "http": [
+            {"match": jason, "fault": delay, "route": v1}, {"route": v1}]}));
+        assert_eq!(found.lost, ["spec.http[0].fault after 24h"]);
+        assert_eq!(
+            json!(found.faults),
+            json!({"reviews-fault-0": {
+                "targetRefs": [{"group": "", "kind": "Service", "name": "ratings-v1"}],
+                "duration": "24h",
+                "headers": [{"name": "end-user", "value": "jason"}],
+                "delay": {"duration": "7s", "percent": 100},
+            }})
+        );
+        // What a FaultInjection cannot say is told, and nothing else is spoiled in its place.
+        for (http, lost) in [
+            (
+                json!([{"route": v1}, {"match": jason, "fault": delay, "route": v1}]),
+                "spec.http[1].fault",
+            ),
+            (
+                json!([{"match": [{"uri": {"prefix": "/x"}}], "fault": delay, "route": v1}]),
+                "spec.http[0].fault",
+            ),
+            (
+                json!([{"match": [{"headers": {"end-user": {"prefix": "j"}}}], "fault": delay, "route": v1}]),
+                "spec.http[0].fault",
+            ),
+            (
+                json!([{"fault": {"abort": {"grpcStatus": "UNAVAILABLE", "percentage": {"value": 100}}}, "route": v1}]),
+                "spec.http[0].fault.abort.httpStatus",
+            ),
+        ] {
+            let found = mapped(&json!({"hosts": ["ratings"], "http": http}));
+            assert!(found.faults.is_empty(), "{found:?}");
+            assert!(found.lost.iter().any(|one| one == lost), "{:?}", found.lost);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_all_calls_is_a_policy() {
+        let cluster = cluster();
+        let services = Services {
+            view: &cluster.view,
+        };
+        let spec = json!({"host": "ratings", "subsets": [{"name": "v1", "labels": {"version": "v1"}}],
+            "trafficPolicy": {
+                "connectionPool": {"tcp": {"maxConnections": 1}, "http": {"http1MaxPendingRequests": 1, "maxRequestsPerConnection": 1}},
+                "outlierDetection": {"consecutive5xxErrors": 1, "interval": "1s", "baseEjectionTime": "3m", "maxEjectionPercent": 100}}});
+        let found = destination_rule(&Key::new("d", "ratings"), &spec, &services);
+        assert_eq!(
+            found.lost,
+            ["spec.trafficPolicy.connectionPool.http.maxRequestsPerConnection"]
+        );
+        let target = |name: &str| json!({"group": "", "kind": "Service", "name": name});
+        assert_eq!(
+            found.policies["ratings"],
+            json!({
+                "targetRefs": [target("ratings"), target("ratings-v1")],
+                "concurrency": {"min": 1, "max": 1, "queue": 1},
+                "circuitBreaker": {"consecutiveFailures": 1, "successPercent": 0, "interval": "1s",
+                    "ejection": "180s", "maxEjection": "5m", "maxEjectedPercent": 100},
+            })
+        );
+        for (text, expected) in [("180s", 3), ("5m", 5), ("30s", 0), ("1s500ms", 0), ("500ms", 0)] {
+            assert_eq!(minutes(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn subsets_are_services() {
         let cluster = cluster();
         let services = Services {
@@ -497,7 +766,8 @@ mod tests {
         let spec = json!({"host": "reviews", "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"}},
             "subsets": [{"name": "v1", "labels": {"version": "v1"}}]});
         let found = destination_rule(&Key::new("d", "reviews"), &spec, &services);
-        assert_eq!(found.lost, ["spec.trafficPolicy"]);
+        assert_eq!(found.lost, ["spec.trafficPolicy.loadBalancer"]);
+        assert!(found.policies.is_empty());
         let service = &found.services["reviews-v1"];
         assert_eq!(
             service["selector"],
