@@ -422,3 +422,61 @@ fn told(mapped: &Mapped) -> String {
         false => format!("{served} Not served: {}.", list(&mapped.lost)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::small::{Small, owned_by};
+
+    #[test]
+    fn what_is_made_of_an_object_is_made_once_and_goes_when_it_says_so_no_more() {
+        let mut cluster = Small::new([CONTROLLER.reads]);
+        for kind in [&VIRTUAL_SERVICE, &DESTINATION_RULE] {
+            cluster.serve(kind);
+        }
+        cluster.put(
+            &SERVICE,
+            json!({"metadata": {"name": "ratings"},
+                "spec": {"selector": {"app": "ratings"}, "ports": [{"port": 9080}]}}),
+        );
+        let route = json!([{"destination": {"host": "ratings"}}]);
+        let abort = json!({"abort": {"httpStatus": 500, "percentage": {"value": 100}}});
+        let virtual_service = |http: Value| {
+            json!({"metadata": {"name": "ratings"}, "spec": {"hosts": ["ratings"], "http": [http]}})
+        };
+        let spoiled = virtual_service(json!({"fault": abort, "route": route}));
+        cluster.put(&VIRTUAL_SERVICE, spoiled);
+        let key = "virtualservices.networking.istio.io/ratings";
+        assert_eq!(
+            cluster.told(&CONTROLLER, key),
+            ["create httproutes ratings", "create faultinjections ratings-fault-0"]
+        );
+        let told = cluster.status(&CONTROLLER, key);
+        assert_eq!(
+            told["conditions"][0]["message"],
+            "Served by FaultInjection ratings-fault-0, HTTPRoute ratings. Not served: spec.http[0].fault after 24h."
+        );
+
+        let owners = owned_by(&VIRTUAL_SERVICE, "ratings");
+        let made = json!({"metadata": {"name": "ratings-fault-0", "ownerReferences": owners}, "spec": {}});
+        cluster.put(&FAULT_INJECTION, made);
+        cluster.put(&VIRTUAL_SERVICE, virtual_service(json!({"route": route})));
+        assert_eq!(
+            cluster.told(&CONTROLLER, key),
+            ["create httproutes ratings", "delete faultinjections ratings-fault-0"]
+        );
+
+        let traffic = json!({"outlierDetection": {"consecutive5xxErrors": 3}});
+        cluster.put(
+            &DESTINATION_RULE,
+            json!({"metadata": {"name": "ratings"}, "spec": {"host": "ratings", "trafficPolicy": traffic}}),
+        );
+        let key = "destinationrules.networking.istio.io/ratings";
+        let made = ["create meshpolicies ratings"];
+        assert_eq!(cluster.told(&CONTROLLER, key), made);
+        // Somebody else's policy is left alone.
+        let own = json!({"metadata": {"name": "ratings"}, "spec": {}});
+        cluster.put(&MESH_POLICY, own);
+        assert_eq!(cluster.told(&CONTROLLER, key), [""; 0]);
+    }
+}
