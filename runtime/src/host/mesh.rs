@@ -56,7 +56,7 @@ impl context::HostWithStore<HostState> for Mesh {
             }))
     }
 
-    fn origin(mut access: Asking<'_>) -> wasmtime::Result<Option<context::Origin>> {
+    fn call_origin(mut access: Asking<'_>) -> wasmtime::Result<Option<context::Origin>> {
         let call = asking(&mut access)?;
         Ok(call.map(|call| match (&call.peer, call.outside) {
             (_, true) => context::Origin::Gateway,
@@ -65,7 +65,7 @@ impl context::HostWithStore<HostState> for Mesh {
         }))
     }
 
-    fn priority(mut access: Asking<'_>) -> wasmtime::Result<context::Priority> {
+    fn call_priority(mut access: Asking<'_>) -> wasmtime::Result<context::Priority> {
         let call = asking(&mut access)?;
         Ok(match call.map(|call| call.priority).unwrap_or_default() {
             Priority::Critical => context::Priority::Critical,

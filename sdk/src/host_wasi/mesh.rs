@@ -26,7 +26,7 @@ pub fn caller() -> Option<Peer> {
 }
 
 pub fn origin() -> Option<Origin> {
-    mesh_context::origin().map(|origin| match origin {
+    mesh_context::call_origin().map(|origin| match origin {
         mesh_context::Origin::Workload => Origin::Workload,
         mesh_context::Origin::Gateway => Origin::Gateway,
         mesh_context::Origin::Host => Origin::Host,
@@ -34,7 +34,7 @@ pub fn origin() -> Option<Origin> {
 }
 
 pub fn priority() -> Priority {
-    match mesh_context::priority() {
+    match mesh_context::call_priority() {
         mesh_context::Priority::Critical => Priority::Critical,
         mesh_context::Priority::Usual => Priority::Usual,
         mesh_context::Priority::Low => Priority::Low,
