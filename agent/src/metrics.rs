@@ -292,7 +292,8 @@ impl Seen {
                 "gauge" => (name, Gauge),
                 _ => (name, Histogram),
             };
-            let mut family = encoder.encode_descriptor(&format!("{OWN}{name}"), help, None, sort)?;
+            let name = format!("{OWN}{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, sort)?;
             for (of, series) in all {
                 let mut labels: Vec<(&str, &str)> =
                     of.iter().map(|(name, value)| (*name, value.as_str())).collect();

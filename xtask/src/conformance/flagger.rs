@@ -177,6 +177,8 @@ impl Programs {
                 let module = downloaded(&format!("{PROMETHEUS_MODULE}@{PROMETHEUS_VERSION}"))?;
                 let program = std::path::absolute(dir.join("prometheus"))?;
                 let mut build = go(&["build", "-tags", PROMETHEUS_TAGS, "-o"]);
+                // Its workspace names modules that are not part of it.
+                build.env("GOWORK", "off");
                 build.arg(&program).arg("./cmd/prometheus");
                 progress::read(build.current_dir(module))?;
                 program

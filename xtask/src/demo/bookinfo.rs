@@ -36,7 +36,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// A task: the name by which it is chosen, and what it does.
 type Task = (&'static str, &'static str, fn(&World<'_>) -> Result<String>);
 
-const TASKS: [Task; 10] = [
+static TASKS: [Task; 10] = [
     ("routing", "request routing", routing),
     ("delay", "fault injection: a delay", delay),
     ("abort", "fault injection: an abort", abort),
@@ -499,7 +499,7 @@ fn egress(world: &World<'_>) -> Result<String> {
         }
     };
     // What is not granted does not leave the node: there is no answer, or one of the host's own.
-    let before = waits_for("nothing is granted", &|said| said == "000" || said == "403")?;
+    let before = waits_for("nothing is granted", &|said: &str| said == "000" || said == "403")?;
     let text = fs::read_to_string(World::file("egress.yaml"))?;
     let certificate = outside.certificate.trim().replace('\n', "\n    ");
     let text = text
@@ -508,7 +508,7 @@ fn egress(world: &World<'_>) -> Result<String> {
     let granted = dir.join("egress.yaml");
     fs::write(&granted, text)?;
     world.cluster.apply_file(&granted)?;
-    let after = waits_for("it is granted", &|said| said == "200")?;
+    let after = waits_for("it is granted", &|said: &str| said == "200")?;
     progress::read(world.cluster.weft(["delete", "-f"]).arg(&granted))?;
     world.delete(&["client.yaml"])?;
     drop(outside);
