@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text, text as openmetrics,
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text,
+    text as openmetrics,
 };
 use prometheus_client::metrics::MetricType::{Counter, Gauge, Histogram};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -295,8 +296,10 @@ impl Seen {
             let name = format!("{OWN}{name}");
             let mut family = encoder.encode_descriptor(&name, help, None, sort)?;
             for (of, series) in all {
-                let mut labels: Vec<(&str, &str)> =
-                    of.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let mut labels: Vec<(&str, &str)> = of
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str()))
+                    .collect();
                 let own = series.labels.iter();
                 labels.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
                 let encoder = family.encode_family(&labels)?;
@@ -351,7 +354,10 @@ mod tests {
         let own = vec![
             (of("a"), series("orders_total", Value::Counter(2.0))),
             (of("b"), series("orders_total", Value::Counter(3.0))),
-            (of("a"), series("seconds", Value::Histogram(Box::new(seconds)))),
+            (
+                of("a"),
+                series("seconds", Value::Histogram(Box::new(seconds))),
+            ),
             (of("b"), series("seconds", Value::Gauge(-1.0))),
         ];
         let seen = Seen {

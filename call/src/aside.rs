@@ -82,12 +82,10 @@ impl Spent {
     /// The workload is to be left alone for `time`, of which [`REST_MAX`] counts.
     pub fn rest(&self, time: Duration) {
         let millis = u64::try_from(time.min(REST_MAX).as_millis()).unwrap_or(u64::MAX);
-        let _ = self.0.rest.compare_exchange(
-            0,
-            millis.max(1),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let _ =
+            self.0
+                .rest
+                .compare_exchange(0, millis.max(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// For how long its workload is to be left alone, if it has said that.

@@ -32,7 +32,9 @@ pub mod standing;
 pub mod stream_frame;
 mod trace;
 
-pub use aside::{ATTRIBUTES_MAX, Aside, Attribute, REST_MAX, Spent, Untaken, VALUE_BYTES_MAX, is_name};
+pub use aside::{
+    ATTRIBUTES_MAX, Aside, Attribute, REST_MAX, Spent, Untaken, VALUE_BYTES_MAX, is_name,
+};
 pub use body::{Body, BoxError};
 pub use context::{CallContext, FrozenContext, Peer, Priority, Transport};
 pub use failure::{Blame, Failure, Processed};

@@ -246,7 +246,13 @@ impl Call {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH);
                 let now = now.map_or(0, |since| since.as_secs());
                 let now = i64::try_from(now).unwrap_or(i64::MAX);
-                fault::choose(faults, caller.identity(), &head.headers, now, &mut rand::rng())
+                fault::choose(
+                    faults,
+                    caller.identity(),
+                    &head.headers,
+                    now,
+                    &mut rand::rng(),
+                )
             }
         };
         let mut call = Self {
@@ -552,7 +558,11 @@ impl Call {
             let endpoint = endpoint.or_else(|| port.pick_near(&[], now, &mut rng))?;
             return Some((Arc::clone(endpoint), port.has_choice_near()));
         }
-        if let Some(endpoint) = self.options.key.and_then(|key| port.pick_by(key, tried, now)) {
+        if let Some(endpoint) = self
+            .options
+            .key
+            .and_then(|key| port.pick_by(key, tried, now))
+        {
             return Some((Arc::clone(endpoint), port.has_choice()));
         }
         let endpoint = port

@@ -37,9 +37,7 @@ pub(crate) fn choose(
         let says = |(name, value): &(HeaderName, HeaderValue)| {
             lines.get_all(name).iter().any(|said| said == value)
         };
-        now < fault.until
-            && (fault.callers.is_empty() || is_one)
-            && fault.headers.iter().all(says)
+        now < fault.until && (fault.callers.is_empty() || is_one) && fault.headers.iter().all(says)
     };
     for fault in faults.iter().filter(is_for) {
         let mut falls = |percent: u32| rng.random_range(0..100) < percent;
@@ -119,12 +117,21 @@ mod tests {
         assert!(found.is_some_and(|found| found.delay.is_some()));
 
         // Of those who say something, just theirs.
-        let line = |value| (HeaderName::from_static("end-user"), HeaderValue::from_static(value));
+        let line = |value| {
+            (
+                HeaderName::from_static("end-user"),
+                HeaderValue::from_static(value),
+            )
+        };
         let marked = Fault {
             headers: vec![line("jason")],
             ..everybodys
         };
-        for (said, expected) in [(vec![], false), (vec!["jay"], false), (vec!["jay", "jason"], true)] {
+        for (said, expected) in [
+            (vec![], false),
+            (vec!["jay"], false),
+            (vec!["jay", "jason"], true),
+        ] {
             let lines = said.iter().copied().map(line).collect::<HeaderMap>();
             let found = choose(std::slice::from_ref(&marked), &other, &lines, 0, &mut rng);
             assert_eq!(found.is_some(), expected, "{said:?}");

@@ -230,7 +230,10 @@ mod tests {
             keyed.wants_again(bad, &Method::POST, 0, true),
             "its caller says that it may be made twice"
         );
-        let once = Asked { once: true, ..keyed };
+        let once = Asked {
+            once: true,
+            ..keyed
+        };
         assert!(
             !once.wants_again(bad, &Method::GET, 0, true),
             "its caller says that it may not"

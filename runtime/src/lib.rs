@@ -117,7 +117,8 @@ pub use workload::{InstancePolicy, Workload, WorkloadBuilder, WorkloadError, Wor
 /// What is known of a call, and why one failed: each kind says in its docs what it means, whose doing it is and whether the guest may have
 /// seen the request.
 pub use weft_call::{
-    Blame, CallContext, CallOptions, CallService, Failure, FailureKind, Peer, Processed, TraceContext, Transport,
+    Blame, CallContext, CallOptions, CallService, Failure, FailureKind, Peer, Processed,
+    TraceContext, Transport,
 };
 
 /// The engine itself, for embedders who add capabilities of their own.

@@ -84,8 +84,9 @@ impl Guest {
             Ok(response) => {
                 let status = response.status().as_u16();
                 let internal = response.headers().keys();
-                let internal: Vec<_> =
-                    internal.filter(|name| name.as_str().starts_with("weft-")).collect();
+                let internal: Vec<_> = internal
+                    .filter(|name| name.as_str().starts_with("weft-"))
+                    .collect();
                 assert!(internal.is_empty(), "{internal:?}");
                 let bytes = response.into_body().collect().await.unwrap().to_bytes();
                 format!("{status} {}", String::from_utf8_lossy(&bytes))
@@ -166,14 +167,22 @@ async fn what_is_asked_for_is_of_one_request_and_lowers_alone() {
             ..CallContext::default()
         };
         let all = "/ask?idempotent&no-retry&hedge-ms=0&within-ms=5000&at-most=sheddable&key=user-7";
-        assert_eq!(guest.say(all, context.clone()).await, "200 200 200", "{place}");
+        assert_eq!(
+            guest.say(all, context.clone()).await,
+            "200 200 200",
+            "{place}"
+        );
         let sent = world.next.take();
         let [asked, plain] = &sent[..] else {
             panic!("{place}: {} requests", sent.len());
         };
         let options = &asked.options;
         assert!(options.idempotent && options.once, "{place}");
-        assert_eq!(options.hedge_after, Some(Duration::from_millis(1)), "{place}");
+        assert_eq!(
+            options.hedge_after,
+            Some(Duration::from_millis(1)),
+            "{place}"
+        );
         assert_eq!(options.key, Some(CallOptions::key_of(b"user-7")), "{place}");
         assert_eq!(asked.context.priority, Priority::Sheddable, "{place}");
         let left = asked.context.deadline.unwrap() - now;
@@ -202,12 +211,20 @@ async fn lines_of_hosts_in_a_request_ask_for_nothing() {
         let sent = world.next.take();
         assert_eq!(sent[0].options, CallOptions::default(), "{place}");
         let context = &sent[0].context;
-        assert_eq!((context.attempt, context.priority), (0, Priority::Usual), "{place}");
+        assert_eq!(
+            (context.attempt, context.priority),
+            (0, Priority::Usual),
+            "{place}"
+        );
         // Lines of nodes are taken off by the mesh; those of worker processes never leave.
         let internal = sent[0].headers.keys();
-        let internal: Vec<_> =
-            internal.filter(|name| name.as_str().starts_with("weft-worker-")).collect();
-        assert!(internal.is_empty() || *place == "here", "{place}: {internal:?}");
+        let internal: Vec<_> = internal
+            .filter(|name| name.as_str().starts_with("weft-worker-"))
+            .collect();
+        assert!(
+            internal.is_empty() || *place == "here",
+            "{place}: {internal:?}"
+        );
     }
 }
 
@@ -225,7 +242,12 @@ async fn a_guest_knows_gateways_workloads_and_the_host_apart() {
         for (peer, outside, attempt, expected) in [
             (None, false, 0, "200 Some(Host) Usual try 1"),
             (None, true, 0, "200 Some(Gateway) Usual try 1"),
-            (Some(peer.clone()), false, 1, "200 Some(Workload) Usual try 2"),
+            (
+                Some(peer.clone()),
+                false,
+                1,
+                "200 Some(Workload) Usual try 2",
+            ),
         ] {
             let context = CallContext {
                 peer,
@@ -292,7 +314,10 @@ async fn what_is_counted_is_the_workloads_and_a_flood_ends() {
             ("/count?name=orders_total&sort=gauge", "400 OtherSort"),
             ("/count?name=orders_total&kind=tea&value=-1", "400 Value"),
             ("/count?name=istio%20requests", "400 Name"),
-            ("/count?name=seconds&sort=histogram&value=0.2", "200 counted"),
+            (
+                "/count?name=seconds&sort=histogram&value=0.2",
+                "200 counted",
+            ),
             ("/flood?count=5000", "200 126 taken"),
             ("/count?name=more", "400 TooMany"),
             // What is there goes on.
@@ -356,7 +381,9 @@ async fn calls_side_by_side_do_not_ask_for_each_other() {
     assert_eq!(sent.len(), 40);
     for Sent { path, options, .. } in sent {
         let path = path.trim_start_matches("http://next");
-        let key = path.contains("key=").then(|| CallOptions::key_of(path.as_bytes()));
+        let key = path
+            .contains("key=")
+            .then(|| CallOptions::key_of(path.as_bytes()));
         assert_eq!(options.key, key, "{path}");
     }
 }

@@ -41,7 +41,10 @@ pub fn virtual_service(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
         };
         let rule = rule.map(http);
         let to = backends(&rule);
-        let is_alone = !rules.iter().flat_map(backends).any(|other| to.contains(&other));
+        let is_alone = !rules
+            .iter()
+            .flat_map(backends)
+            .any(|other| to.contains(&other));
         let fault = &http["fault"];
         if !fault.is_null() {
             let whose = Whose {
@@ -49,7 +52,13 @@ pub fn virtual_service(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
                 to,
                 is_alone,
             };
-            spoil(key, &format!("spec.http[{at}].fault"), fault, &whose, &mut mapped);
+            spoil(
+                key,
+                &format!("spec.http[{at}].fault"),
+                fault,
+                &whose,
+                &mut mapped,
+            );
         }
         rules.push(rule);
     }
@@ -81,14 +90,24 @@ const FAULT_LASTS: &str = "24h";
 fn spoil(key: &Key, at: &str, fault: &Value, whose: &Whose<'_>, mapped: &mut Mapped) {
     mapped.lose_others(fault, at, &["delay", "abort"]);
     let mut done = json!({});
-    if let Some(percent) = percent(&fault["delay"], &format!("{at}.delay"), "fixedDelay", mapped) {
+    if let Some(percent) = percent(
+        &fault["delay"],
+        &format!("{at}.delay"),
+        "fixedDelay",
+        mapped,
+    ) {
         let time = fault["delay"]["fixedDelay"].as_str().and_then(duration);
         match time {
             Some(time) => done["delay"] = json!({"duration": time, "percent": percent}),
             None => mapped.lost.push(format!("{at}.delay.fixedDelay")),
         }
     }
-    if let Some(percent) = percent(&fault["abort"], &format!("{at}.abort"), "httpStatus", mapped) {
+    if let Some(percent) = percent(
+        &fault["abort"],
+        &format!("{at}.abort"),
+        "httpStatus",
+        mapped,
+    ) {
         match fault["abort"]["httpStatus"].as_i64() {
             Some(status @ 200..=599) => {
                 done["abort"] = json!({"httpStatus": status, "percent": percent});
@@ -109,9 +128,10 @@ fn spoil(key: &Key, at: &str, fault: &Value, whose: &Whose<'_>, mapped: &mut Map
     if lines.is_empty() {
         lines.push(Vec::new());
     }
-    let targets = whose.to.iter().map(|to| {
-        json!({"group": "", "kind": "Service", "name": to["name"]})
-    });
+    let targets = whose
+        .to
+        .iter()
+        .map(|to| json!({"group": "", "kind": "Service", "name": to["name"]}));
     done["targetRefs"] = json!(targets.collect::<Vec<_>>());
     done["duration"] = json!(FAULT_LASTS);
     for lines in lines {
@@ -146,7 +166,9 @@ fn percent(part: &Value, at: &str, what: &str, mapped: &mut Mapped) -> Option<u6
 /// The lines that a match asks for, where it asks for nothing else, and for just what they say.
 fn just_lines(one: &Value) -> Option<Vec<Value>> {
     let members = one.as_object()?;
-    let others = members.keys().any(|name| !["headers", "name"].contains(&name.as_str()));
+    let others = members
+        .keys()
+        .any(|name| !["headers", "name"].contains(&name.as_str()));
     let lines = one["headers"].as_object().filter(|_| !others)?;
     let lines = lines.iter().map(|(name, of)| {
         let value = of["exact"].as_str()?;
@@ -453,7 +475,11 @@ fn escaped(text: &str) -> String {
 /// Services for its subsets: the pods of the host's Service that bear their labels.
 pub fn destination_rule(key: &Key, spec: &Value, services: &Services<'_>) -> Mapped {
     let mut mapped = Mapped::default();
-    mapped.lose_others(spec, "spec", &["host", "subsets", "exportTo", "trafficPolicy"]);
+    mapped.lose_others(
+        spec,
+        "spec",
+        &["host", "subsets", "exportTo", "trafficPolicy"],
+    );
     let host = spec["host"].as_str().unwrap_or_default();
     let service = service_of(host, &key.namespace);
     let Some(service) = service.filter(|service| service.namespace == key.namespace) else {
@@ -482,11 +508,13 @@ pub fn destination_rule(key: &Key, spec: &Value, services: &Services<'_>) -> Map
             .insert(name, json!({"selector": labels, "ports": ports}));
     }
     let names = mapped.services.keys().cloned();
-    let names: Vec<String> = std::iter::once(service.name.to_string()).chain(names).collect();
+    let names: Vec<String> = std::iter::once(service.name.to_string())
+        .chain(names)
+        .collect();
     if let Some(mut policy) = policy(&spec["trafficPolicy"], &mut mapped) {
-        let targets = names.iter().map(|name| {
-            json!({"group": "", "kind": "Service", "name": name})
-        });
+        let targets = names
+            .iter()
+            .map(|name| json!({"group": "", "kind": "Service", "name": name}));
         policy["targetRefs"] = json!(targets.collect::<Vec<_>>());
         mapped.policies.insert(key.name.to_string(), policy);
     }
@@ -501,13 +529,22 @@ fn policy(traffic: &Value, mapped: &mut Mapped) -> Option<Value> {
     let mut policy = json!({});
     let pool = &traffic["connectionPool"];
     let (tcp, http) = (&pool["tcp"], &pool["http"]);
-    mapped.lose_others(tcp, &format!("{AT}.connectionPool.tcp"), &["maxConnections"]);
+    mapped.lose_others(
+        tcp,
+        &format!("{AT}.connectionPool.tcp"),
+        &["maxConnections"],
+    );
     let known = ["http1MaxPendingRequests", "http2MaxRequests"];
     mapped.lose_others(http, &format!("{AT}.connectionPool.http"), &known);
     let most = [&tcp["maxConnections"], &http["http2MaxRequests"]];
-    let most = most.into_iter().filter_map(Value::as_i64).filter(|most| *most > 0);
+    let most = most
+        .into_iter()
+        .filter_map(Value::as_i64)
+        .filter(|most| *most > 0);
     if let Some(most) = most.min() {
-        let waiting = http["http1MaxPendingRequests"].as_i64().unwrap_or(WAITING_USUAL);
+        let waiting = http["http1MaxPendingRequests"]
+            .as_i64()
+            .unwrap_or(WAITING_USUAL);
         policy["concurrency"] = json!({"min": most, "max": most, "queue": waiting});
     } else if !http["http1MaxPendingRequests"].is_null() {
         mapped
@@ -539,7 +576,9 @@ fn breaker(outliers: &Value, at: &str, mapped: &mut Mapped) -> Value {
         "maxEjectionPercent",
     ];
     mapped.lose_others(outliers, at, &known);
-    let failures = known[..3].iter().filter_map(|name| outliers[*name].as_i64());
+    let failures = known[..3]
+        .iter()
+        .filter_map(|name| outliers[*name].as_i64());
     let mut time = |name: &str, usual: &str| match outliers[name].as_str() {
         None => usual.to_owned(),
         Some(said) => duration(said).unwrap_or_else(|| {
@@ -548,7 +587,9 @@ fn breaker(outliers: &Value, at: &str, mapped: &mut Mapped) -> Value {
         }),
     };
     let alone = time("baseEjectionTime", ALONE_USUAL);
-    let share = outliers["maxEjectionPercent"].as_i64().unwrap_or(SHARE_USUAL);
+    let share = outliers["maxEjectionPercent"]
+        .as_i64()
+        .unwrap_or(SHARE_USUAL);
     json!({
         "consecutiveFailures": failures.min().filter(|most| *most > 0).unwrap_or(FAILURES_USUAL),
         "successPercent": 0,
@@ -752,7 +793,13 @@ mod tests {
                     "ejection": "180s", "maxEjection": "5m", "maxEjectedPercent": 100},
             })
         );
-        for (text, expected) in [("180s", 3), ("5m", 5), ("30s", 0), ("1s500ms", 0), ("500ms", 0)] {
+        for (text, expected) in [
+            ("180s", 3),
+            ("5m", 5),
+            ("30s", 0),
+            ("1s500ms", 0),
+            ("500ms", 0),
+        ] {
             assert_eq!(minutes(text), expected, "{text}");
         }
     }

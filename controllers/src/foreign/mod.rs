@@ -282,10 +282,26 @@ fn fit<F: Foreign>(view: &View, key: &Key, cx: &Context<'_>) -> Vec<Write> {
     let is_served = mapped.widened.is_empty();
     let faults = std::mem::take(&mut mapped.faults);
     for (name, spec) in faults.iter().filter(|_| is_served) {
-        keep::<F, MadeFault>(view, row, &FAULT_INJECTION, name, spec, &mut mapped, &mut writes);
+        keep::<F, MadeFault>(
+            view,
+            row,
+            &FAULT_INJECTION,
+            name,
+            spec,
+            &mut mapped,
+            &mut writes,
+        );
     }
     for (name, spec) in std::mem::take(&mut mapped.policies) {
-        keep::<F, MadePolicy>(view, row, &MESH_POLICY, &name, &spec, &mut mapped, &mut writes);
+        keep::<F, MadePolicy>(
+            view,
+            row,
+            &MESH_POLICY,
+            &name,
+            &spec,
+            &mut mapped,
+            &mut writes,
+        );
     }
     drop_others(view, row, &mapped, &mut writes);
     let message = told(&mapped);
@@ -361,7 +377,14 @@ fn keep<F: Foreign, T: Lens>(
 fn replacing(spec: &Value) -> Value {
     let mut patch = spec.clone();
     let members = [
-        "hostnames", "rules", "selector", "ports", "headers", "delay", "abort", "circuitBreaker",
+        "hostnames",
+        "rules",
+        "selector",
+        "ports",
+        "headers",
+        "delay",
+        "abort",
+        "circuitBreaker",
         "concurrency",
     ];
     for member in members {
@@ -441,15 +464,16 @@ mod tests {
         );
         let route = json!([{"destination": {"host": "ratings"}}]);
         let abort = json!({"abort": {"httpStatus": 500, "percentage": {"value": 100}}});
-        let virtual_service = |http: Value| {
-            json!({"metadata": {"name": "ratings"}, "spec": {"hosts": ["ratings"], "http": [http]}})
-        };
+        let virtual_service = |http: Value| json!({"metadata": {"name": "ratings"}, "spec": {"hosts": ["ratings"], "http": [http]}});
         let spoiled = virtual_service(json!({"fault": abort, "route": route}));
         cluster.put(&VIRTUAL_SERVICE, spoiled);
         let key = "virtualservices.networking.istio.io/ratings";
         assert_eq!(
             cluster.told(&CONTROLLER, key),
-            ["create httproutes ratings", "create faultinjections ratings-fault-0"]
+            [
+                "create httproutes ratings",
+                "create faultinjections ratings-fault-0"
+            ]
         );
         let told = cluster.status(&CONTROLLER, key);
         assert_eq!(
@@ -458,12 +482,16 @@ mod tests {
         );
 
         let owners = owned_by(&VIRTUAL_SERVICE, "ratings");
-        let made = json!({"metadata": {"name": "ratings-fault-0", "ownerReferences": owners}, "spec": {}});
+        let made =
+            json!({"metadata": {"name": "ratings-fault-0", "ownerReferences": owners}, "spec": {}});
         cluster.put(&FAULT_INJECTION, made);
         cluster.put(&VIRTUAL_SERVICE, virtual_service(json!({"route": route})));
         assert_eq!(
             cluster.told(&CONTROLLER, key),
-            ["create httproutes ratings", "delete faultinjections ratings-fault-0"]
+            [
+                "create httproutes ratings",
+                "delete faultinjections ratings-fault-0"
+            ]
         );
 
         let traffic = json!({"outlierDetection": {"consecutive5xxErrors": 3}});

@@ -157,10 +157,13 @@ impl Port {
         tried: &[SocketAddr],
         now: u64,
     ) -> Option<&Arc<Endpoint>> {
-        let well = |one: &&Arc<Endpoint>| {
-            !tried.contains(&one.address) && !one.health().is_ejected(now)
-        };
-        let mut all = self.all.iter().filter(well).map(|one| (mixed(key ^ one.key), one));
+        let well =
+            |one: &&Arc<Endpoint>| !tried.contains(&one.address) && !one.health().is_ejected(now);
+        let mut all = self
+            .all
+            .iter()
+            .filter(well)
+            .map(|one| (mixed(key ^ one.key), one));
         let first = all.next()?;
         let (_, most) = all.fold(first, |most, one| if one.0 > most.0 { one } else { most });
         Some(most)
@@ -359,7 +362,10 @@ mod tests {
                 assert_eq!(picked(&fewer, key), before);
             }
         }
-        assert!(counts.values().all(|count| (130..270).contains(count)), "{counts:?}");
+        assert!(
+            counts.values().all(|count| (130..270).contains(count)),
+            "{counts:?}"
+        );
         let service = all.service("vote", "web").expect("the service");
         let port = service.port(80).expect("the port");
         let (first, now) = (picked(&all, 7), 1);

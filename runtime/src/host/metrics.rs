@@ -41,8 +41,8 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Ends of a histogram's buckets; above the last is one more.
 pub const BOUNDS: [f64; 22] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0,
-    250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0,
+    100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0,
 ];
 
 /// Labels that the host says itself, or that formats of metrics have.
@@ -484,7 +484,12 @@ mod tests {
             ("", &[][..], 1.0, Refusal::Name),
             ("a b", &[], 1.0, Refusal::Name),
             ("a.b", &[], 1.0, Refusal::Name),
-            ("a\n# TYPE istio_requests_total counter", &[], 1.0, Refusal::Name),
+            (
+                "a\n# TYPE istio_requests_total counter",
+                &[],
+                1.0,
+                Refusal::Name,
+            ),
             ("seconds_bucket", &[], 1.0, Refusal::Name),
             (&"n".repeat(65), &[], 1.0, Refusal::Name),
             ("orders", &[("pod", "another")], 1.0, Refusal::Name),
@@ -555,7 +560,10 @@ mod tests {
         };
         let told = |series| postcard::to_allocvec(&Told { series, refused: 0 }).expect("data");
         assert_eq!(tell("else", vec![]).await, Some(ChannelError::NoSuchMethod));
-        assert_eq!(tell(TELL, vec![0xff; 9]).await, Some(ChannelError::Malformed));
+        assert_eq!(
+            tell(TELL, vec![0xff; 9]).await,
+            Some(ChannelError::Malformed)
+        );
         let large = vec![0; MESSAGE_BYTES_MAX as usize + 1];
         assert_eq!(tell(TELL, large).await, Some(ChannelError::TooLarge));
         let all = vec![

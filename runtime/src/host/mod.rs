@@ -98,7 +98,9 @@ impl HostState {
     /// sending, guests do nothing else.
     fn options_of(&mut self, task: Option<GuestTaskId>) -> &mut CallOptions {
         let asked = self.asked.take().filter(|(of, _)| *of == task);
-        let (_, options) = self.asked.insert(asked.unwrap_or((task, CallOptions::default())));
+        let (_, options) = self
+            .asked
+            .insert(asked.unwrap_or((task, CallOptions::default())));
         options
     }
 

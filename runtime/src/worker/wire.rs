@@ -196,7 +196,9 @@ pub(super) fn dress(
     parts.headers.insert(CONTEXT, context);
     if let Some(asked) = asked {
         let asked = serde_json::to_vec(&asked)?;
-        parts.headers.insert(ASKED, HeaderValue::from_bytes(&asked)?);
+        parts
+            .headers
+            .insert(ASKED, HeaderValue::from_bytes(&asked)?);
     }
     Ok(Request::from_parts(parts, Outward::new(body)))
 }
@@ -610,7 +612,9 @@ mod tests {
         let there = Spent::default();
         there.tell();
         there.rest(Duration::from_secs(7));
-        there.set("greeting", "gr\u{fc}\u{df} \u{1f600}\n\"x\"").unwrap();
+        there
+            .set("greeting", "gr\u{fc}\u{df} \u{1f600}\n\"x\"")
+            .unwrap();
         let mut lines = HeaderMap::new();
         tell_aside(&there, &mut lines);
         let here = Spent::default();

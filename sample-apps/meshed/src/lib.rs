@@ -74,7 +74,8 @@ async fn handle(request: Request) -> Result<Response, weft::http::Error> {
             let mut lie = Request::new(Body::empty());
             *lie.uri_mut() = NEXT.parse().unwrap_or_default();
             for (name, value) in LIES {
-                lie.headers_mut().insert(name, value.parse().unwrap_or(EMPTY));
+                lie.headers_mut()
+                    .insert(name, value.parse().unwrap_or(EMPTY));
             }
             let answer = weft::http::send(lie).await?;
             Ok(answer.status().to_string())

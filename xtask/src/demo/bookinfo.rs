@@ -123,7 +123,10 @@ impl Answer {
     /// The version of the reviews that were shown; empty where there are none.
     fn version(&self) -> String {
         let product = self.product();
-        product["reviews"]["version"].as_str().unwrap_or_default().to_owned()
+        product["reviews"]["version"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -136,11 +139,14 @@ impl World<'_> {
         for name in APP {
             waiting.show(format!("pushing {name}"));
             let component = guests.join(format!("{name}.wasm"));
-            self.cluster.push(&component, &format!("bookinfo/{name}:0.1"))?;
+            self.cluster
+                .push(&component, &format!("bookinfo/{name}:0.1"))?;
         }
         waiting.show("applying the manifests");
-        self.cluster.apply_file(&Path::new(FOLDER).join("definitions.yaml"))?;
-        self.cluster.apply_file(&Path::new(FOLDER).join("weft.yaml"))?;
+        self.cluster
+            .apply_file(&Path::new(FOLDER).join("definitions.yaml"))?;
+        self.cluster
+            .apply_file(&Path::new(FOLDER).join("weft.yaml"))?;
         drop(waiting);
         self.cluster.wait_for_rollout(NAMESPACE)?;
         self.cluster.wait_for_answer(HOST, PRODUCT)
@@ -223,9 +229,11 @@ impl World<'_> {
     /// Everybody gets reviews of one of these versions.
     fn shows(&self, versions: &[&str], lines: &str) -> Result<()> {
         let what = format!("reviews of {} are asked for", versions.join(" or "));
-        self.settle(&what, || self.product(lines), |answer| {
-            versions.contains(&answer.version().as_str())
-        })
+        self.settle(
+            &what,
+            || self.product(lines),
+            |answer| versions.contains(&answer.version().as_str()),
+        )
     }
 
     /// All three versions in turn, as it is without a rule.
@@ -306,7 +314,11 @@ fn delay(world: &World<'_>) -> Result<String> {
         "another reader's page took {:?}",
         others.took
     );
-    world.delete(&["ratings-delay.yaml", "reviews-jason-v2.yaml", "subsets.yaml"])?;
+    world.delete(&[
+        "ratings-delay.yaml",
+        "reviews-jason-v2.yaml",
+        "subsets.yaml",
+    ])?;
     world.plain()?;
     Ok(format!(
         "jason's page came after {:.1} s without its reviews; another reader's after {:.0} ms with them",
@@ -325,11 +337,17 @@ fn abort(world: &World<'_>) -> Result<String> {
         let rating = &answer.product()["reviews"]["reviews"][0]["rating"];
         !rating[field].is_null()
     };
-    world.settle("jason's ratings fail", || world.product(JASON), |answer| {
-        answer.version() == "v2" && rating(answer, "error")
-    })?;
+    world.settle(
+        "jason's ratings fail",
+        || world.product(JASON),
+        |answer| answer.version() == "v2" && rating(answer, "error"),
+    )?;
     world.shows(&["v1"], NOBODY)?;
-    world.delete(&["ratings-abort.yaml", "reviews-jason-v2.yaml", "subsets.yaml"])?;
+    world.delete(&[
+        "ratings-abort.yaml",
+        "reviews-jason-v2.yaml",
+        "subsets.yaml",
+    ])?;
     world.plain()?;
     Ok("jason's reviews say that there are no ratings; others have theirs".to_owned())
 }
@@ -392,13 +410,17 @@ fn mirroring(world: &World<'_>) -> Result<String> {
     };
     world.delete(&["reviews-mirror.yaml", "subsets.yaml"])?;
     world.plain()?;
-    Ok(format!("of {CALLS} calls v1 answered all, and v3 got {copies} copies"))
+    Ok(format!(
+        "of {CALLS} calls v1 answered all, and v3 got {copies} copies"
+    ))
 }
 
 /// More calls than an endpoint may have at once are refused, and those that it has are answered.
 fn breaking(world: &World<'_>) -> Result<String> {
     world.apply("details-route.yaml")?;
-    world.cluster.wait_for_answer("details.localhost", "/details/0")?;
+    world
+        .cluster
+        .wait_for_answer("details.localhost", "/details/0")?;
     let url = world.cluster.url("details.localhost", "/details/0");
     let load = || {
         let arguments = ["--method", "GET", "--connections", "32", "--seconds", "3"];
@@ -406,7 +428,11 @@ fn breaking(world: &World<'_>) -> Result<String> {
     };
     let count = |said: &Value, status: &str| said["statuses"][status].as_u64().unwrap_or(0);
     let free = load()?;
-    ensure!(count(&free, "503") == 0, "refused without a rule: {}", free["statuses"]);
+    ensure!(
+        count(&free, "503") == 0,
+        "refused without a rule: {}",
+        free["statuses"]
+    );
     world.apply("details-breaker.yaml")?;
     let started = Instant::now();
     let held = loop {
@@ -414,7 +440,11 @@ fn breaking(world: &World<'_>) -> Result<String> {
         if count(&held, "503") > 0 {
             break held;
         }
-        ensure!(started.elapsed() < PATIENCE, "nobody is refused: {}", held["statuses"]);
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "nobody is refused: {}",
+            held["statuses"]
+        );
     };
     let (answered, refused) = (count(&held, "200"), count(&held, "503"));
     ensure!(answered > 0, "nobody is answered: {}", held["statuses"]);
@@ -459,7 +489,11 @@ fn jwt(world: &World<'_>) -> Result<String> {
     let (plain, group1) = (bearer("token.jwt")?, bearer("token-group1.jwt")?);
     let wrong = "Authorization: Bearer invalid.token.here\r\n";
     let says = |what: &str, lines: &str, status: u16| {
-        world.settle(what, || world.product(lines), |answer| answer.status == status)
+        world.settle(
+            what,
+            || world.product(lines),
+            |answer| answer.status == status,
+        )
     };
     world.apply("jwt.yaml")?;
     says("a wrong token", wrong, 401)?;
@@ -472,7 +506,10 @@ fn jwt(world: &World<'_>) -> Result<String> {
     says("a wrong token where one is asked for", wrong, 401)?;
     world.delete(&["jwt-required.yaml", "jwt.yaml"])?;
     world.plain()?;
-    Ok("401 for a wrong token; 403 without one of the group where that is asked for; 200 with it".to_owned())
+    Ok(
+        "401 for a wrong token; 403 without one of the group where that is asked for; 200 with it"
+            .to_owned(),
+    )
 }
 
 /// A host outside is reached by whom that is granted, with the TLS that the client does not speak.
@@ -482,9 +519,7 @@ fn egress(world: &World<'_>) -> Result<String> {
     let outside = Outside::start(&dir)?;
     world.apply("client.yaml")?;
     let url = format!("http://127.0.0.2:{}/", outside.port);
-    let code = || {
-        world.client(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", &url])
-    };
+    let code = || world.client(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", &url]);
     let waits_for = |what: &str, is_it: &dyn Fn(&str) -> bool| -> Result<String> {
         let started = Instant::now();
         loop {
@@ -499,7 +534,9 @@ fn egress(world: &World<'_>) -> Result<String> {
         }
     };
     // What is not granted does not leave the node: there is no answer, or one of the host's own.
-    let before = waits_for("nothing is granted", &|said: &str| said == "000" || said == "403")?;
+    let before = waits_for("nothing is granted", &|said: &str| {
+        said == "000" || said == "403"
+    })?;
     let text = fs::read_to_string(World::file("egress.yaml"))?;
     let certificate = outside.certificate.trim().replace('\n', "\n    ");
     let text = text
@@ -529,18 +566,32 @@ impl Outside {
     fn start(dir: &Path) -> Result<Self> {
         let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
         let mut make = Command::new("openssl");
-        make.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-            .args(["-nodes", "-days", "2", "-subj", "/CN=outside"])
-            .args(["-addext", "subjectAltName=IP:127.0.0.2", "-keyout"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate);
+        make.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=outside"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.2", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate);
         progress::read(&mut make).context("openssl, for a host that speaks TLS")?;
         let listener = std::net::TcpListener::bind(("127.0.0.2", 0))?;
         let port = listener.local_addr()?.port();
         drop(listener);
         let process = Command::new("openssl")
-            .args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.2:{port}"), "-key"])
+            .args([
+                "s_server",
+                "-quiet",
+                "-www",
+                "-accept",
+                &format!("127.0.0.2:{port}"),
+                "-key",
+            ])
             .arg(&key)
             .arg("-cert")
             .arg(&certificate)
@@ -572,7 +623,16 @@ fn tracing(world: &World<'_>) -> Result<String> {
     world.apply("subsets.yaml")?;
     world.apply("reviews-v3.yaml")?;
     world.shows(&["v3"], NOBODY)?;
-    let arguments = ["mesh", "tap", "-n", NAMESPACE, "--reporter", "destination", "-o", "json"];
+    let arguments = [
+        "mesh",
+        "tap",
+        "-n",
+        NAMESPACE,
+        "--reporter",
+        "destination",
+        "-o",
+        "json",
+    ];
     let mut tap = world.cluster.weft(arguments);
     let mut tap = tap
         .stdin(Stdio::null())
@@ -584,7 +644,10 @@ fn tracing(world: &World<'_>) -> Result<String> {
     let reading = std::thread::spawn(move || {
         use std::io::BufRead as _;
         let mut seen = std::collections::BTreeSet::new();
-        for line in std::io::BufReader::new(output).lines().map_while(Result::ok) {
+        for line in std::io::BufReader::new(output)
+            .lines()
+            .map_while(Result::ok)
+        {
             let call: Value = serde_json::from_str(&line).unwrap_or_default();
             if call["traceID"] == TRACE
                 && let Some(name) = call["destination"]["workload"].as_str()
@@ -624,9 +687,17 @@ mod tests {
     fn tasks_are_chosen_by_their_names() {
         assert_eq!(chosen(&[]).expect("all").len(), TASKS.len());
         let two = ["jwt".to_owned(), "routing".to_owned()];
-        let names: Vec<&str> = chosen(&two).expect("two").iter().map(|task| task.0).collect();
+        let names: Vec<&str> = chosen(&two)
+            .expect("two")
+            .iter()
+            .map(|task| task.0)
+            .collect();
         assert_eq!(names, ["routing", "jwt"]);
         let error = chosen(&["none".to_owned()]).expect_err("there is none");
-        assert!(error.to_string().starts_with("there is no task none; there are routing"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("there is no task none; there are routing")
+        );
     }
 }

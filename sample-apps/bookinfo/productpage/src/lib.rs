@@ -73,9 +73,12 @@ async fn handle(request: Request) -> Result<Response, weft::http::Error> {
 
 /// The name in a form; only what a header and a cookie can have.
 fn username(form: &str) -> String {
-    let field = form.split('&').find_map(|field| field.strip_prefix("username="));
+    let field = form
+        .split('&')
+        .find_map(|field| field.strip_prefix("username="));
     let letters = field.unwrap_or_default().chars();
-    let letters = letters.filter(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(*letter));
+    let letters =
+        letters.filter(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(*letter));
     letters.take(NAME_BYTES_MAX).collect()
 }
 

@@ -86,7 +86,9 @@ async fn handle(request: Request) -> Result<Response, weft::http::Error> {
     };
     let rating = |reviewer: &str| {
         let (color, ratings) = shown.as_ref()?;
-        let stars = ratings.as_ref().and_then(|found| found.ratings.get(reviewer));
+        let stars = ratings
+            .as_ref()
+            .and_then(|found| found.ratings.get(reviewer));
         Some(match stars {
             Some(stars) => Rating::Stars {
                 stars: *stars,
@@ -142,7 +144,9 @@ mod tests {
         });
         let mut request = Request::new(weft::Body::empty());
         *request.uri_mut() = "/reviews/0".parse().unwrap();
-        request.headers_mut().insert(READER, "jason".parse().unwrap());
+        request
+            .headers_mut()
+            .insert(READER, "jason".parse().unwrap());
         let found = weft::block_on(ratings(0, &request, Duration::from_secs(1)));
         match found {
             Ok(found) => format!("{:?}", found.ratings),
