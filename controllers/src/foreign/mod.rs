@@ -8,6 +8,7 @@
 //! Invariants: an HTTPRoute, a Service or a policy that somebody else made is left alone; what was made goes with the object that it was made of.
 //! Left to others: what becomes of HTTPRoutes (`weft_gateway`), what a mesh does beyond routes (policies of ours).
 
+mod destination_rule;
 mod istio;
 mod linkerd;
 mod mapped;
@@ -174,7 +175,11 @@ macro_rules! foreign {
 }
 
 foreign!(VirtualService, VIRTUAL_SERVICE, istio::virtual_service);
-foreign!(DestinationRule, DESTINATION_RULE, istio::destination_rule);
+foreign!(
+    DestinationRule,
+    DESTINATION_RULE,
+    destination_rule::destination_rule
+);
 foreign!(ServiceEntry, SERVICE_ENTRY, istio::service_entry);
 foreign!(LinkerdRoute, LINKERD_ROUTE, linkerd::route);
 foreign!(ServiceProfile, SERVICE_PROFILE, linkerd::service_profile);
