@@ -414,15 +414,20 @@ fn drop_others<F: Foreign>(view: &View, row: &Cached<F>, mapped: &Mapped, writes
             continue;
         }
         let is = |kind: &Kind| made.kind.is_version_of(kind);
+        let key = made.key();
         let write = match () {
-            () if is(&HTTP_ROUTE) => view.get::<Made>(made.key()).map(Write::delete),
-            () if is(&SERVICE) => view.get::<Service>(made.key()).map(Write::delete),
-            () if is(&FAULT_INJECTION) => view.get::<MadeFault>(made.key()).map(Write::delete),
-            () if is(&MESH_POLICY) => view.get::<MadePolicy>(made.key()).map(Write::delete),
+            () if is(&HTTP_ROUTE) => deletion::<Made>(view, key),
+            () if is(&SERVICE) => deletion::<Service>(view, key),
+            () if is(&FAULT_INJECTION) => deletion::<MadeFault>(view, key),
+            () if is(&MESH_POLICY) => deletion::<MadePolicy>(view, key),
             () => None,
         };
         writes.extend(write);
     }
+}
+
+fn deletion<T: Lens>(view: &View, key: &Key) -> Option<Write> {
+    view.get::<T>(key).map(|row| Write::delete(row))
 }
 
 /// What became of it, in a sentence or two.
