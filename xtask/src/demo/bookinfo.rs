@@ -540,8 +540,8 @@ fn egress(world: &World<'_>) -> Result<String> {
     let text = fs::read_to_string(World::file("egress.yaml"))?;
     let certificate = outside.certificate.trim().replace('\n', "\n    ");
     let text = text
-        .replace("PORT", &outside.port.to_string())
-        .replace("CERTIFICATE", &format!("|\n    {certificate}"));
+        .replace("@PORT@", &outside.port.to_string())
+        .replace("@CERTIFICATE@", &format!("|\n    {certificate}"));
     let granted = dir.join("egress.yaml");
     fs::write(&granted, text)?;
     world.cluster.apply_file(&granted)?;
