@@ -197,7 +197,8 @@ fn asked_address<B>(request: &Request<B>) -> Option<SocketAddr> {
 /// Makes of what the mesh knows of a call what a guest is told. Returns when the caller stops waiting.
 fn told(context: &mut CallContext, pods: Option<Duration>, now: Instant) -> Option<Instant> {
     // Behind a gateway is somebody whom nobody identified, and a guest that asks whether it knows its caller is told the truth.
-    if context.peer.as_deref().is_some_and(is_gateway) {
+    context.outside = context.peer.as_deref().is_some_and(is_gateway);
+    if context.outside {
         context.peer = None;
     }
     let theirs = context.deadline;
@@ -273,6 +274,7 @@ mod tests {
             told(&mut context, None, Instant::now());
             let told = context.peer.as_ref().map(|peer| &*peer.service_account);
             assert_eq!(told, known, "{namespace}/{account}");
+            assert_eq!(context.outside, known.is_none(), "{namespace}/{account}");
         }
     }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::task::AbortOnDropHandle;
-use weft_runtime::{Access, Artifact, Exit, Session, Stdio, Volume};
+use weft_runtime::{Access, Artifact, Exit, Metrics, Session, Stdio, Volume};
 
 /// What is kept of what a probe or a hook prints; as the kubelet keeps of a probe.
 pub(crate) const OUTPUT_BYTES_MAX: usize = 10 << 10;
@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) console: Arc<Console>,
     /// Of a container whose component opens no files: the root that commands have in it.
     pub(crate) late: Option<Box<LateRoot>>,
+    /// What its component counts itself, where it imports that.
+    pub(crate) metrics: Option<Metrics>,
     /// What a container runtime's commands have that the container itself does not say.
     pub(crate) env: Vec<(&'static str, &'static str)>,
 }
@@ -363,6 +365,7 @@ mod tests {
                     entrypoint: vec!["words".into()],
                     console,
                     late: None,
+                    metrics: None,
                     env: ENV_DEFAULT.to_vec(),
                 },
                 log,

@@ -35,7 +35,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use weft_api::SpiffeId;
 use weft_mesh::Mesh;
-use weft_runtime::{Config, ConfigSender, ConfigTooLarge};
+use weft_runtime::{Config, ConfigSender, ConfigTooLarge, Metrics};
 
 use self::config_values::Values;
 use self::granted::{ConfigSource, GrantSpec, Granted};
@@ -239,6 +239,9 @@ impl Claim {
         pod: PodView<'_>,
     ) -> Result<weft_runtime::Grants, ConfigTooLarge> {
         let mut given = weft_runtime::Grants::default();
+        if granted::imports_metrics(imports) {
+            given.metrics(Metrics::default());
+        }
         if granted::imports_config(imports) {
             let mut values = self.account.values();
             let now = values.borrow_and_update().clone();

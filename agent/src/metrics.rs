@@ -1,19 +1,23 @@
-//! The node's metrics as text of Prometheus or OpenMetrics: the mesh's, then each container's and each volume's.
+//! The node's metrics as text of Prometheus or OpenMetrics: the mesh's, then each container's and each volume's, then what containers count
+//! themselves.
 //!
 //! Volumes have the kubelet's names. Counters are named here without `_total`, which the format adds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeMetric, prometheus_text, text as openmetrics,
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text,
+    text as openmetrics,
 };
-use prometheus_client::metrics::MetricType::{Counter, Gauge};
+use prometheus_client::metrics::MetricType::{Counter, Gauge, Histogram};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use weft_mesh::Format;
+use weft_runtime::host::metrics::{BOUNDS, Series, Value};
 use weft_runtime::{Usage, VolumeUsage};
 use weft_turns::Waited;
 
@@ -54,11 +58,19 @@ struct Seen {
     volumes: Vec<(Labels, VolumeUsage)>,
     log_dropped_bytes: u64,
     waited: Waited,
+    /// What containers count themselves, and how much of that there was no room for.
+    own: Vec<(Labels, Series)>,
+    own_left_out: u64,
     /// By signal: what was exported, and what was dropped.
     telemetry: [(&'static str, u64, u64); 3],
 }
 
 type Labels = [(&'static str, String); 3];
+
+/// Series that containers of one node count themselves and that are shown: a page of a few megabytes.
+const OWN_SERIES_MAX: usize = 10_000;
+/// What the names of their metrics begin with, so that they are none of the host's.
+const OWN: &str = "app_";
 type OfContainer = fn(&Usage) -> u64;
 
 const CONTAINER_COUNTERS: [(&str, &str, OfContainer); 7] = [
@@ -147,6 +159,7 @@ const VOLUME_GAUGES: [VolumeGauge; 4] = [
 impl Seen {
     fn on(node: &Node) -> Self {
         let (mut containers, mut volumes) = (Vec::new(), Vec::new());
+        let (mut own, mut own_left_out) = (Vec::new(), 0);
         for ((namespace, pod), record) in node.registry.all() {
             let labels = |last, name| {
                 let pod = ("pod", pod.clone());
@@ -156,6 +169,16 @@ impl Seen {
                 volumes.push((labels("volume", name), volume.usage()));
             }
             for container in record.containers {
+                let context = container.context.as_ref();
+                if let Some(metrics) = context.and_then(|context| context.metrics.as_ref()) {
+                    own_left_out += metrics.refused();
+                    for series in metrics.series() {
+                        match own.len() < OWN_SERIES_MAX {
+                            true => own.push((labels("container", container.name.clone()), series)),
+                            false => own_left_out += 1,
+                        }
+                    }
+                }
                 if let Some(usage) = container.usage() {
                     let restarts = u64::from(container.restart);
                     containers.push((labels("container", container.name), usage, restarts));
@@ -165,6 +188,8 @@ impl Seen {
         Self {
             containers,
             volumes,
+            own,
+            own_left_out,
             log_dropped_bytes: node.logs.dropped_bytes(),
             waited: weft_turns::waited(),
             telemetry: node.telemetry.all().map(|(signal, sent)| {
@@ -209,6 +234,7 @@ impl Collector for Seen {
                 ConstGauge::new(value(usage)).encode(family.encode_family(labels)?)?;
             }
         }
+        self.encode_own(&mut encoder)?;
         let (name, help) = (
             "weft_log_dropped_bytes",
             "Log bytes dropped for rate or a full queue.",
@@ -246,9 +272,125 @@ impl Collector for Seen {
     }
 }
 
+impl Seen {
+    /// What containers count themselves: a family for each name and sort, as formats want what is of one family together.
+    fn encode_own(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families: BTreeMap<(&str, &str), Vec<&(Labels, Series)>> = BTreeMap::new();
+        for one in &self.own {
+            let sort = match one.1.value {
+                Value::Counter(_) => "counter",
+                Value::Gauge(_) => "gauge",
+                Value::Histogram(_) => "histogram",
+            };
+            let key = (one.1.name.as_str(), sort);
+            families.entry(key).or_default().push(one);
+        }
+        let help = "Counted by containers.";
+        for ((name, sort), all) in families {
+            let (name, sort) = match sort {
+                // The format adds it.
+                "counter" => (name.strip_suffix("_total").unwrap_or(name), Counter),
+                "gauge" => (name, Gauge),
+                _ => (name, Histogram),
+            };
+            let name = format!("{OWN}{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, sort)?;
+            for (of, series) in all {
+                let mut labels: Vec<(&str, &str)> = of
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str()))
+                    .collect();
+                let own = series.labels.iter();
+                labels.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
+                let encoder = family.encode_family(&labels)?;
+                match &series.value {
+                    Value::Counter(count) => ConstCounter::new(*count).encode(encoder)?,
+                    Value::Gauge(value) => ConstGauge::new(*value).encode(encoder)?,
+                    Value::Histogram(histogram) => write_histogram(histogram, encoder)?,
+                }
+            }
+        }
+        let (name, help) = (
+            "weft_container_metrics_left_out",
+            "Times that what a container counted was not, for its name, its value or want of room.",
+        );
+        let family = encoder.encode_descriptor(name, help, None, Gauge)?;
+        ConstGauge::new(self.own_left_out).encode(family)
+    }
+}
+
+fn write_histogram(
+    histogram: &weft_runtime::host::metrics::Histogram,
+    mut encoder: MetricEncoder<'_>,
+) -> fmt::Result {
+    let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
+    let count = histogram.count();
+    encoder.encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_containers_count_is_theirs_by_its_name_and_by_labels_of_the_host() {
+        let of = |pod: &str| {
+            [
+                ("namespace", "shop".to_owned()),
+                ("pod", pod.to_owned()),
+                ("container", "web".to_owned()),
+            ]
+        };
+        let series = |name: &str, value| Series {
+            name: name.to_owned(),
+            labels: vec![("kind".to_owned(), "a\"b\n".to_owned())],
+            value,
+        };
+        let mut seconds = weft_runtime::host::metrics::Histogram::default();
+        seconds.sum = 3.5;
+        seconds.buckets[0] = 1;
+        seconds.buckets[BOUNDS.len()] = 2;
+        let own = vec![
+            (of("a"), series("orders_total", Value::Counter(2.0))),
+            (of("b"), series("orders_total", Value::Counter(3.0))),
+            (
+                of("a"),
+                series("seconds", Value::Histogram(Box::new(seconds))),
+            ),
+            (of("b"), series("seconds", Value::Gauge(-1.0))),
+        ];
+        let seen = Seen {
+            containers: Vec::new(),
+            volumes: Vec::new(),
+            own,
+            own_left_out: 4,
+            log_dropped_bytes: 0,
+            waited: Waited {
+                count: 0,
+                time: std::time::Duration::ZERO,
+            },
+            telemetry: [("traces", 0, 0), ("metrics", 0, 0), ("logs", 0, 0)],
+        };
+        let mut text = String::new();
+        write(seen, Format::Prometheus, &mut text);
+        let labels = |pod: &str| {
+            format!("namespace=\"shop\",pod=\"{pod}\",container=\"web\",kind=\"a\\\"b\\n\"")
+        };
+        for line in [
+            "# TYPE app_orders_total counter".to_owned(),
+            format!("app_orders_total{{{}}} 2.0", labels("a")),
+            format!("app_orders_total{{{}}} 3.0", labels("b")),
+            "# TYPE app_seconds histogram".to_owned(),
+            format!("app_seconds_sum{{{}}} 3.5", labels("a")),
+            format!("app_seconds_count{{{}}} 3", labels("a")),
+            "# TYPE app_seconds gauge".to_owned(),
+            format!("app_seconds{{{}}} -1.0", labels("b")),
+            "weft_container_metrics_left_out 4".to_owned(),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
 
     #[test]
     fn a_container_is_told_under_its_names() {
@@ -266,6 +408,8 @@ mod tests {
         let seen = Seen {
             containers: vec![(labels, usage, 2)],
             volumes: Vec::new(),
+            own: Vec::new(),
+            own_left_out: 0,
             log_dropped_bytes: 7,
             waited: Waited {
                 count: 9,

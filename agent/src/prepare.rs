@@ -48,8 +48,8 @@ use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
 use weft_runtime::{
-    Access, Artifact, ArtifactError, Below, EventSink, InstancePolicy, LogSink, Network, Setup,
-    Stdio, Volume, Workload, WorkloadConfig,
+    Access, Artifact, ArtifactError, Below, EventSink, InstancePolicy, LogSink, MeshMetrics,
+    Network, Setup, Stdio, Volume, Workload, WorkloadConfig,
 };
 
 /// Secrets of a pod that are read for a pull: each is a request to the API server.
@@ -268,6 +268,7 @@ impl Preparing {
             failures.clone(),
             bridge::host_ports(&self.node, host_ports::is_on_host(pod)),
         );
+        let metrics = grants.of::<MeshMetrics>().cloned();
         let setup = Setup {
             config: WorkloadConfig {
                 account: pod.namespace().to_owned(),
@@ -303,6 +304,7 @@ impl Preparing {
             ),
             console,
             late,
+            metrics,
             env: defaults
                 .filter(|(name, _)| !spec.has_variable(name))
                 .collect(),

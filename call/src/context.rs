@@ -1,10 +1,7 @@
 //! What is known about one call.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,7 +9,7 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    TraceContext,
+    Spent, TraceContext,
     trace::{state_of_text, state_to_text},
 };
 
@@ -22,6 +19,8 @@ use crate::{
 pub struct CallContext {
     /// Who calls; none when nobody was identified.
     pub peer: Option<Arc<Peer>>,
+    /// It came through a gateway: whoever called is outside of the cluster, and nobody identified them.
+    pub outside: bool,
     /// The whole call, retries included, is over by then. Whoever passes it on may bring it forward, never push it back.
     pub deadline: Option<Instant>,
     pub trace: Option<TraceContext>,
@@ -36,7 +35,7 @@ pub struct CallContext {
     /// It, or a call that it is part of, is a further try of another: what is made for it is not tried again itself, or each level of the
     /// tree would multiply the tries of the one above.
     pub repeated: bool,
-    /// Where it is told that calls made for this one were tried as often as they may be; none where nobody asks.
+    /// What is told of the call beside its answer; none where nobody asks.
     pub spent: Option<Spent>,
     /// What applications say of the call to all that come of it, as its request had it.
     pub baggage: Option<HeaderValue>,
@@ -89,31 +88,6 @@ impl Priority {
     }
 }
 
-/// That a call which was made for another one, directly or further below, was tried as often as it may be: trying the other one again would
-/// try it again, too. One for each call that is served; clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Spent(Arc<AtomicBool>);
-
-impl Spent {
-    pub fn tell(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn is_told(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl PartialEq for Spent {
-    /// It is where something is told, and nothing that is known of the call.
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Spent {}
-
 /// Who calls, as the host knows it (same node) or as a verified certificate says (another node).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
@@ -150,6 +124,8 @@ impl Transport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrozenContext {
     peer: Option<Arc<Peer>>,
+    #[serde(default)]
+    outside: bool,
     left_nanos: Option<u64>,
     trace: Option<TraceContext>,
     depth: u32,
@@ -179,6 +155,7 @@ impl CallContext {
         FrozenContext {
             left_nanos: self.deadline.map(left),
             peer: self.peer,
+            outside: self.outside,
             trace: self.trace,
             depth: self.depth,
             attempt: self.attempt,
@@ -199,6 +176,7 @@ impl FrozenContext {
                 .left_nanos
                 .and_then(|nanos| now.checked_add(Duration::from_nanos(nanos))),
             peer: self.peer,
+            outside: self.outside,
             trace: self.trace,
             depth: self.depth,
             attempt: self.attempt,

@@ -82,6 +82,8 @@ impl CallContext {
         };
         Self {
             peer,
+            // Who receives it knows whose identity a gateway's is.
+            outside: false,
             deadline: read(lines, TIMEOUT)
                 .and_then(|millis| now.checked_add(Duration::from_millis(millis))),
             trace: TraceContext::from_headers(lines),

@@ -1,4 +1,5 @@
-//! One vocabulary for a call, in all of weft: what is known of it ([`CallContext`]), and why it came to nothing ([`Failure`]).
+//! One vocabulary for a call, in all of weft: what is known of it ([`CallContext`]), what its caller asks for ([`CallOptions`]), what is
+//! told of it beside its answer ([`Spent`]), and why it came to nothing ([`Failure`]).
 //!
 //! ```text
 //! guest ─ runtime ─ agent/bridge.rs ─ mesh ═ x-weft-* ═ mesh ─ agent/bridge.rs ─ runtime ─ guest        between nodes: headers.rs
@@ -17,6 +18,7 @@
 //!
 //! Left to others: whether a call is made again (`mesh/src/retry.rs`), what a failure costs an endpoint (`mesh/src/attempt.rs`).
 
+mod aside;
 mod body;
 mod context;
 pub mod counted;
@@ -24,14 +26,19 @@ pub mod edges;
 mod failure;
 pub mod headers;
 mod kind;
+mod options;
 mod service;
 pub mod standing;
 pub mod stream_frame;
 mod trace;
 
+pub use aside::{
+    ATTRIBUTES_MAX, Aside, Attribute, REST_MAX, Spent, Untaken, VALUE_BYTES_MAX, is_name,
+};
 pub use body::{Body, BoxError};
-pub use context::{CallContext, FrozenContext, Peer, Priority, Spent, Transport};
+pub use context::{CallContext, FrozenContext, Peer, Priority, Transport};
 pub use failure::{Blame, Failure, Processed};
 pub use kind::FailureKind;
+pub use options::{CallOptions, HEDGE_AFTER_MIN, KEY_BYTES_MAX};
 pub use service::{CallService, Calling};
 pub use trace::{Sampling, TraceContext, baggage};

@@ -24,7 +24,8 @@ use crate::name::NamespacedName;
 pub use grpc::{GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
 pub use resilience::{
     AbortFault, BudgetPolicy, CallerRef, CircuitBreaker, ConcurrencyPolicy, DelayFault,
-    FaultInjectionSpec, Hedging, MeshPolicySpec, RateLimitPolicy, RetryPolicy, Timeouts,
+    FaultHeader, FaultInjectionSpec, Hedging, MeshPolicySpec, RateLimitPolicy, RetryPolicy,
+    Timeouts,
 };
 pub use stream::{StreamRouteRule, StreamRouteSpec};
 pub use tls::{

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use imbl::OrdMap;
 
 use crate::api::{
@@ -391,6 +391,7 @@ fn injected(
         target_refs,
         duration,
         callers,
+        headers,
         delay,
         abort,
     } = &injection.spec;
@@ -399,8 +400,18 @@ fn injected(
     let lasts = i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX);
     let until = metadata.created.saturating_add(lasts);
     let percent = |percent: Option<u32>| percent.unwrap_or(100).min(100);
+    let lines = headers.iter().map(|line| {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_str(&line.value).ok()?))
+    });
+    // A line that none can be is none that a call has: nobody's calls are spoiled.
+    let (lines, until) = match lines.collect::<Option<Vec<_>>>() {
+        Some(lines) => (lines, until),
+        None => (Vec::new(), i64::MIN),
+    };
     let fault = Fault {
         name: metadata.name.to_string(),
+        headers: lines,
         until,
         callers: accounts(&metadata.name.namespace, callers),
         delay: delay.as_ref().and_then(|delay| {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::rule::Retry;
 
@@ -157,6 +157,8 @@ pub struct Fault {
     pub until: i64,
     /// For whose calls; everybody's where there is none.
     pub callers: Vec<Account>,
+    /// For calls with just these lines, all of them; whatever lines they have where there is none.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// How long, and for how many of a hundred calls.
     pub delay: Option<(Duration, u32)>,
     /// With what, and how many of a hundred calls.

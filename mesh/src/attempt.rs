@@ -17,7 +17,7 @@ use std::{
 
 use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
-use weft_call::{Failure, FailureKind};
+use weft_call::{Attribute, Failure, FailureKind};
 
 use crate::{
     Blame, Body, CallContext, Datagrams, Inner, SpeaksH2, breaker,
@@ -45,6 +45,10 @@ pub(crate) struct Answered {
     pub(crate) spent: bool,
     /// How a call of gRPC ended, where that is known before anything of the answer was passed on.
     pub(crate) grpc: Option<u16>,
+    /// For how long the workload wants to be left alone.
+    rests: Option<Duration>,
+    /// What a workload of this node says of the call.
+    pub(crate) attributes: Vec<Attribute>,
 }
 
 /// What one try of a call is.
@@ -231,7 +235,7 @@ impl Call {
                     );
                 }
                 let is_open = self.grpc && self.read_status(&mut answered, attempt.number).await;
-                let refusal = refusal(&answered.response);
+                let refusal = pushed_back(&answered).or_else(|| refusal(&answered.response));
                 if let (true, None, Some(judge)) = (is_open, refusal, self.judge()) {
                     // An answer that is none of health yet.
                     pending.answered_badly(now);
@@ -385,6 +389,8 @@ impl Call {
             at: delivered.answered,
             spent: delivered.spent,
             grpc: None,
+            rests: delivered.rests,
+            attributes: delivered.attributes,
         })
     }
 
@@ -428,6 +434,7 @@ impl Call {
             .await?;
         let mut response = wire::decode_failure(response).await?;
         let spent = wire::is_spent(response.headers());
+        let rests = wire::rest(response.headers());
         let worked = wire::take_worked(response.headers_mut());
         Ok(Answered {
             response,
@@ -439,6 +446,9 @@ impl Call {
             at: Instant::now(),
             spent,
             grpc: None,
+            rests,
+            // Told at its own node.
+            attributes: Vec::new(),
         })
     }
 }
@@ -451,6 +461,12 @@ enum Bears {
     Time,
     /// It is ejected for it.
     Fault(Fault),
+}
+
+/// What a workload says of itself beside its answer, whatever that is.
+fn pushed_back(answered: &Answered) -> Option<Fault> {
+    let retry_after = Some(answered.rests?);
+    Some(Fault::Overloaded { retry_after })
 }
 
 /// What an answer that turns the call away says of its endpoint.

@@ -18,7 +18,7 @@ use std::{
 use http::{Method, Request, Response, request::Parts};
 use http_body::Body as _;
 use smallvec::{SmallVec, smallvec};
-use weft_call::{Failure, FailureKind, Spent, baggage, headers::BAGGAGE};
+use weft_call::{CallOptions, Failure, FailureKind, Spent, baggage, headers::BAGGAGE};
 use weft_gateway::{Resilience, Retry};
 use weft_turns::Tenant;
 
@@ -149,8 +149,8 @@ pub(crate) struct Call {
     pub(crate) hedge_after: Option<Duration>,
     /// What policies say of calls to its Service.
     pub(crate) resilience: Option<Arc<Resilience>>,
-    /// Its caller says that it may be made twice.
-    keyed: bool,
+    /// What its caller asks for.
+    pub(crate) options: CallOptions,
     /// Where it is told that it was tried as often as it may be.
     above: Option<Spent>,
     injected: Option<Injected>,
@@ -216,6 +216,8 @@ impl Call {
         let declared = headers::content_length(request.headers())
             .map_err(|_| failure::bad_request("its content-length is not one number"))?;
         let (mut head, body) = request.into_parts();
+        let mut options: CallOptions = head.extensions.remove().unwrap_or_default();
+        options.idempotent |= head.headers.contains_key(headers::IDEMPOTENCY_KEY);
         let above = context.spent.clone();
         let parent = Seen::parent(inner, &context, &head.headers);
         let mut context = called_by(inner, caller, context, &head.headers);
@@ -259,7 +261,13 @@ impl Call {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH);
                 let now = now.map_or(0, |since| since.as_secs());
                 let now = i64::try_from(now).unwrap_or(i64::MAX);
-                fault::choose(faults, caller.identity(), now, &mut rand::rng())
+                fault::choose(
+                    faults,
+                    caller.identity(),
+                    &head.headers,
+                    now,
+                    &mut rand::rng(),
+                )
             }
         };
         let mut call = Box::new(Self {
@@ -275,7 +283,7 @@ impl Call {
             hedge_after: timeouts
                 .hedge_after
                 .or_else(|| resilience.as_ref().and_then(|says| says.hedge_after)),
-            keyed: head.headers.contains_key(headers::IDEMPOTENCY_KEY),
+            options,
             above,
             injected,
             resilience,
@@ -452,6 +460,7 @@ impl Call {
                 }
                 Ok(mut answered) => {
                     self.is_charged = true;
+                    Seen::described(&mut self.seen, std::mem::take(&mut answered.attributes));
                     if self.stays.is_some() {
                         let by = AnsweredBy::of(&endpoint);
                         answered.response.extensions_mut().insert(by);
@@ -571,6 +580,13 @@ impl Call {
             let endpoint = endpoint.or_else(|| port.pick_near(&[], now, &mut rng))?;
             return Some((Arc::clone(endpoint), port.has_choice_near()));
         }
+        if let Some(endpoint) = self
+            .options
+            .key
+            .and_then(|key| port.pick_by(key, tried, now))
+        {
+            return Some((Arc::clone(endpoint), port.has_choice()));
+        }
         let endpoint = port
             .pick(tried, now, &mut rng)
             .or_else(|| port.pick(&[], now, &mut rng))?;
@@ -585,7 +601,8 @@ impl Call {
     pub(crate) fn asked(&self) -> retry::Asked<'_> {
         retry::Asked {
             rule: self.retry.as_ref(),
-            keyed: self.keyed,
+            keyed: self.options.idempotent,
+            once: self.options.once,
         }
     }
 
@@ -822,6 +839,7 @@ pub(crate) fn called_by(
         },
         attempt: 0,
         // Of the call that it serves.
+        outside: false,
         port: None,
         spent: None,
         baggage: context.baggage,

@@ -21,7 +21,7 @@ use foldhash::fast::RandomState;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use weft_api::identity::SpiffeId;
-use weft_call::{Failure, FailureKind, Processed, Spent, counted::Counted};
+use weft_call::{Attribute, Failure, FailureKind, Processed, Spent, counted::Counted};
 use weft_turns::Tenant;
 
 use crate::{
@@ -181,8 +181,12 @@ pub(crate) struct Delivered {
     pub(crate) worked: Duration,
     /// When that head came.
     pub(crate) answered: Instant,
-    /// Calls that the workload made for it were tried as often as they may be.
+    /// Calls that the workload made for it were tried as often as they may be, or it wants no other try.
     pub(crate) spent: bool,
+    /// For how long the workload wants to be left alone.
+    pub(crate) rests: Option<Duration>,
+    /// What it says of the call.
+    pub(crate) attributes: Vec<Attribute>,
 }
 
 /// Has the call judged and admitted, and lets the workload answer it. `door`: what policies ask of calls to the endpoint, as the table has it.
@@ -209,6 +213,8 @@ pub(crate) fn deliver<'d>(
                 worked: Duration::ZERO,
                 answered: handed_over,
                 spent: false,
+                rests: None,
+                attributes: Vec::new(),
             });
         }
         let asking = Asking {
@@ -263,6 +269,8 @@ pub(crate) fn deliver<'d>(
             worked,
             answered,
             spent: spent.is_told(),
+            rests: spent.rests(),
+            attributes: spent.attributes(),
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use rand::Rng;
 use weft_api::identity::SpiffeId;
 use weft_gateway::Fault;
@@ -19,10 +19,12 @@ pub(crate) struct Injected {
     pub(crate) abort: Option<StatusCode>,
 }
 
-/// What is done to a call of `caller` at `now` (seconds since the epoch): of each sort, the first of the faults that falls to it.
+/// What is done to a call of `caller` with `lines` at `now` (seconds since the epoch): of each sort, the first of the faults that falls to
+/// it.
 pub(crate) fn choose(
     faults: &[Fault],
     caller: &SpiffeId,
+    lines: &HeaderMap,
     now: i64,
     rng: &mut impl Rng,
 ) -> Option<Injected> {
@@ -32,7 +34,10 @@ pub(crate) fn choose(
         let is_one = callers.any(|account| {
             account.namespace == caller.namespace && account.name == caller.service_account
         });
-        now < fault.until && (fault.callers.is_empty() || is_one)
+        let says = |(name, value): &(HeaderName, HeaderValue)| {
+            lines.get_all(name).iter().any(|said| said == value)
+        };
+        now < fault.until && (fault.callers.is_empty() || is_one) && fault.headers.iter().all(says)
     };
     for fault in faults.iter().filter(is_for) {
         let mut falls = |percent: u32| rng.random_range(0..100) < percent;
@@ -79,6 +84,7 @@ mod tests {
                 namespace: "shop".to_owned(),
                 name: "cart".to_owned(),
             }],
+            headers: Vec::new(),
             delay: Some((Duration::from_millis(200), 100)),
             abort: Some((StatusCode::BAD_GATEWAY, 30)),
         };
@@ -89,7 +95,8 @@ mod tests {
             let mut aborted = 0;
             let mut delayed = 0;
             for _ in 0..1000 {
-                let injected = choose(std::slice::from_ref(&fault), caller, now, &mut rng);
+                let faults = std::slice::from_ref(&fault);
+                let injected = choose(faults, caller, &HeaderMap::new(), now, &mut rng);
                 let injected = injected.unwrap_or_default();
                 aborted += u32::from(injected.abort.is_some());
                 delayed += u32::from(injected.delay.is_some());
@@ -105,7 +112,29 @@ mod tests {
             callers: Vec::new(),
             ..fault.clone()
         };
-        let found = choose(&[everybodys, fault], &other, 0, &mut rng);
+        let none = HeaderMap::new();
+        let found = choose(&[everybodys.clone(), fault], &other, &none, 0, &mut rng);
         assert!(found.is_some_and(|found| found.delay.is_some()));
+
+        // Of those who say something, just theirs.
+        let line = |value| {
+            (
+                HeaderName::from_static("end-user"),
+                HeaderValue::from_static(value),
+            )
+        };
+        let marked = Fault {
+            headers: vec![line("jason")],
+            ..everybodys
+        };
+        for (said, expected) in [
+            (vec![], false),
+            (vec!["jay"], false),
+            (vec!["jay", "jason"], true),
+        ] {
+            let lines = said.iter().copied().map(line).collect::<HeaderMap>();
+            let found = choose(std::slice::from_ref(&marked), &other, &lines, 0, &mut rng);
+            assert_eq!(found.is_some(), expected, "{said:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A second try beside the first, of a call that is not answered in time, where a policy of its Service asks for that.
+//! A second try beside the first, of a call that is not answered in time, where a policy of its Service or its caller asks for that.
 //!
 //! It goes to another endpoint, if one is well, and is paid for as any further try. Invariants: what may be done only once is never made
 //! twice; of two tries one is let go of before the call ends; a call that is part of a further try is not hedged.
@@ -47,8 +47,9 @@ impl Call {
     /// After how long without an answer a call is made a second time: only one that may be, that has no body to send, and that does not
     /// have to go to a certain endpoint.
     pub(crate) fn hedges_after(&self, attempt: u32, has_choice: bool) -> Option<Duration> {
-        let after = self.hedge_after?;
-        let is_free = self.stays.is_none() && self.client.is_none() && has_choice;
+        let after = self.options.hedge_after.or(self.hedge_after)?;
+        let is_bound = self.stays.is_some() || self.options.key.is_some();
+        let is_free = !is_bound && self.client.is_none() && has_choice;
         let is_simple = matches!(self.body, replay::Source::Empty);
         let may = attempt == 0 && is_free && is_simple && self.asked().may_repeat(&self.method);
         (may && !self.context.repeated).then_some(after)

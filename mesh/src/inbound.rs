@@ -393,9 +393,12 @@ impl Session {
                 .unwrap_or_else(|_| Err(failure::deadline())),
             None => delivery.await,
         };
-        let charge = unanswered.answered();
+        let mut charge = unanswered.answered();
         match delivered {
             Ok(delivered) => {
+                if let Some(charge) = &mut charge {
+                    Seen::described(&mut charge.seen, delivered.attributes);
+                }
                 let holds = Holds {
                     admitted: delivered.admitted,
                     ..Holds::default()
@@ -409,6 +412,9 @@ impl Session {
                 wire::encode_worked(delivered.worked, response.headers_mut());
                 if delivered.spent {
                     wire::encode_spent(response.headers_mut());
+                }
+                if let Some(time) = delivered.rests {
+                    wire::encode_rest(time, response.headers_mut());
                 }
                 response.map(|body| in_turn(to.tenant, body))
             }

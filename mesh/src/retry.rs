@@ -110,6 +110,8 @@ pub(crate) struct Asked<'r> {
     pub(crate) rule: Option<&'r weft_gateway::Retry>,
     /// Its caller says that it may be made twice, whatever its method is: it has an `Idempotency-Key`.
     pub(crate) keyed: bool,
+    /// Its caller says that it is not to be made twice, whatever else holds.
+    pub(crate) once: bool,
 }
 
 impl Asked<'_> {
@@ -125,7 +127,7 @@ impl Asked<'_> {
 
     /// Whether what may have been processed may be made once more.
     pub(crate) fn may_repeat(self, method: &Method) -> bool {
-        self.keyed || is_idempotent(method)
+        !self.once && (self.keyed || is_idempotent(method))
     }
 
     /// Whether a call that a workload answered with `status` is to be tried again: as the rule says, and never what may be done only once.
@@ -209,6 +211,7 @@ mod tests {
     const NOTHING: Asked<'static> = Asked {
         rule: None,
         keyed: false,
+        once: false,
     };
 
     #[test]
@@ -222,6 +225,7 @@ mod tests {
         let asked = Asked {
             rule: Some(&rule),
             keyed: false,
+            once: false,
         };
         let again = |status, method, retries, replayable| {
             asked.wants_again(status, &method, retries, replayable)
@@ -246,6 +250,16 @@ mod tests {
         let grpc = |status, retries| asked.wants_grpc_again(status, retries, true);
         assert!(grpc(14, 2) && !grpc(14, 3) && !grpc(13, 0));
         assert!(!asked.wants_grpc_again(14, 0, false), "its body is gone");
+        let once = Asked {
+            once: true,
+            ..keyed
+        };
+        assert!(
+            !once.wants_again(bad, &Method::GET, 0, true),
+            "its caller says that it may not"
+        );
+        let elsewhere = decide(&refused(), &Method::GET, 0, true, true, once);
+        assert_eq!(elsewhere, Verdict::Retry, "nobody has seen it");
         let broke = Failure::from(FailureKind::Interrupted);
         let decided = |retries| decide(&broke, &Method::GET, retries, true, false, asked);
         assert_eq!(decided(2), Verdict::Retry);

@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use http::{Method, Uri};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use weft_call::Attribute;
 
 use crate::{
     CallContext, Inner, Mesh, TraceContext, WorkloadInfo,
@@ -132,6 +133,7 @@ struct Asked {
     parent: Option<u64>,
     retries: Vec<Retried>,
     tries: u32,
+    attributes: Vec<Attribute>,
 }
 
 /// A call that somebody watches, while it is under way.
@@ -165,6 +167,7 @@ impl Seen {
                 parent,
                 retries: Vec::new(),
                 tries: 0,
+                attributes: Vec::new(),
             }),
             started,
         }))
@@ -199,6 +202,17 @@ impl Seen {
                 address,
                 reason,
             });
+        }
+    }
+
+    /// The workload that served the call has said this of it.
+    pub(crate) fn described(this: &mut Option<Arc<Self>>, attributes: Vec<Attribute>) {
+        if attributes.is_empty() {
+            return;
+        }
+        let seen = this.as_mut().and_then(Arc::get_mut);
+        if let Some(asked) = seen.and_then(|seen| Arc::get_mut(&mut seen.asked)) {
+            asked.attributes = attributes;
         }
     }
 
@@ -336,6 +350,15 @@ impl Sighting {
     #[must_use]
     pub fn retries(&self) -> &[Retried] {
         &self.asked.retries
+    }
+
+    /// What the workload that served it says of it; nothing at the end that calls.
+    #[must_use]
+    pub fn attributes(&self) -> &[Attribute] {
+        match self.reporter() {
+            Reporter::Source => &[],
+            Reporter::Destination => &self.asked.attributes,
+        }
     }
 
     /// The trace that the call is of, at the end that calls.

@@ -8,7 +8,8 @@
 //!            x-weft-from         where its caller is, and its pod's labels; where policies ask for it
 //!            x-weft-limits       it is no call, but about rates, from node to node (share.rs)
 //! response   x-weft-worked-ns    what the workload took for the head
-//!            x-weft-spent        calls that were made for it were tried as often as they may be
+//!            x-weft-spent        calls that were made for it were tried as often as they may be, or it wants no other try
+//!            x-weft-rest-ms      its workload wants to be left alone for so long
 //!            or a failure, with its message as the body
 //! ```
 //! Context and failure have their codec in [`weft_call::headers`]. The lines are believed because the connection is authenticated:
@@ -22,7 +23,7 @@ use std::{
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body_util::BodyExt;
-use weft_call::Failure;
+use weft_call::{Failure, REST_MAX};
 
 use crate::{Body, CallContext, Datagrams, Peer, Raw, WorkloadInfo, guards::Source, headers};
 
@@ -36,6 +37,8 @@ const RAW: HeaderName = HeaderName::from_static("x-weft-raw");
 const SPEAKS_H2: HeaderName = HeaderName::from_static("x-weft-speaks-h2");
 /// Of a response: its request is not to be tried again.
 const SPENT: HeaderName = HeaderName::from_static("x-weft-spent");
+/// Of a response: for how long its workload wants to be left alone.
+const REST: HeaderName = HeaderName::from_static("x-weft-rest-ms");
 /// Of a call that policies may judge.
 const FROM: HeaderName = HeaderName::from_static("x-weft-from");
 /// Nanoseconds from handing the request to the workload until it gave the response's head.
@@ -223,6 +226,18 @@ pub(crate) fn encode_spent(lines: &mut HeaderMap) {
 /// Whether the peer says so; looked at before [`take_worked`] takes its lines away.
 pub(crate) fn is_spent(lines: &HeaderMap) -> bool {
     lines.contains_key(SPENT)
+}
+
+/// Says on a response for how long its workload wants to be left alone.
+pub(crate) fn encode_rest(time: Duration, lines: &mut HeaderMap) {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    lines.insert(REST, HeaderValue::from(millis));
+}
+
+/// What the peer says of that; looked at before [`take_worked`] takes its lines away.
+pub(crate) fn rest(lines: &HeaderMap) -> Option<Duration> {
+    let millis = lines.get(REST)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis).min(REST_MAX))
 }
 
 /// What the peer says its workload took, none from one that does not say; takes all lines of nodes off the response.

@@ -31,6 +31,7 @@ use crate::compile::{Compiler, CompilerCommand};
 use crate::cores::Cores;
 use crate::host::config::ConfigStore;
 use crate::host::keyvalue::KeyValue;
+use crate::host::metrics::MeshMetrics;
 use crate::host::{self, HostState};
 use crate::scheduling::{self, Rank};
 
@@ -112,6 +113,7 @@ impl Engine {
         let mut capabilities = Capabilities::default();
         capabilities.add(ConfigStore);
         capabilities.add(KeyValue);
+        capabilities.add(MeshMetrics);
         EngineBuilder {
             instances_max: 1_000,
             instance_memory_bytes_max: 4 << 30,
@@ -319,7 +321,7 @@ impl EngineBuilder {
     }
 
     /// Adds a capability of your own. Components may import it from now on, where their workload is granted it
-    /// ([`WorkloadBuilder::grant`]). Those of the runtime itself, [`ConfigStore`] and [`KeyValue`], are there already.
+    /// ([`WorkloadBuilder::grant`]). Those of the runtime itself, [`ConfigStore`], [`KeyValue`] and [`MeshMetrics`], are there already.
     ///
     /// [`WorkloadBuilder::grant`]: crate::WorkloadBuilder::grant
     pub fn capability(mut self, capability: impl Capability) -> Self {

@@ -39,7 +39,7 @@
 //! lost its caller is never used again; a call that may have had effects is never called one that was not begun; every queue has an end.
 //!
 //! What guests can import beside WASI and HTTP are capabilities ([`capability`]), of which a workload has what it is granted:
-//! settings ([`Config`]), buckets of key-value stores ([`KeyValueStore`]), and those of the embedder.
+//! settings ([`Config`]), buckets of key-value stores ([`KeyValueStore`]), counts of its own ([`Metrics`]), and those of the embedder.
 //!
 //! Examples to start from, in `examples/`: `embed` (a capability of one's own), `axum` (routes answered by a component),
 //! `plugins` (a typed interface both ways), `keyvalue` (settings and a store), `job` (a command with arguments, output and limits).
@@ -101,6 +101,7 @@ pub use host::HostState;
 pub use host::config::{Config, ConfigSender, ConfigTooLarge};
 pub use host::http::Outbound;
 pub use host::keyvalue::{KeyValueError, KeyValueStore, MemoryStore};
+pub use host::metrics::{MeshMetrics, Metrics};
 pub use limits::{Allotment, HostBytes, Limits, ResizeError, Usage};
 pub use logs::LogSink;
 pub use network::Network;
@@ -116,7 +117,8 @@ pub use workload::{InstancePolicy, Workload, WorkloadBuilder, WorkloadError, Wor
 /// What is known of a call, and why one failed: each kind says in its docs what it means, whose doing it is and whether the guest may have
 /// seen the request.
 pub use weft_call::{
-    Blame, CallContext, CallService, Failure, FailureKind, Peer, Processed, TraceContext, Transport,
+    Blame, CallContext, CallOptions, CallService, Failure, FailureKind, Peer, Processed,
+    TraceContext, Transport,
 };
 
 /// The engine itself, for embedders who add capabilities of their own.

@@ -37,6 +37,7 @@ use crate::failure;
 use crate::host::config::Config;
 use crate::host::http::{CHUNK_BYTES, Outbound};
 use crate::host::keyvalue::KeyValueStore;
+use crate::host::metrics::Metrics;
 use crate::instance::{self, CallSlot, Job, Phase, Shard};
 use crate::limits::{
     Allotment, Charge, CpuAccount, HostBytes, Limits, MemoryAccount, ResizeError, Usage,
@@ -313,6 +314,12 @@ impl WorkloadBuilder {
     /// Grants `wasi:config/store`, with these settings.
     pub fn config(mut self, config: Config) -> Self {
         self.setup.grants.config(config);
+        self
+    }
+
+    /// Grants `weft:mesh/metrics`; what the guest counts is in `metrics`.
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.setup.grants.metrics(metrics);
         self
     }
 

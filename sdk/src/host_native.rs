@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::http::{Error, ErrorKind};
 use crate::keyvalue::Error as KeyValueError;
-use crate::mesh::Peer;
+use crate::mesh::{Origin, Peer, Priority, Refusal};
 use crate::{BodyError, Request, Response, config};
 
 /// No body ever arrives here.
@@ -96,9 +96,55 @@ pub fn trace_id() -> Option<String> {
     None
 }
 
+pub fn origin() -> Option<Origin> {
+    None
+}
+
+pub fn priority() -> Priority {
+    Priority::Usual
+}
+
+pub fn rest(_time: Duration) {}
+
+pub fn no_retry() {}
+
+pub fn attribute(_name: &str, _value: &str) -> Result<(), Refusal> {
+    Ok(())
+}
+
+type Series = (String, Vec<(String, String)>);
+
+fn series(name: &str, labels: &[(&str, &str)]) -> Series {
+    let mut labels: Vec<(String, String)> = labels
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    labels.sort();
+    (name.to_owned(), labels)
+}
+
+pub fn metric_add(name: &str, labels: &[(&str, &str)], more: f64) -> Result<(), Refusal> {
+    METRICS.with_borrow_mut(|metrics| *metrics.entry(series(name, labels)).or_default() += more);
+    Ok(())
+}
+
+pub fn metric_set(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), Refusal> {
+    METRICS.with_borrow_mut(|metrics| metrics.insert(series(name, labels), value));
+    Ok(())
+}
+
+pub fn metric_observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), Refusal> {
+    metric_add(name, labels, value)
+}
+
+pub fn metric_value(name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    METRICS.with_borrow(|metrics| metrics.get(&series(name, labels)).copied())
+}
+
 // What a test has set and answers, and the buckets that it has opened: of its own thread, and gone with it.
 thread_local! {
     static ANSWER: RefCell<Option<Rc<Answer>>> = const { RefCell::new(None) };
+    static METRICS: RefCell<BTreeMap<Series, f64>> = const { RefCell::new(BTreeMap::new()) };
     static CONFIG: RefCell<BTreeMap<String, String>> = const { RefCell::new(BTreeMap::new()) };
     static BUCKETS: RefCell<BTreeMap<String, Rc<RefCell<Entries>>>> = const { RefCell::new(BTreeMap::new()) };
 }

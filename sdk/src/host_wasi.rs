@@ -1,4 +1,4 @@
-//! The host's side over WASI 0.2: waiting, HTTP in both directions, `weft:mesh`, `wasi:config` and `wasi:keyvalue`.
+//! The host's side over WASI 0.2: waiting, HTTP in both directions, `wasi:config` and `wasi:keyvalue`; `weft:mesh` is in `host_wasi/mesh.rs`.
 //!
 //! Waiting is a table of pollables, each with the waker of the future that waits for it. A future that is dropped
 //! takes its pollable along, so nothing waits for what nobody wants any more; a pollable always goes before the
@@ -27,15 +27,16 @@ use crate::http::{
     Error, ErrorKind, HeaderMap, HeaderName, HeaderValue, Method, Timeout, Uri, header,
 };
 use crate::keyvalue::Error as KeyValueError;
-use crate::mesh::{Peer, Transport};
+use crate::mesh::Options;
 use crate::{Body, BodyError, Request, Response, Writer, block_on, config, http};
 
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../wit/mesh",
-        world: "weft:mesh/imports",
-    });
-}
+#[path = "host_wasi/mesh.rs"]
+mod mesh;
+pub use mesh::{
+    attempt, attribute, caller, metric_add, metric_observe, metric_set, no_retry, origin, port,
+    priority, remaining, rest, trace_id,
+};
+
 mod config_bindings {
     wit_bindgen::generate!({
         path: "../wit/config",
@@ -48,7 +49,6 @@ mod keyvalue_bindings {
         world: "wasi:keyvalue/imports",
     });
 }
-use bindings::weft::mesh::context as mesh_context;
 use config_bindings::wasi::config::store as wasi_config;
 use keyvalue_bindings::wasi::keyvalue::{atomics, batch, store};
 
@@ -454,6 +454,10 @@ pub async fn send(request: Request) -> Result<Response, Error> {
     let to = outgoing
         .body()
         .map_err(|()| invalid("internal-error", "the host gave no body"))?;
+    if let Some(asked) = parts.extensions.get::<Options>() {
+        // Of the next request, which follows at once.
+        mesh::ask(asked);
+    }
     let future = outgoing_handler::handle(outgoing, options).map_err(|code| explain(&code))?;
 
     let answer = async {
@@ -570,37 +574,6 @@ fn explain(code: &ErrorCode) -> Error {
         ErrorCode::InternalError(text) => (Internal, "internal-error", text.clone()),
     };
     Error::new(kind, name, detail)
-}
-
-// weft:mesh ----------------------------------------------------------------------------------------------------------
-
-pub fn caller() -> Option<Peer> {
-    mesh_context::caller().map(|peer| Peer {
-        spiffe_id: peer.spiffe_id,
-        namespace: peer.namespace,
-        service_account: peer.service_account,
-        workload: peer.workload,
-        transport: match peer.transport {
-            mesh_context::Transport::InProcess => Transport::InProcess,
-            mesh_context::Transport::MutualTls => Transport::MutualTls,
-        },
-    })
-}
-
-pub fn remaining() -> Option<Duration> {
-    mesh_context::remaining().map(Duration::from_nanos)
-}
-
-pub fn port() -> Option<u16> {
-    mesh_context::port()
-}
-
-pub fn attempt() -> u32 {
-    mesh_context::attempt()
-}
-
-pub fn trace_id() -> Option<String> {
-    mesh_context::trace_id()
 }
 
 // wasi:config --------------------------------------------------------------------------------------------------------

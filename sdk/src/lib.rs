@@ -29,7 +29,7 @@
 //!
 //! Handlers are ordinary async functions and the crate builds for the host too, so `cargo test` covers them; there
 //! [`http::send`] answers what the test says (`http::respond_with`), else [`http::ErrorKind::Unavailable`], [`mesh::caller`] answers
-//! `None`, [`config`] has what the test sets and [`keyvalue`] is in memory.
+//! `None`, [`config`] has what the test sets, [`keyvalue`] is in memory and [`metrics`] can be read.
 //!
 //! Promises: nothing here starts a thread or keeps state between requests; a future dropped early gives up exactly
 //! its own waits; every error of the host arrives as a value, never as a panic. Left to others: routing, retries,
@@ -42,6 +42,7 @@ pub mod http;
 pub mod keyvalue;
 pub mod log;
 pub mod mesh;
+pub mod metrics;
 mod task;
 pub mod time;
 

@@ -4,8 +4,10 @@
 //! requests through the gateway and tells who answered what. Then the cluster stays up until Ctrl-C; with `--once`
 //! it is drained.
 
+mod bookinfo;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::Value;
@@ -14,8 +16,28 @@ use crate::cluster::{self, Cluster};
 use crate::progress::{Steps, Waiting};
 use crate::{Failure, guests};
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum App {
+    /// Votes for emoji: load through the gateway, and who answered what
+    Vote,
+    /// Istio's example application, and Istio's public tasks on it
+    Bookinfo,
+}
+
 #[derive(clap::Args)]
 pub struct Args {
+    /// What to run
+    #[arg(value_enum, default_value_t = App::Vote)]
+    app: App,
+    /// Of bookinfo's tasks only these
+    #[arg(long, value_name = "TASK", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Of bookinfo: a folder with components that are built already, instead of building them
+    #[arg(long, value_name = "DIR")]
+    guests: Option<PathBuf>,
+    /// Of bookinfo: the weft to run, instead of one built here
+    #[arg(long, value_name = "FILE")]
+    weft: Option<PathBuf>,
     /// End after the summary instead of staying up
     #[arg(long)]
     once: bool,
@@ -41,6 +63,13 @@ const LOADS: [(&str, &str, &str); 4] = [
 ];
 
 pub fn run(args: &Args) -> Result<()> {
+    if args.app == App::Bookinfo {
+        let built = bookinfo::Built {
+            guests: args.guests.clone(),
+            weft: args.weft.clone(),
+        };
+        return bookinfo::run(&args.only, args.nodes, args.once, &built);
+    }
     let mut steps = Steps::new(if args.once { 6 } else { 5 });
     steps.step("build the sample components", || guests::build_only(&APP))?;
     steps.step("build weft", cluster::build)?;

@@ -47,13 +47,17 @@ enum Kind {
     Program,
 }
 
-const GUESTS: [Guest; 17] = [
+const GUESTS: [Guest; 22] = [
     Guest {
         package: "hello",
         kind: Kind::Library,
     },
     Guest {
         package: "hello-p3",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "meshed",
         kind: Kind::Library,
     },
     Guest {
@@ -74,6 +78,22 @@ const GUESTS: [Guest; 17] = [
     },
     Guest {
         package: "voting",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "details",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "productpage",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "ratings",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "reviews",
         kind: Kind::Library,
     },
     Guest {

@@ -285,6 +285,13 @@ pub fn imports_key_value(imports: &[String]) -> bool {
     imports_any(imports, Capability::KeyValue)
 }
 
+/// Whether a component counts anything itself. That is granted to all: it costs its own node a bounded amount, and shows to those who may
+/// read the node's metrics.
+pub fn imports_metrics(imports: &[String]) -> bool {
+    let mut imports = imports.iter();
+    imports.any(|import| import.split('@').next() == Some("weft:mesh/metrics"))
+}
+
 fn imports_any(imports: &[String], capability: Capability) -> bool {
     let mut imports = imports.iter();
     imports.any(|import| Capability::of(import) == Some(capability))

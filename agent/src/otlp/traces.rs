@@ -178,6 +178,10 @@ fn attributes(span: &mut Message, call: &Sighting) {
     if call.flag != "-" {
         text("weft.response_flags", call.flag);
     }
+    for (name, value) in call.attributes() {
+        // Whatever a workload calls it, it is nothing that the host says.
+        text(&format!("app.{name}"), value);
+    }
     if call.code != 0 && call.protocol() != "tcp" {
         span.attribute_number(9, "http.response.status_code", call.code.into());
     }

@@ -1,11 +1,11 @@
-//! Istio's VirtualService, DestinationRule and ServiceEntry, as far as the Gateway API says the same.
+//! Istio's VirtualService and ServiceEntry, as far as the Gateway API says the same.
 //!
 //! A prefix of a path counts by whole segments here, as with whoever else makes HTTPRoutes of VirtualServices; regular expressions match the
 //! whole of a text in both.
 
 use serde_json::{Value, json};
 
-use super::mapped::{Mapped, Services, duration, items, parent, service_of, subset_name};
+use super::mapped::{Mapped, Services, duration, items, parent, service_of};
 use crate::metadata::Key;
 
 const MESH: &str = "mesh";
@@ -31,7 +31,7 @@ pub fn virtual_service(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
     if !is_of_mesh || parents.is_empty() {
         return mapped;
     }
-    let mut rules = Vec::new();
+    let mut rules: Vec<Value> = Vec::new();
     for (at, http) in items(spec, "http").iter().enumerate() {
         let rule = Rule {
             key,
@@ -39,12 +39,142 @@ pub fn virtual_service(key: &Key, spec: &Value, services: &Services<'_>) -> Mapp
             at: format!("spec.http[{at}]"),
             mapped: &mut mapped,
         };
-        rules.push(rule.map(http));
+        let rule = rule.map(http);
+        let to = backends(&rule);
+        let is_alone = !rules
+            .iter()
+            .flat_map(backends)
+            .any(|other| to.contains(&other));
+        let fault = &http["fault"];
+        if !fault.is_null() {
+            let whose = Whose {
+                matches: items(http, "match"),
+                to,
+                is_alone,
+            };
+            spoil(
+                key,
+                &format!("spec.http[{at}].fault"),
+                fault,
+                &whose,
+                &mut mapped,
+            );
+        }
+        rules.push(rule);
     }
     if !rules.is_empty() {
         mapped.route = Some(json!({"parentRefs": parents, "rules": rules}));
     }
     mapped
+}
+
+/// Backends of a rule that were mapped.
+fn backends(rule: &Value) -> Vec<Value> {
+    items(rule, "backendRefs").to_vec()
+}
+
+/// Whose calls a rule's fault spoils.
+struct Whose<'a> {
+    matches: &'a [Value],
+    /// Where they go.
+    to: Vec<Value>,
+    /// No rule before it leads there.
+    is_alone: bool,
+}
+
+/// How long a FaultInjection does anything, which a VirtualService does not say.
+const FAULT_LASTS: &str = "24h";
+
+/// Makes FaultInjections of a rule's fault, one for each of its matches: of calls to its backends, with the lines that it asks for. What else a
+/// match asks for, a FaultInjection cannot; then it is lost, as are faults of calls that may have been led by a rule before.
+fn spoil(key: &Key, at: &str, fault: &Value, whose: &Whose<'_>, mapped: &mut Mapped) {
+    mapped.lose_others(fault, at, &["delay", "abort"]);
+    let mut done = json!({});
+    if let Some(percent) = percent(
+        &fault["delay"],
+        &format!("{at}.delay"),
+        "fixedDelay",
+        mapped,
+    ) {
+        let time = fault["delay"]["fixedDelay"].as_str().and_then(duration);
+        match time {
+            Some(time) => done["delay"] = json!({"duration": time, "percent": percent}),
+            None => mapped.lost.push(format!("{at}.delay.fixedDelay")),
+        }
+    }
+    if let Some(percent) = percent(
+        &fault["abort"],
+        &format!("{at}.abort"),
+        "httpStatus",
+        mapped,
+    ) {
+        match fault["abort"]["httpStatus"].as_i64() {
+            Some(status @ 200..=599) => {
+                done["abort"] = json!({"httpStatus": status, "percent": percent});
+            }
+            _ => mapped.lost.push(format!("{at}.abort.httpStatus")),
+        }
+    }
+    if done == json!({}) {
+        return;
+    }
+    let is_far = |to: &Value| !to["namespace"].is_null();
+    let lines: Option<Vec<Vec<Value>>> = whose.matches.iter().map(just_lines).collect();
+    let lines = lines.filter(|_| whose.is_alone && !whose.to.is_empty());
+    let Some(mut lines) = lines.filter(|_| !whose.to.iter().any(is_far)) else {
+        mapped.lost.push(at.to_owned());
+        return;
+    };
+    if lines.is_empty() {
+        lines.push(Vec::new());
+    }
+    let targets = whose
+        .to
+        .iter()
+        .map(|to| json!({"group": "", "kind": "Service", "name": to["name"]}));
+    done["targetRefs"] = json!(targets.collect::<Vec<_>>());
+    done["duration"] = json!(FAULT_LASTS);
+    for lines in lines {
+        let mut spec = done.clone();
+        if !lines.is_empty() {
+            spec["headers"] = json!(lines);
+        }
+        let name = format!("{}-fault-{}", key.name, mapped.faults.len());
+        mapped.faults.insert(name, spec);
+    }
+    mapped.lost.push(format!("{at} after {FAULT_LASTS}"));
+}
+
+/// Of how many calls of a hundred something is done; none where that is no whole number, or of none.
+fn percent(part: &Value, at: &str, what: &str, mapped: &mut Mapped) -> Option<u64> {
+    if part.is_null() {
+        return None;
+    }
+    mapped.lose_others(part, at, &[what, "percentage", "percent"]);
+    let said = match part["percentage"]["value"].as_f64() {
+        Some(share) => share,
+        // As Istio has it: of no call where nothing is said.
+        None => part["percent"].as_f64().unwrap_or_default(),
+    };
+    if !(0.0..=100.0).contains(&said) || said.fract() != 0.0 {
+        mapped.lost.push(format!("{at}.percentage"));
+        return None;
+    }
+    (said > 0.0).then_some(said as u64)
+}
+
+/// The lines that a match asks for, where it asks for nothing else, and for just what they say.
+fn just_lines(one: &Value) -> Option<Vec<Value>> {
+    let members = one.as_object()?;
+    let others = members
+        .keys()
+        .any(|name| !["headers", "name"].contains(&name.as_str()));
+    let lines = one["headers"].as_object().filter(|_| !others)?;
+    let lines = lines.iter().map(|(name, of)| {
+        let value = of["exact"].as_str()?;
+        Some(json!({"name": name, "value": value}))
+    });
+    lines.collect()
 }
 
 /// One rule on its way.
@@ -69,6 +199,8 @@ impl Rule<'_> {
             "mirror",
             "mirrorPercentage",
             "headers",
+            // Read beside the rule.
+            "fault",
         ];
         self.mapped.lose_others(http, &at, &known);
         let mut rule = json!({});
@@ -340,40 +472,6 @@ fn escaped(text: &str) -> String {
     letters.collect()
 }
 
-/// Services for its subsets: the pods of the host's Service that bear their labels.
-pub fn destination_rule(key: &Key, spec: &Value, services: &Services<'_>) -> Mapped {
-    let mut mapped = Mapped::default();
-    mapped.lose_others(spec, "spec", &["host", "subsets", "exportTo"]);
-    let host = spec["host"].as_str().unwrap_or_default();
-    let service = service_of(host, &key.namespace);
-    let Some(service) = service.filter(|service| service.namespace == key.namespace) else {
-        mapped.lost.push(format!(
-            "spec.host ({host} is no Service of this namespace)"
-        ));
-        return mapped;
-    };
-    let Some((selector, ports)) = services.selecting(&service) else {
-        mapped
-            .lost
-            .push(format!("spec.host (Service {service} is not there)"));
-        return mapped;
-    };
-    for (at, subset) in items(spec, "subsets").iter().enumerate() {
-        let at = format!("spec.subsets[{at}]");
-        mapped.lose_others(subset, &at, &["name", "labels"]);
-        let mut labels = selector.clone();
-        let own = subset["labels"].as_object().into_iter().flatten();
-        labels.extend(
-            own.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))),
-        );
-        let name = subset_name(&service.name, subset["name"].as_str().unwrap_or_default());
-        mapped
-            .services
-            .insert(name, json!({"selector": labels, "ports": ports}));
-    }
-    mapped
-}
-
 /// Nothing: who may call what outside of the cluster is granted to ServiceAccounts.
 pub fn service_entry(_: &Key, spec: &Value, _: &Services<'_>) -> Mapped {
     let mut mapped = Mapped::default();
@@ -449,8 +547,8 @@ mod tests {
         let route = json!([{"destination": {"host": "reviews"}}]);
         for (http, lost, widened) in [
             (
-                json!({"fault": {"abort": {"httpStatus": 500}}, "route": route}),
-                &["spec.http[0].fault"][..],
+                json!({"fault": {"abort": {"httpStatus": 500, "percentage": {"value": 0.5}}}, "route": route}),
+                &["spec.http[0].fault.abort.percentage"][..],
                 &[][..],
             ),
             (
@@ -489,20 +587,44 @@ mod tests {
     }
 
     #[test]
-    fn subsets_are_services() {
-        let cluster = cluster();
-        let services = Services {
-            view: &cluster.view,
-        };
-        let spec = json!({"host": "reviews", "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"}},
-            "subsets": [{"name": "v1", "labels": {"version": "v1"}}]});
-        let found = destination_rule(&Key::new("d", "reviews"), &spec, &services);
-        assert_eq!(found.lost, ["spec.trafficPolicy"]);
-        let service = &found.services["reviews-v1"];
+    fn a_fault_is_of_those_that_its_rule_is_of() {
+        let jason = json!([{"headers": {"end-user": {"exact": "jason"}}}]);
+        let v1 = json!([{"destination": {"host": "ratings", "subset": "v1"}}]);
+        let delay = json!({"delay": {"percentage": {"value": 100.0}, "fixedDelay": "7s"}});
+        let found = mapped(&json!({"hosts": ["ratings"], "http": [
+            {"match": jason, "fault": delay, "route": v1}, {"route": v1}]}));
+        assert_eq!(found.lost, ["spec.http[0].fault after 24h"]);
         assert_eq!(
-            service["selector"],
-            json!({"app": "reviews", "version": "v1"})
+            json!(found.faults),
+            json!({"reviews-fault-0": {
+                "targetRefs": [{"group": "", "kind": "Service", "name": "ratings-v1"}],
+                "duration": "24h",
+                "headers": [{"name": "end-user", "value": "jason"}],
+                "delay": {"duration": "7s", "percent": 100},
+            }})
         );
-        assert_eq!(service["ports"][0]["port"], 9080);
+        // What a FaultInjection cannot say is told, and nothing else is spoiled in its place.
+        for (http, lost) in [
+            (
+                json!([{"route": v1}, {"match": jason, "fault": delay, "route": v1}]),
+                "spec.http[1].fault",
+            ),
+            (
+                json!([{"match": [{"uri": {"prefix": "/x"}}], "fault": delay, "route": v1}]),
+                "spec.http[0].fault",
+            ),
+            (
+                json!([{"match": [{"headers": {"end-user": {"prefix": "j"}}}], "fault": delay, "route": v1}]),
+                "spec.http[0].fault",
+            ),
+            (
+                json!([{"fault": {"abort": {"grpcStatus": "UNAVAILABLE", "percentage": {"value": 100}}}, "route": v1}]),
+                "spec.http[0].fault.abort.httpStatus",
+            ),
+        ] {
+            let found = mapped(&json!({"hosts": ["ratings"], "http": http}));
+            assert!(found.faults.is_empty(), "{found:?}");
+            assert!(found.lost.iter().any(|one| one == lost), "{:?}", found.lost);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What of an object maps: a route, Services of subsets, and the fields that were lost.
+//! What of an object maps: a route, Services of subsets, policies, and the fields that were lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,9 @@ pub struct Mapped {
     pub route: Option<Value>,
     /// Services, by their names.
     pub services: BTreeMap<String, Value>,
+    /// FaultInjections and MeshPolicies, likewise.
+    pub faults: BTreeMap<String, Value>,
+    pub policies: BTreeMap<String, Value>,
     /// Fields without which it would say more than is written: why nothing is served.
     pub widened: Vec<String>,
     /// Fields that are not served.

@@ -1,13 +1,14 @@
 //! Routes in other meshes' words: Istio's VirtualService, DestinationRule and ServiceEntry, Linkerd's HTTPRoute and ServiceProfile.
 //!
 //! Whoever brings their definitions keeps their objects: each is read as far as it says what the Gateway API says, too, and an HTTPRoute of the
-//! same name is made of it, with Services for subsets. So nothing of them is known to the nodes. What does not map is told in the status, field by
+//! same name is made of it, with Services for subsets, FaultInjections for faults and a MeshPolicy for what a DestinationRule says of all calls. So nothing of them is known to the nodes. What does not map is told in the status, field by
 //! field ([`Mapped`]): a condition that would be lost widens a rule, so such an object is not served at all; anything else that is lost is
 //! told, and the rest is served.
 //!
-//! Invariants: an HTTPRoute or a Service that somebody else made is left alone; what was made goes with the object that it was made of.
+//! Invariants: an HTTPRoute, a Service or a policy that somebody else made is left alone; what was made goes with the object that it was made of.
 //! Left to others: what becomes of HTTPRoutes (`weft_gateway`), what a mesh does beyond routes (policies of ours).
 
+mod destination_rule;
 mod istio;
 mod linkerd;
 mod mapped;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use weft_api::annotation::MADE_OF;
 use weft_api::names;
 use weft_api::object::{Object, ObjectError};
-use weft_kinds::{HTTP_ROUTE, Kind, SERVICE};
+use weft_kinds::{FAULT_INJECTION, HTTP_ROUTE, Kind, MESH_POLICY, SERVICE};
 
 use self::mapped::{Mapped, Services};
 use crate::claim::controller_reference;
@@ -41,7 +42,9 @@ pub const CONTROLLER: Controller = Controller {
             .kind::<LinkerdRoute>()
             .kind::<ServiceProfile>()
             .kind::<Service>()
-            .kind::<Made>();
+            .kind::<Made>()
+            .kind::<MadeFault>()
+            .kind::<MadePolicy>();
     },
     keys,
     relieved: |_, _| Vec::new(),
@@ -172,24 +175,36 @@ macro_rules! foreign {
 }
 
 foreign!(VirtualService, VIRTUAL_SERVICE, istio::virtual_service);
-foreign!(DestinationRule, DESTINATION_RULE, istio::destination_rule);
+foreign!(
+    DestinationRule,
+    DESTINATION_RULE,
+    destination_rule::destination_rule
+);
 foreign!(ServiceEntry, SERVICE_ENTRY, istio::service_entry);
 foreign!(LinkerdRoute, LINKERD_ROUTE, linkerd::route);
 foreign!(ServiceProfile, SERVICE_PROFILE, linkerd::service_profile);
 
 /// What was made of an object, as far as is looked at: of others, nothing is read.
-#[derive(Debug)]
-struct Made;
+macro_rules! made {
+    ($name:ident, $kind:ident) => {
+        #[derive(Debug)]
+        struct $name;
 
-impl Lens for Made {
-    fn kind() -> &'static Arc<Kind> {
-        &HTTP_ROUTE
-    }
+        impl Lens for $name {
+            fn kind() -> &'static Arc<Kind> {
+                &$kind
+            }
 
-    fn read(_: &Object) -> Result<Self, ObjectError> {
-        Ok(Self)
-    }
+            fn read(_: &Object) -> Result<Self, ObjectError> {
+                Ok(Self)
+            }
+        }
+    };
 }
+
+made!(Made, HTTP_ROUTE);
+made!(MadeFault, FAULT_INJECTION);
+made!(MadePolicy, MESH_POLICY);
 
 /// They share one queue, so the key's name carries the resource.
 fn key_of(kind: &Kind, key: &Key) -> Key {
@@ -210,7 +225,8 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     if let Some(kind) = kinds().find(|kind| touched.is_of(kind)) {
         return vec![key_of(kind, &touched.key)];
     }
-    if !touched.is_of(&HTTP_ROUTE) && !touched.is_of(&SERVICE) {
+    let made = [&HTTP_ROUTE, &SERVICE, &FAULT_INJECTION, &MESH_POLICY];
+    if !made.into_iter().any(|kind| touched.is_of(kind)) {
         return Vec::new();
     }
     let owners = touched.owners.iter().filter_map(|uid| view.object(uid));
@@ -267,6 +283,30 @@ fn fit<F: Foreign>(view: &View, key: &Key, cx: &Context<'_>) -> Vec<Write> {
     }
     for (name, spec) in std::mem::take(&mut mapped.services) {
         keep::<F, Service>(view, row, &SERVICE, &name, &spec, &mut mapped, &mut writes);
+    }
+    let is_served = mapped.widened.is_empty();
+    let faults = std::mem::take(&mut mapped.faults);
+    for (name, spec) in faults.iter().filter(|_| is_served) {
+        keep::<F, MadeFault>(
+            view,
+            row,
+            &FAULT_INJECTION,
+            name,
+            spec,
+            &mut mapped,
+            &mut writes,
+        );
+    }
+    for (name, spec) in std::mem::take(&mut mapped.policies) {
+        keep::<F, MadePolicy>(
+            view,
+            row,
+            &MESH_POLICY,
+            &name,
+            &spec,
+            &mut mapped,
+            &mut writes,
+        );
     }
     drop_others(view, row, &mapped, &mut writes);
     let message = told(&mapped);
@@ -341,7 +381,18 @@ fn keep<F: Foreign, T: Lens>(
 /// A merge patch that takes away what a Service or a route of before had and this one has not.
 fn replacing(spec: &Value) -> Value {
     let mut patch = spec.clone();
-    for member in ["hostnames", "rules", "selector", "ports"] {
+    let members = [
+        "hostnames",
+        "rules",
+        "selector",
+        "ports",
+        "headers",
+        "delay",
+        "abort",
+        "circuitBreaker",
+        "concurrency",
+    ];
+    for member in members {
         if patch[member].is_null() {
             patch[member] = Value::Null;
         }
@@ -359,18 +410,24 @@ fn drop_others<F: Foreign>(view: &View, row: &Cached<F>, mapped: &Mapped, writes
     for made in view.dependents(&row.meta.uid) {
         let noun = &made.kind.kind;
         let name = &made.key().name;
-        let is_route = made.kind.is_version_of(&HTTP_ROUTE);
         if mapped.kept.contains(&format!("{noun} {name}")) || made.meta.is_deleting() {
             continue;
         }
-        if is_route && let Some(route) = view.get::<Made>(made.key()) {
-            writes.push(Write::delete(route));
-        } else if *made.kind == **SERVICE
-            && let Some(service) = view.get::<Service>(made.key())
-        {
-            writes.push(Write::delete(service));
-        }
+        let is = |kind: &Kind| made.kind.is_version_of(kind);
+        let key = made.key();
+        let write = match () {
+            () if is(&HTTP_ROUTE) => deletion::<Made>(view, key),
+            () if is(&SERVICE) => deletion::<Service>(view, key),
+            () if is(&FAULT_INJECTION) => deletion::<MadeFault>(view, key),
+            () if is(&MESH_POLICY) => deletion::<MadePolicy>(view, key),
+            () => None,
+        };
+        writes.extend(write);
     }
+}
+
+fn deletion<T: Lens>(view: &View, key: &Key) -> Option<Write> {
+    view.get::<T>(key).map(|row| Write::delete(row))
 }
 
 /// What became of it, in a sentence or two.
@@ -396,5 +453,68 @@ fn told(mapped: &Mapped) -> String {
     match mapped.lost.is_empty() {
         true => served,
         false => format!("{served} Not served: {}.", list(&mapped.lost)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::small::{Small, owned_by};
+
+    #[test]
+    fn what_is_made_of_an_object_is_made_once_and_goes_when_it_says_so_no_more() {
+        let mut cluster = Small::new([CONTROLLER.reads]);
+        for kind in [&VIRTUAL_SERVICE, &DESTINATION_RULE] {
+            cluster.serve(kind);
+        }
+        cluster.put(
+            &SERVICE,
+            json!({"metadata": {"name": "ratings"},
+                "spec": {"selector": {"app": "ratings"}, "ports": [{"port": 9080}]}}),
+        );
+        let route = json!([{"destination": {"host": "ratings"}}]);
+        let abort = json!({"abort": {"httpStatus": 500, "percentage": {"value": 100}}});
+        let virtual_service = |http: Value| json!({"metadata": {"name": "ratings"}, "spec": {"hosts": ["ratings"], "http": [http]}});
+        let spoiled = virtual_service(json!({"fault": abort, "route": route}));
+        cluster.put(&VIRTUAL_SERVICE, spoiled);
+        let key = "virtualservices.networking.istio.io/ratings";
+        assert_eq!(
+            cluster.told(&CONTROLLER, key),
+            [
+                "create httproutes ratings",
+                "create faultinjections ratings-fault-0"
+            ]
+        );
+        let told = cluster.status(&CONTROLLER, key);
+        assert_eq!(
+            told["conditions"][0]["message"],
+            "Served by FaultInjection ratings-fault-0, HTTPRoute ratings. Not served: spec.http[0].fault after 24h."
+        );
+
+        let owners = owned_by(&VIRTUAL_SERVICE, "ratings");
+        let made =
+            json!({"metadata": {"name": "ratings-fault-0", "ownerReferences": owners}, "spec": {}});
+        cluster.put(&FAULT_INJECTION, made);
+        cluster.put(&VIRTUAL_SERVICE, virtual_service(json!({"route": route})));
+        assert_eq!(
+            cluster.told(&CONTROLLER, key),
+            [
+                "create httproutes ratings",
+                "delete faultinjections ratings-fault-0"
+            ]
+        );
+
+        let traffic = json!({"outlierDetection": {"consecutive5xxErrors": 3}});
+        cluster.put(
+            &DESTINATION_RULE,
+            json!({"metadata": {"name": "ratings"}, "spec": {"host": "ratings", "trafficPolicy": traffic}}),
+        );
+        let key = "destinationrules.networking.istio.io/ratings";
+        let made = ["create meshpolicies ratings"];
+        assert_eq!(cluster.told(&CONTROLLER, key), made);
+        // Somebody else's policy is left alone.
+        let own = json!({"metadata": {"name": "ratings"}, "spec": {}});
+        cluster.put(&MESH_POLICY, own);
+        assert_eq!(cluster.told(&CONTROLLER, key), [""; 0]);
     }
 }

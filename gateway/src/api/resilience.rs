@@ -105,8 +105,18 @@ pub struct FaultInjectionSpec {
     pub duration: String,
     #[serde(deserialize_with = "or_default")]
     pub callers: Vec<CallerRef>,
+    #[serde(deserialize_with = "or_default")]
+    pub headers: Vec<FaultHeader>,
     pub delay: Option<DelayFault>,
     pub abort: Option<AbortFault>,
+}
+
+/// What a line of a request says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FaultHeader {
+    pub name: String,
+    pub value: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

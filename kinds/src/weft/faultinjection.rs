@@ -134,6 +134,13 @@ mod tests {
                     ],
                 ),
                 (
+                    "/spec/headers",
+                    json!([{"name": "end user", "value": "x"}]),
+                    &[
+                        "spec.headers[0].name: Invalid value: \"end user\": spec.headers[0].name in body should match '^[A-Za-z0-9!#$%&'*+\\-.^_`|~]+$'",
+                    ],
+                ),
+                (
                     "/spec/callers/0/serviceAccountName",
                     json!("Cart"),
                     &[

@@ -24,7 +24,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use rustls::ClientConfig;
 use smallvec::smallvec;
-use weft_call::{Failure, FailureKind, Processed};
+use weft_call::{CallOptions, Failure, FailureKind, Processed};
 
 use super::{
     Identity,
@@ -104,6 +104,7 @@ pub(crate) async fn send(
     let what = (&head.method, &head.uri);
     let seen = Seen::of(inner, what, context.trace.as_ref(), parent, started);
     outward(&mut head.headers);
+    let options = head.extensions.remove().unwrap_or_default();
     head.extensions.clear();
     let exact = body.size_hint().exact();
     let body = replay::Source::new(body, declared);
@@ -132,6 +133,7 @@ pub(crate) async fn send(
         key: matched.manner().map(Manner::key).unwrap_or_default(),
         method: head.method.clone(),
         head,
+        options,
         body,
     };
     let answered = match deadline {
@@ -193,6 +195,8 @@ struct Call<'c> {
     key: Key,
     method: Method,
     head: Parts,
+    /// What its caller asks for.
+    options: CallOptions,
     body: replay::Source,
 }
 
@@ -249,7 +253,9 @@ impl Call<'_> {
                 false,
                 retry::Asked {
                     rule: None,
-                    keyed: self.head.headers.contains_key(headers::IDEMPOTENCY_KEY),
+                    keyed: self.options.idempotent
+                        || self.head.headers.contains_key(headers::IDEMPOTENCY_KEY),
+                    once: self.options.once,
                 },
             );
             let again = verdict == Verdict::Retry && !failed.is_final && {

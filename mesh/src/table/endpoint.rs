@@ -148,6 +148,27 @@ impl Port {
         pick(&self.all, tried, now, rng)
     }
 
+    /// The endpoint that calls with `key` go to: the same on every node while it is there and well, and where it is not, another one for
+    /// each of its keys. None where all were tried or are left alone.
+    /// Source: Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", IEEE/ACM Transactions on Networking 1998.
+    pub(crate) fn pick_by(
+        &self,
+        key: u64,
+        tried: &[SocketAddr],
+        now: u64,
+    ) -> Option<&Arc<Endpoint>> {
+        let well =
+            |one: &&Arc<Endpoint>| !tried.contains(&one.address) && !one.health().is_ejected(now);
+        let mut all = self
+            .all
+            .iter()
+            .filter(well)
+            .map(|one| (mixed(key ^ one.key), one));
+        let first = all.next()?;
+        let (_, most) = all.fold(first, |most, one| if one.0 > most.0 { one } else { most });
+        Some(most)
+    }
+
     /// Chooses among all, wherever they are, or among those that are preferred.
     pub(crate) fn pick_anywhere(
         &self,
@@ -283,6 +304,14 @@ impl Port {
     }
 }
 
+/// A number in which each bit depends on all of `number`'s. Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
+/// Generators", OOPSLA 2014.
+fn mixed(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
 fn pick<'e>(
     set: &'e [Arc<Endpoint>],
     tried: &[SocketAddr],
@@ -309,6 +338,42 @@ mod tests {
         Table,
         testing::{endpoint, service},
     };
+
+    #[test]
+    fn a_key_stays_with_its_endpoint_and_moves_with_nobody_elses_loss() {
+        let ips: Vec<String> = (1..=5).map(|n| format!("10.42.0.{n}")).collect();
+        let table = |ips: &[String]| {
+            let endpoints = ips.iter().map(|ip| endpoint("vote", ip, ip, "b"));
+            let spec = service("vote", "web").endpoints(endpoints.collect());
+            Table::builder("a", 1).service(spec.build()).build()
+        };
+        let picked = |table: &Table, key: u64| {
+            let service = table.service("vote", "web").expect("the service");
+            let port = service.port(80).expect("the port");
+            let endpoint = port.pick_by(key, &[], 0).expect("one is well");
+            endpoint.address
+        };
+        let (all, fewer) = (table(&ips), table(&ips[1..]));
+        let mut counts = std::collections::BTreeMap::new();
+        for key in (0..1000_u64).map(|key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let before = picked(&all, key);
+            *counts.entry(before).or_insert(0) += 1;
+            if before.ip().to_string() != ips[0] {
+                assert_eq!(picked(&fewer, key), before);
+            }
+        }
+        assert!(
+            counts.values().all(|count| (130..270).contains(count)),
+            "{counts:?}"
+        );
+        let service = all.service("vote", "web").expect("the service");
+        let port = service.port(80).expect("the port");
+        let (first, now) = (picked(&all, 7), 1);
+        let other = port.pick_by(7, &[first], now).expect("four are left");
+        assert_ne!(other.address, first);
+        let everyone: Vec<_> = counts.into_keys().collect();
+        assert!(port.pick_by(7, &everyone, now).is_none());
+    }
 
     #[test]
     fn endpoints_that_are_preferred_go_before_the_others_by_whatever_way() {

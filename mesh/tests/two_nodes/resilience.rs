@@ -496,6 +496,7 @@ async fn a_fault_is_injected_for_whom_and_as_long_as_it_says() {
                 namespace: "vote".to_owned(),
                 name: "web".to_owned(),
             }],
+            headers: Vec::new(),
             delay: Some((Duration::from_millis(30), 100)),
             abort: Some((StatusCode::IM_A_TEAPOT, 100)),
         }],

@@ -33,11 +33,11 @@ use wasmtime_wasi_http::{
     Error as WasiError, RequestOptions, WasiBody, WasiHttp, WasiHttpCtxView, WasiHttpHooks,
     WasiHttpView,
 };
-use weft_call::{CallContext, CallService, Failure, FailureKind};
+use weft_call::{CallContext, CallOptions, CallService, Failure, FailureKind};
 
 use crate::body::{Body, BoxError};
 use crate::host::shadow::Shadow;
-use crate::host::{HostState, asking};
+use crate::host::{self, HostState};
 use crate::instance::after;
 use crate::limits::Charge;
 use crate::workload::Inner;
@@ -133,6 +133,8 @@ pub(crate) struct Hooks {
     workload: Arc<Inner>,
     /// The inbound call that the next request belongs to.
     pub(crate) context: Option<Arc<CallContext>>,
+    /// What the guest asks for of the next request.
+    asked: CallOptions,
     /// The chunk that the body of the next request may hold.
     chunk: Option<Charge>,
 }
@@ -142,6 +144,7 @@ impl Hooks {
         Hooks {
             workload: workload.clone(),
             context: None,
+            asked: CallOptions::default(),
             chunk: None,
         }
     }
@@ -156,7 +159,7 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _verdict: Verdict,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Verdict), WasiError>> + Send> {
-        let chunk = self.chunk.take();
+        let (chunk, asked) = (self.chunk.take(), std::mem::take(&mut self.asked));
         let Some(outbound) = self.workload.outbound() else {
             return Box::new(std::future::ready(Err(WasiError::HttpRequestDenied)));
         };
@@ -167,11 +170,18 @@ impl WasiHttpHooks for Hooks {
             .counters()
             .outbound_requests
             .fetch_add(1, Relaxed);
-        let context = self.context.as_deref().cloned().unwrap_or_default();
-        let patience = patience(options.as_ref(), context.deadline, Instant::now());
+        let (mut context, now) = (
+            self.context.as_deref().cloned().unwrap_or_default(),
+            Instant::now(),
+        );
+        asked.bound(&mut context, now);
+        let patience = patience(options.as_ref(), context.deadline, now);
         let between = options.and_then(|options| options.between_bytes_timeout);
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(context);
+        if asked != CallOptions::default() {
+            parts.extensions.insert(asked);
+        }
         let sent = Sent {
             body,
             bytes: 0,
@@ -329,9 +339,10 @@ impl client::HostWithStore<HostState> for Client {
         accessor
             .with(|mut access| {
                 let mut store = access.as_context_mut();
-                let root = store.async_call_stack()?.last();
+                let task = host::task(&mut store)?;
                 let state = store.data_mut();
-                state.hooks.context = state.call_of(root);
+                state.hooks.context = state.call_of(task);
+                state.hooks.asked = state.take_options(task);
                 state.hooks.chunk = Some(state.memory.host().charge(CHUNK_BYTES as u64)?);
                 let request = store.data_mut().table_mut().get_mut(&request)?;
                 if request.authority.is_some() {
@@ -365,11 +376,13 @@ fn handle_p2(
         Option<Resource<RequestOptions>>,
     ),
 ) -> wasmtime::Result<(Result<Resource<HostFutureIncomingResponse>, p2::ErrorCode>,)> {
-    if !store.data().is_serial() {
+    let task = host::task(&mut store)?;
+    let state = store.data_mut();
+    if !state.is_serial() {
         // A component of WASI 0.3 may send by this interface, too.
-        let call = asking(&mut store)?;
-        store.data_mut().hooks.context = call;
+        state.hooks.context = state.call_of(task);
     }
+    state.hooks.asked = state.take_options(task);
     let mut view = store.data_mut().http();
     let asked = view.table.get_mut(&request)?;
     if asked.authority.is_some() {

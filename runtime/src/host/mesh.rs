@@ -1,15 +1,18 @@
-//! `weft:mesh/context`: who calls me, how long may I take, on which trace. See `wit/mesh/context.wit`.
+//! `weft:mesh`: who calls me, what I ask for of my own calls, what I tell of the one that I serve. See `wit/mesh/mesh.wit`.
+//!
+//! Invariants: what a guest asks for holds for one request, of the call that it works on; it gets nothing by it that its own call does not
+//! have. `weft:mesh/metrics` is a capability (`metrics.rs`), all else every workload has.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::AsContextMut;
 use wasmtime::component::{Access, HasData, Linker};
-use weft_call::{CallContext, Transport};
+use weft_call::{CallContext, CallOptions, HEDGE_AFTER_MIN, Priority, Transport, Untaken};
 
 use crate::host::HostState;
 
-mod bindings {
+pub(super) mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit/mesh",
         world: "weft:mesh/imports",
@@ -17,9 +20,9 @@ mod bindings {
     });
 }
 
-use bindings::weft::mesh::context;
+use bindings::weft::mesh::{context, outgoing, serving};
 
-/// The capability, for the linker.
+/// What every workload has of it, for the linker.
 struct Mesh;
 
 impl HasData for Mesh {
@@ -27,13 +30,17 @@ impl HasData for Mesh {
 }
 
 impl context::Host for &mut HostState {}
+impl outgoing::Host for &mut HostState {}
+impl serving::Host for &mut HostState {}
 
-fn asking(access: &mut Access<'_, HostState, Mesh>) -> wasmtime::Result<Option<Arc<CallContext>>> {
+type Asking<'a> = Access<'a, HostState, Mesh>;
+
+fn asking(access: &mut Asking<'_>) -> wasmtime::Result<Option<Arc<CallContext>>> {
     super::asking(&mut access.as_context_mut())
 }
 
 impl context::HostWithStore<HostState> for Mesh {
-    fn caller(mut access: Access<'_, HostState, Self>) -> wasmtime::Result<Option<context::Peer>> {
+    fn caller(mut access: Asking<'_>) -> wasmtime::Result<Option<context::Peer>> {
         let call = asking(&mut access)?;
         Ok(call
             .and_then(|call| call.peer.clone())
@@ -49,9 +56,26 @@ impl context::HostWithStore<HostState> for Mesh {
             }))
     }
 
-    fn remaining(
-        mut access: Access<'_, HostState, Self>,
-    ) -> wasmtime::Result<Option<context::Duration>> {
+    fn call_origin(mut access: Asking<'_>) -> wasmtime::Result<Option<context::Origin>> {
+        let call = asking(&mut access)?;
+        Ok(call.map(|call| match (&call.peer, call.outside) {
+            (_, true) => context::Origin::Gateway,
+            (Some(_), false) => context::Origin::Workload,
+            (None, false) => context::Origin::Host,
+        }))
+    }
+
+    fn call_priority(mut access: Asking<'_>) -> wasmtime::Result<context::Priority> {
+        let call = asking(&mut access)?;
+        Ok(match call.map(|call| call.priority).unwrap_or_default() {
+            Priority::Critical => context::Priority::Critical,
+            Priority::Usual => context::Priority::Usual,
+            Priority::Low => context::Priority::Low,
+            Priority::Sheddable => context::Priority::Sheddable,
+        })
+    }
+
+    fn remaining(mut access: Asking<'_>) -> wasmtime::Result<Option<context::Duration>> {
         let call = asking(&mut access)?;
         Ok(call.and_then(|call| call.deadline).map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -59,16 +83,16 @@ impl context::HostWithStore<HostState> for Mesh {
         }))
     }
 
-    fn attempt(mut access: Access<'_, HostState, Self>) -> wasmtime::Result<u32> {
+    fn attempt(mut access: Asking<'_>) -> wasmtime::Result<u32> {
         // The host counts from 0, the interface from 1.
         Ok(asking(&mut access)?.map_or(1, |call| call.attempt.saturating_add(1)))
     }
 
-    fn port(mut access: Access<'_, HostState, Self>) -> wasmtime::Result<Option<u16>> {
+    fn port(mut access: Asking<'_>) -> wasmtime::Result<Option<u16>> {
         Ok(asking(&mut access)?.and_then(|call| call.port))
     }
 
-    fn trace_id(mut access: Access<'_, HostState, Self>) -> wasmtime::Result<Option<String>> {
+    fn trace_id(mut access: Asking<'_>) -> wasmtime::Result<Option<String>> {
         let call = asking(&mut access)?;
         Ok(call.and_then(|call| {
             call.trace
@@ -78,6 +102,87 @@ impl context::HostWithStore<HostState> for Mesh {
     }
 }
 
+/// Asks for something of the next request of the asking task.
+fn ask(access: &mut Asking<'_>, change: impl FnOnce(&mut CallOptions)) -> wasmtime::Result<()> {
+    let mut store = access.as_context_mut();
+    let task = super::task(&mut store)?;
+    change(store.data_mut().options_of(task));
+    Ok(())
+}
+
+impl outgoing::HostWithStore<HostState> for Mesh {
+    fn idempotent(mut access: Asking<'_>) -> wasmtime::Result<()> {
+        ask(&mut access, |options| options.idempotent = true)
+    }
+
+    fn no_retry(mut access: Asking<'_>) -> wasmtime::Result<()> {
+        ask(&mut access, |options| options.once = true)
+    }
+
+    fn hedge_after(mut access: Asking<'_>, wait: context::Duration) -> wasmtime::Result<()> {
+        let wait = Duration::from_nanos(wait).max(HEDGE_AFTER_MIN);
+        ask(&mut access, |options| options.hedge_after = Some(wait))
+    }
+
+    fn within(mut access: Asking<'_>, limit: context::Duration) -> wasmtime::Result<()> {
+        let limit = Duration::from_nanos(limit);
+        ask(&mut access, |options| options.within = Some(limit))
+    }
+
+    fn at_most(mut access: Asking<'_>, priority: context::Priority) -> wasmtime::Result<()> {
+        let priority = match priority {
+            context::Priority::Critical => Priority::Critical,
+            context::Priority::Usual => Priority::Usual,
+            context::Priority::Low => Priority::Low,
+            context::Priority::Sheddable => Priority::Sheddable,
+        };
+        ask(&mut access, |options| options.at_most = Some(priority))
+    }
+
+    fn hash_key(mut access: Asking<'_>, key: Vec<u8>) -> wasmtime::Result<()> {
+        let key = CallOptions::key_of(&key);
+        ask(&mut access, |options| options.key = Some(key))
+    }
+}
+
+impl serving::HostWithStore<HostState> for Mesh {
+    fn rest(mut access: Asking<'_>, time: context::Duration) -> wasmtime::Result<()> {
+        if let Some(told) = asking(&mut access)?.and_then(|call| call.spent.clone()) {
+            told.rest(Duration::from_nanos(time));
+        }
+        Ok(())
+    }
+
+    fn no_retry(mut access: Asking<'_>) -> wasmtime::Result<()> {
+        if let Some(told) = asking(&mut access)?.and_then(|call| call.spent.clone()) {
+            told.tell();
+        }
+        Ok(())
+    }
+
+    fn set_attribute(
+        mut access: Asking<'_>,
+        name: String,
+        value: String,
+    ) -> wasmtime::Result<Result<(), serving::Refusal>> {
+        let call = asking(&mut access)?;
+        let recorded = call.filter(|call| {
+            let trace = call.trace.as_ref();
+            trace.is_some_and(weft_call::TraceContext::is_recorded)
+        });
+        let told = recorded.and_then(|call| call.spent.clone());
+        // Where nobody looks it is judged all the same: a guest that is wrong hears of it always.
+        let set = told.unwrap_or_default().set(&name, &value);
+        Ok(set.map_err(|untaken| match untaken {
+            Untaken::Name => serving::Refusal::Name,
+            Untaken::TooLong => serving::Refusal::TooLong,
+            Untaken::TooMany => serving::Refusal::TooMany,
+        }))
+    }
+}
+
 pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
-    context::add_to_linker::<HostState, Mesh>(linker, |state| state)
+    context::add_to_linker::<HostState, Mesh>(linker, |state| state)?;
+    outgoing::add_to_linker::<HostState, Mesh>(linker, |state| state)?;
+    serving::add_to_linker::<HostState, Mesh>(linker, |state| state)
 }

@@ -9,6 +9,7 @@ mod filesystem;
 pub mod http;
 pub mod keyvalue;
 pub mod mesh;
+pub mod metrics;
 mod resources;
 mod shadow;
 mod sockets;
@@ -23,7 +24,7 @@ use wasmtime::component::{GuestTaskId, Linker, ResourceTable};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
-use weft_call::CallContext;
+use weft_call::{CallContext, CallOptions};
 
 use crate::capability::{Bound, Capability};
 use crate::engine::Calls;
@@ -49,6 +50,8 @@ pub struct HostState {
     uncounted: usize,
     memory: MemoryShare,
     calls: Open,
+    /// What a task asks for of the next request that it sends.
+    asked: Option<(Option<GuestTaskId>, CallOptions)>,
     bound: Bound,
     /// The size of the terminal that its streams are of.
     terminal: Option<watch::Receiver<TerminalSize>>,
@@ -88,6 +91,23 @@ impl HostState {
     pub(crate) fn begin_call(&mut self, context: Arc<CallContext>) {
         self.calls.current = Some(context.clone());
         self.hooks.context = Some(context);
+        self.asked = None;
+    }
+
+    /// What `task` asks for of its next request. Whatever another one has asked for and not used is forgotten: between asking and
+    /// sending, guests do nothing else.
+    fn options_of(&mut self, task: Option<GuestTaskId>) -> &mut CallOptions {
+        let asked = self.asked.take().filter(|(of, _)| *of == task);
+        let (_, options) = self
+            .asked
+            .insert(asked.unwrap_or((task, CallOptions::default())));
+        options
+    }
+
+    /// The same, which is used up by that.
+    fn take_options(&mut self, task: Option<GuestTaskId>) -> CallOptions {
+        let asked = self.asked.take_if(|(of, _)| *of == task);
+        asked.map(|(_, options)| options).unwrap_or_default()
     }
 
     /// `task` works on the call of `slot`, until the guest has returned from it and its caller is done.
@@ -106,6 +126,7 @@ impl HostState {
     pub(crate) fn end_calls(&mut self) {
         self.calls = Open::default();
         self.hooks.context = None;
+        self.asked = None;
     }
 
     /// The call that the task which began with `root` works on; none when that is over.
@@ -147,15 +168,22 @@ impl WasiHttpView for HostState {
     }
 }
 
+/// The guest's asking task; none where an instance has one call at a time, which all of it works on.
+pub(crate) fn task(
+    store: &mut StoreContextMut<'_, HostState>,
+) -> wasmtime::Result<Option<GuestTaskId>> {
+    match store.data().is_serial() {
+        true => Ok(None),
+        false => Ok(store.async_call_stack()?.last()),
+    }
+}
+
 /// The call that the guest's asking task works on.
 pub(crate) fn asking(
     store: &mut StoreContextMut<'_, HostState>,
 ) -> wasmtime::Result<Option<Arc<CallContext>>> {
-    if store.data().is_serial() {
-        return Ok(store.data().call_of(None));
-    }
-    let root = store.async_call_stack()?.last();
-    Ok(store.data().call_of(root))
+    let task = task(store)?;
+    Ok(store.data().call_of(task))
 }
 
 /// What [`link`] links, for the sentence that refuses another import: packages and their versions.
@@ -168,7 +196,7 @@ pub(crate) const LINKED: [(&str, &str); 10] = [
     ("wasi:random", "0.2.12 and 0.3.0"),
     ("wasi:sockets", "0.2.12 and 0.3.0"),
     ("weft:files", "0.1.0"),
-    ("weft:mesh", "0.1.0"),
+    ("weft:mesh", "0.1.1"),
     ("weft:terminal", "0.1.0"),
 ];
 
@@ -259,6 +287,7 @@ pub(crate) fn store_with(
         bound: workload.granted().bind(memory.host()),
         memory,
         calls: Open::default(),
+        asked: None,
         terminal: stdio.terminal,
         network: None,
         mask: MASK,

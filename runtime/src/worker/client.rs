@@ -701,11 +701,12 @@ impl RemoteWorkload {
         let Some(place) = remote.way.enter(&context) else {
             return Err(failure::queue_full());
         };
+        let told = context.spent.clone();
         let request = wire::dress(request, remote.id, context, Instant::now())
             .map_err(failure::bad_request)?;
         let mut sender = lane.sender.clone();
         let answer = tokio::time::timeout_at(deadline, sender.try_send_request(request));
-        let response = match answer.await {
+        let mut response = match answer.await {
             Err(_) => return Err(failure::deadline()),
             Ok(Err(mut unsent)) => {
                 let processed = match unsent.take_message() {
@@ -717,6 +718,7 @@ impl RemoteWorkload {
             }
             Ok(Ok(response)) => response,
         };
+        wire::take_aside(response.headers_mut(), told.as_ref());
         if !wire::has_failed(&response) {
             return Ok(wire::arrived(response, (permit, place), |error| {
                 let reason = format_args!("broke off its answer: {error}");

@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tower::service_fn as outbound_fn;
-use weft_call::{CallContext, Failure, FailureKind};
+use weft_call::{CallContext, Failure, FailureKind, Spent};
 
 use super::client::WireSetup;
 use super::control::{self, Command, Reply};
@@ -268,15 +268,19 @@ async fn answer(worker: &Arc<Hosted>, request: Request<Incoming>) -> Response<Ou
 }
 
 async fn call(guest: Guest, request: Request<Incoming>) -> Response<Outward> {
-    let (mut request, context) = wire::undress(request, Instant::now());
+    let (mut request, mut context) = wire::undress(request, Instant::now());
+    let told = Spent::default();
+    context.spent = Some(told.clone());
     request.extensions_mut().insert(context);
-    match guest.workload.call(request).await {
+    let mut answer = match guest.workload.call(request).await {
         Ok(response) => wire::delivered(response, Vec::new()),
         Err(what) => wire::failed(&Refused {
             what,
             output: guest.output.total(),
         }),
-    }
+    };
+    wire::tell_aside(&told, answer.headers_mut());
+    answer
 }
 
 /// Builds a workload; the body is what it prints, and its end is the workload's.

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
-use weft_call::{CallContext, Failure, FailureKind, FrozenContext};
+use weft_call::{Aside, CallContext, CallOptions, Failure, FailureKind, FrozenContext, Spent};
 
 use crate::body::{Body, BoxError};
 use crate::command::Exit;
@@ -94,6 +94,10 @@ pub(super) const TASK: HeaderName = HeaderName::from_static("weft-worker-task");
 const CHANNEL: HeaderName = HeaderName::from_static("weft-worker-channel");
 const CONTEXT: HeaderName = HeaderName::from_static("weft-worker-context");
 const FAILED: HeaderName = HeaderName::from_static("weft-worker-failed");
+/// What a guest asks for of a request of its own.
+const ASKED: HeaderName = HeaderName::from_static("weft-worker-asked");
+/// What a guest tells beside its answer.
+const ASIDE: HeaderName = HeaderName::from_static("weft-worker-aside");
 
 /// What a request to the worker asks for; `call` when it does not say.
 pub(super) const BUILD: &str = "build";
@@ -182,13 +186,20 @@ pub(super) fn dress(
     // Each is different: remembering them for compression would only push out what repeats.
     context.set_sensitive(true);
     let (mut parts, body) = request.into_parts();
+    let asked = parts.extensions.remove::<CallOptions>();
     parts.extensions.clear();
     parts.version = Version::HTTP_2;
-    for name in [TASK, CHANNEL, FAILED] {
+    for name in [TASK, CHANNEL, FAILED, ASKED, ASIDE] {
         parts.headers.remove(name);
     }
     parts.headers.insert(WORKLOAD, workload.into());
     parts.headers.insert(CONTEXT, context);
+    if let Some(asked) = asked {
+        let asked = serde_json::to_vec(&asked)?;
+        parts
+            .headers
+            .insert(ASKED, HeaderValue::from_bytes(&asked)?);
+    }
     Ok(Request::from_parts(parts, Outward::new(body)))
 }
 
@@ -201,6 +212,12 @@ pub(super) fn undress(request: Request<Incoming>, now: Instant) -> (Request<Body
     let context = context
         .and_then(|context| serde_json::from_slice::<FrozenContext>(context.as_bytes()).ok())
         .map(|context| context.thaw(now));
+    let asked = parts.headers.remove(ASKED);
+    if let Some(asked) = asked
+        && let Ok(asked) = serde_json::from_slice::<CallOptions>(asked.as_bytes())
+    {
+        parts.extensions.insert(asked);
+    }
     let request = Request::from_parts(
         parts,
         Body::new(Inward::new(body, (), |error| error.into())),
@@ -252,8 +269,47 @@ pub(super) fn delivered(
         _places: places,
         ..Outward::new(body)
     });
-    response.headers_mut().remove(FAILED);
+    for name in [FAILED, ASIDE] {
+        response.headers_mut().remove(name);
+    }
     response
+}
+
+/// Says on an answer what its guest has told beside it.
+pub(super) fn tell_aside(told: &Spent, lines: &mut HeaderMap) {
+    let aside = told.aside();
+    let aside = aside.and_then(|aside| serde_json::to_string(&aside).ok());
+    // A value that is no ASCII is told as JSON escapes it, or not at all.
+    let aside = aside.map(|aside| escaped(&aside));
+    if let Some(aside) = aside.and_then(|aside| HeaderValue::from_str(&aside).ok()) {
+        lines.insert(ASIDE, aside);
+    }
+}
+
+/// JSON without a byte that no header can have.
+fn escaped(json: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(json.len());
+    for char in json.chars() {
+        if matches!(char, ' '..='~') {
+            out.push(char);
+            continue;
+        }
+        for unit in char.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    }
+    out
+}
+
+/// Tells here what a worker's guest has told there, as far as a guest may.
+pub(super) fn take_aside(lines: &mut HeaderMap, told: Option<&Spent>) {
+    let aside = lines.remove(ASIDE);
+    let aside = aside.and_then(|aside| serde_json::from_slice::<Aside>(aside.as_bytes()).ok());
+    if let (Some(aside), Some(told)) = (aside, told) {
+        told.told(&aside);
+    }
 }
 
 /// Instead of a response.
@@ -528,6 +584,7 @@ mod tests {
         let now = Instant::now();
         let context = CallContext {
             peer: None,
+            outside: true,
             deadline: Some(now + Duration::from_millis(1500)),
             trace: Some(TraceContext {
                 trace_id: u128::MAX - 1,
@@ -548,5 +605,29 @@ mod tests {
         let text = dressed.headers()[CONTEXT].as_bytes();
         let wire: FrozenContext = serde_json::from_slice(text).unwrap();
         assert_eq!(wire.thaw(now), context);
+    }
+
+    #[test]
+    fn what_a_guest_tells_beside_its_answer_arrives_within_its_bounds() {
+        let there = Spent::default();
+        there.tell();
+        there.rest(Duration::from_secs(7));
+        there
+            .set("greeting", "gr\u{fc}\u{df} \u{1f600}\n\"x\"")
+            .unwrap();
+        let mut lines = HeaderMap::new();
+        tell_aside(&there, &mut lines);
+        let here = Spent::default();
+        take_aside(&mut lines, Some(&here));
+        assert_eq!(here.aside(), there.aside());
+        assert!(lines.is_empty(), "nobody else is told");
+        tell_aside(&Spent::default(), &mut lines);
+        assert!(lines.is_empty());
+        let lie = r#"{"rest_millis":18446744073709551615,"attributes":[["a b","x"]]}"#;
+        lines.insert(ASIDE, HeaderValue::from_static(lie));
+        let here = Spent::default();
+        take_aside(&mut lines, Some(&here));
+        assert_eq!(here.rests(), Some(weft_call::REST_MAX));
+        assert!(here.attributes().is_empty());
     }
 }

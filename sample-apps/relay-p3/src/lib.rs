@@ -1,5 +1,5 @@
 //! A relay for WASI 0.3: passes each call on to `http://next` with the path it came with, and tells what it knew about
-//! its own call before, during and after. Called with `/truncate`, it panics before its body's end. One instance handles several calls at once, and must not mix them up.
+//! its own call before, during and after. A path with `key=` in it is also the key of the call that it makes. Called with `/truncate`, it panics before its body's end. One instance handles several calls at once, and must not mix them up.
 
 use wasip3::exports::http::handler::Guest;
 use wasip3::http::client;
@@ -13,7 +13,7 @@ mod bindings {
         runtime_path: "wasip3::wit_bindgen::rt",
     });
 }
-use bindings::weft::mesh::context;
+use bindings::weft::mesh::{context, outgoing};
 
 struct Relay;
 
@@ -47,6 +47,9 @@ async fn pass_on(path: Option<String>) -> Result<u16, ErrorCode> {
         .and_then(|()| request.set_authority(Some("next")))
         .and_then(|()| request.set_path_with_query(path.as_deref()));
     built.map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    if let Some(path) = path.filter(|path| path.contains("key=")) {
+        outgoing::hash_key(path.as_bytes());
+    }
     Ok(client::send(request).await?.get_status_code())
 }
 

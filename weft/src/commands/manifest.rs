@@ -103,13 +103,44 @@ fn parse(text: &str, objects: &mut Vec<Object>) -> Result<(), String> {
         return collect(document, objects);
     }
     for part in documents(text) {
-        let read: Vec<Value> =
-            serde_saphyr::from_multiple(part).map_err(|error| error.to_string())?;
+        let read = read_documents(part).map_err(|error| error.to_string())?;
         for document in read {
             collect(document, objects)?;
         }
     }
     Ok(())
+}
+
+/// Lines that are moved in one text.
+const MOVED_MAX: usize = 200;
+
+/// The documents of one part. kubectl's reader takes quoted texts whose further lines are no deeper than their key, as some definitions have
+/// them; ours says where it finds one, and takes it once it is deeper. Blanks at the beginning of such a line are none of the text.
+fn read_documents(part: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
+    let mut read = serde_saphyr::from_multiple(part);
+    let mut lines: Vec<String> = Vec::new();
+    for _ in 0..MOVED_MAX {
+        let Some(line) = read.as_ref().err().and_then(too_shallow) else {
+            break;
+        };
+        if lines.is_empty() {
+            lines = part.split_inclusive('\n').map(str::to_owned).collect();
+        }
+        let Some(line) = lines.get_mut(line) else {
+            break;
+        };
+        line.insert_str(0, "  ");
+        read = serde_saphyr::from_multiple(&lines.concat());
+    }
+    read
+}
+
+/// The line, counted from 0, of a quoted text that goes on too far to the left, if it is that what is wrong.
+fn too_shallow(error: &serde_saphyr::Error) -> Option<usize> {
+    const WHAT: &str = "invalid indentation in multiline quoted scalar";
+    let line = error.location()?.line();
+    let line = usize::try_from(line).ok()?.checked_sub(1)?;
+    error.to_string().contains(WHAT).then_some(line)
 }
 
 /// The text between lines of `---`, as kubectl separates documents: before it looks at what is in them.
@@ -261,6 +292,20 @@ mod tests {
             .iter()
             .map(|o| format!("{}/{}", o.kind(), o.name()))
             .collect())
+    }
+
+    #[test]
+    fn quoted_texts_may_go_on_where_kubectl_lets_them() {
+        let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  one: 'it''s\n  two\n  lines'\n  two: |\n    'tis\n  three: \"a\n  b\"\n";
+        let mut objects = Vec::new();
+        parse(text, &mut objects).unwrap();
+        assert_eq!(
+            objects[0].as_value()["data"],
+            serde_json::json!({"one": "it's two lines", "two": "'tis\n", "three": "a b"})
+        );
+        // What is wrong otherwise is told as it was written.
+        let error = parse("a: 'b\nc'\nd: [\n", &mut objects).unwrap_err();
+        assert!(error.contains("line"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `cargo xtask conformance flagger`: Flagger 1.36.1 as it is published drives a canary on weft by the Gateway API, to its promotion and back.
 //!
 //! What takes part is nobody's but upstream's: Flagger and its definitions from its Go module, its queries for Istio's metrics from its own
-//! tests, and a Prometheus that scrapes the nodes through the API. A Deployment serves behind a Gateway while it is called all the time. First
+//! tests, and a Prometheus, from its Go module as well, that scrapes the nodes through the API. A Deployment serves behind a Gateway while it is called all the time. First
 //! another image that is well is brought out, and has to be promoted; then one that fails, and has to be rolled back, with no more
 //! failures than its share of the calls.
 //!
@@ -28,6 +28,10 @@ use crate::target;
 
 const MODULE: &str = "github.com/fluxcd/flagger";
 const VERSION: &str = "v1.36.1";
+/// Prometheus 3.16, without the services that it could find targets by: it is told them.
+const PROMETHEUS_MODULE: &str = "github.com/prometheus/prometheus";
+const PROMETHEUS_VERSION: &str = "v0.316.0";
+const PROMETHEUS_TAGS: &str = "netgo,remove_all_sd";
 /// Its definitions, in its module.
 const DEFINITIONS: &str = "artifacts/flagger/crd.yaml";
 const NAMESPACE: &str = "test";
@@ -49,9 +53,9 @@ pub struct Args {
     /// Flagger's program, instead of one built from its Go module
     #[arg(long, value_name = "FILE")]
     flagger: Option<PathBuf>,
-    /// Prometheus' program
-    #[arg(long, value_name = "FILE", default_value = "prometheus")]
-    prometheus: PathBuf,
+    /// Prometheus' program, instead of one built from its Go module
+    #[arg(long, value_name = "FILE")]
+    prometheus: Option<PathBuf>,
     /// A folder with components that are built already, instead of building them
     #[arg(long, value_name = "DIR")]
     guests: Option<PathBuf>,
@@ -141,9 +145,6 @@ struct Programs {
 
 impl Programs {
     fn find(args: &Args) -> Result<Self> {
-        let mut version = Command::new(&args.prometheus);
-        progress::read(version.arg("--version"))
-            .context("Prometheus (name it with --prometheus FILE)")?;
         let dir = target().join("flagger");
         fs::create_dir_all(&dir)?;
         let go = |arguments: &[&str]| {
@@ -154,10 +155,13 @@ impl Programs {
                 .env("CGO_ENABLED", "0");
             go
         };
-        let module = format!("{MODULE}@{VERSION}");
-        let told = progress::read(&mut go(&["mod", "download", "-json", &module]))?;
-        let told: Value = serde_json::from_str(&told).context("reading what go tells")?;
-        let module = told["Dir"].as_str().context("go tells no folder")?;
+        let downloaded = |module: &str| -> Result<PathBuf> {
+            let told = progress::read(&mut go(&["mod", "download", "-json", module]))?;
+            let told: Value = serde_json::from_str(&told).context("reading what go tells")?;
+            let folder = told["Dir"].as_str().context("go tells no folder")?;
+            Ok(PathBuf::from(folder))
+        };
+        let module = downloaded(&format!("{MODULE}@{VERSION}"))?;
         let flagger = match &args.flagger {
             Some(file) => std::path::absolute(file)?,
             None => {
@@ -166,10 +170,24 @@ impl Programs {
                 dir.join("flagger")
             }
         };
+        let prometheus = match &args.prometheus {
+            Some(file) => std::path::absolute(file)?,
+            None => {
+                // Its module replaces others, so that it is built where it lies.
+                let module = downloaded(&format!("{PROMETHEUS_MODULE}@{PROMETHEUS_VERSION}"))?;
+                let program = std::path::absolute(dir.join("prometheus"))?;
+                let mut build = go(&["build", "-tags", PROMETHEUS_TAGS, "-o"]);
+                // Its workspace names modules that are not part of it.
+                build.env("GOWORK", "off");
+                build.arg(&program).arg("./cmd/prometheus");
+                progress::read(build.current_dir(module))?;
+                program
+            }
+        };
         Ok(Self {
             flagger,
-            prometheus: args.prometheus.clone(),
-            definitions: Path::new(module).join(DEFINITIONS),
+            prometheus,
+            definitions: module.join(DEFINITIONS),
         })
     }
 }
