@@ -46,7 +46,7 @@ async function files(folder) {
   for (const entry of await readdir(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name);
     if (entry.isDirectory()) found.push(...(await files(path)));
-    else found.push(path);
+    else if (!entry.name.startsWith(".")) found.push(path);
   }
   return found.sort();
 }
@@ -60,8 +60,10 @@ function needed(outputs, name, seen = new Set()) {
 }
 
 export async function bundle() {
-  await rm(dist, { recursive: true, force: true });
-  await mkdir(join(dist, "assets"), { recursive: true });
+  await mkdir(dist, { recursive: true });
+  // The folder itself, and what keeps it in the repository, stay.
+  for (const name of await readdir(dist)) if (!name.startsWith(".")) await rm(join(dist, name), { recursive: true });
+  await mkdir(join(dist, "assets"));
   const result = await build({
     absWorkingDir: root,
     entryPoints: { app: "src/main.tsx" },

@@ -45,6 +45,12 @@ function read(said: unknown): Session {
 function handed(): { link: string; to: string } | undefined {
   const words = new URLSearchParams(location.hash.slice(1));
   const link = words.get("link") ?? "";
+  // What became of signing in elsewhere.
+  const told = words.get("signin") ?? "";
+  if (told !== "") {
+    problem.value = told;
+    history.replaceState(null, "", location.pathname + location.search);
+  }
   if (link === "") return undefined;
   const to = words.get("to") ?? "";
   const safe = to.startsWith("/dashboard/") && !to.startsWith("/dashboard/session") ? to : "";

@@ -66,8 +66,11 @@ export function badgesOf(policies: Policies | undefined): Badge[] {
   const badges: Badge[] = [];
   if (policies.ejected > 0) badges.push({ kind: "breaker", text: `breaker open: ${policies.ejected} of ${policies.endpoints} endpoints left alone` });
   for (const fault of policies.faults) {
-    const what = fault.abort === undefined ? `wait ${fault.delayMillis ?? 0} ms` : `are answered ${fault.abort}`;
-    badges.push({ kind: "fault", text: `fault: ${fault.percent} % of calls ${what}` });
+    const parts = [
+      ...(fault.abort === undefined ? [] : [`${fault.abort[1]} % of calls are answered ${fault.abort[0]}`]),
+      ...(fault.delay === undefined ? [] : [`${fault.delay[1]} % wait ${fault.delay[0]} ms`]),
+    ];
+    badges.push({ kind: "fault", text: `fault: ${parts.join(", ")}` });
   }
   if (policies.backends.length > 1) {
     const total = policies.backends.reduce((sum, backend) => sum + backend.weight, 0) || 1;

@@ -46,9 +46,12 @@ export interface Figures {
 export type Health = "ok" | "degraded" | "failing" | "idle";
 
 export interface Fault {
-  readonly delayMillis?: number | undefined;
-  readonly abort?: number | undefined;
-  readonly percent: number;
+  /** Milliseconds that some calls wait, and of how many in a hundred. */
+  readonly delay: readonly [number, number] | undefined;
+  /** The status that some calls are answered with, and how many in a hundred. */
+  readonly abort: readonly [number, number] | undefined;
+  /** When it ends, in seconds since 1970; 0 where that is not told. */
+  readonly until: number;
 }
 
 export interface Policies {
@@ -80,11 +83,13 @@ export interface Snapshot {
   readonly seen: readonly Seen[];
   readonly policies: ReadonlyMap<string, Policies>;
   readonly total: Total;
+  /** Calls that each workload takes, where the server summed them up: its quantiles are exact. */
+  readonly workloads: ReadonlyMap<string, Figures>;
 }
 
 export const NO_FIGURES: Figures = { calls: 0, failures: 0, p50: 0, p95: 0, p99: 0, bytes: 0, recent: undefined };
 const NO_TOTAL: Total = { at: 0, calls: 0, failures: 0, p50: 0, p95: 0, p99: 0 };
-export const NOTHING_SEEN: Snapshot = { at: 0, seen: [], policies: new Map(), total: NO_TOTAL };
+export const NOTHING_SEEN: Snapshot = { at: 0, seen: [], policies: new Map(), total: NO_TOTAL, workloads: new Map() };
 
 function end(value: unknown): End {
   return { namespace: text(value, "namespace"), workload: text(value, "workload"), version: text(value, "version"), principal: text(value, "principal") };
@@ -105,7 +110,14 @@ export function policiesOf(value: unknown): Policies {
   return {
     ejected: count(value, "breaker", "ejected"),
     endpoints: count(value, "breaker", "endpoints"),
-    faults: list(value, "faults").map((fault) => ({ delayMillis: number(fault, "delayMillis"), abort: number(fault, "abort"), percent: number(fault, "percent") ?? 100 })),
+    faults: list(value, "faults").map((fault): Fault => {
+      const [delay, abort] = [number(fault, "delayMillis"), number(fault, "abort")];
+      return {
+        delay: delay === undefined ? undefined : [delay, number(fault, "delayPercent") ?? 100],
+        abort: abort === undefined ? undefined : [abort, number(fault, "abortPercent") ?? 100],
+        until: count(fault, "until"),
+      };
+    }),
     retries: count(value, "retries", "attempts"),
     timeoutMillis: number(value, "timeoutMillis"),
     backends: list(value, "backends").map((backend) => ({ namespace: text(backend, "namespace"), name: text(backend, "name"), weight: count(backend, "weight") })),
@@ -164,7 +176,7 @@ export function snapshotOf(listed: unknown): Snapshot {
   });
   const time = Date.parse(text(listed, "time"));
   const when = Number.isFinite(time) ? time : 0;
-  return { at: when, seen, policies, total: totalOf(when, seen, at(listed, "total")) };
+  return { at: when, seen, policies, total: totalOf(when, seen, at(listed, "total")), workloads: new Map() };
 }
 
 function totalOf(when: number, seen: readonly Seen[], said: unknown): Total {
@@ -175,6 +187,24 @@ function totalOf(when: number, seen: readonly Seen[], said: unknown): Total {
   }
   const quantile = (name: "p50" | "p95" | "p99") => number(said, "latencyMicros", name) ?? all[name];
   return { at: when, calls: all.calls, failures: all.failures, p50: quantile("p50"), p95: quantile("p95"), p99: quantile("p99") };
+}
+
+/** Rows of the server's own sums; what was judged of the last moment is that of the edges. */
+function workloadsOf(rows: readonly unknown[], seen: readonly Seen[]): Map<string, Figures> {
+  const edges = new Map<string, Figures[]>();
+  for (const { edge, figures } of seen) {
+    const key = `${edge.destination.namespace}/${edge.destination.workload}`;
+    const known = edges.get(key);
+    if (known === undefined) edges.set(key, [figures]);
+    else known.push(figures);
+  }
+  const all = new Map([...edges].map(([key, figures]) => [key, sum(figures)]));
+  for (const row of rows) {
+    const key = `${text(row, 0)}/${text(row, 1)}`;
+    const known = all.get(key) ?? NO_FIGURES;
+    all.set(key, { ...known, calls: count(row, 2), failures: count(row, 3), p50: count(row, 4), p95: count(row, 5), p99: count(row, 6) });
+  }
+  return all;
 }
 
 interface Known {
@@ -216,7 +246,7 @@ export class Mesh {
     const seen = this.#figures(list(frame, "edges", "figures"));
     const total = totalOf(when, seen, at(frame, "total"));
     this.totals.push(total);
-    this.snapshot = { at: when, seen, policies: this.#policies, total };
+    this.snapshot = { at: when, seen, policies: this.#policies, total, workloads: workloadsOf(list(frame, "workloads"), seen) };
     return true;
   }
 
@@ -239,9 +269,9 @@ export class Mesh {
   #usage(frame: unknown): void {
     const nodes = list(frame, "nodes");
     if (nodes.length > 0) this.nodes.clear();
+    // Of pods, only those are told again that changed.
+    if (flag(frame, "whole")) this.pods.clear();
     for (const row of nodes) this.nodes.set(text(row, 0), { milliCores: count(row, 1) / 1e6, bytes: count(row, 2), calls: 0 });
-    const pods = list(frame, "pods");
-    if (pods.length > 0) this.pods.clear();
-    for (const row of pods) this.pods.set(`${text(row, 0)}/${text(row, 1)}`, { milliCores: count(row, 2) / 1e6, bytes: count(row, 3), calls: count(row, 4) });
+    for (const row of list(frame, "pods")) this.pods.set(`${text(row, 0)}/${text(row, 1)}`, { milliCores: count(row, 2) / 1e6, bytes: count(row, 3), calls: count(row, 4) });
   }
 }

@@ -18,7 +18,7 @@ import { PodTable } from "../ui/pods";
 import { asked, go, href } from "../ui/route";
 import { Table, type Col } from "../ui/table";
 import { doing, say } from "../ui/toast";
-import { Ago, Facts, Failure, Freshness, instead, Link, Loading, Meter, Said, Section, Standing } from "../ui/words";
+import { Age, Ago, Facts, Failure, Freshness, instead, Link, Loading, Meter, Said, Section, Standing } from "../ui/words";
 
 const EVERY_MILLIS = 5000;
 
@@ -45,10 +45,10 @@ const COLS: readonly Col<Item>[] = [
   { id: "roles", title: "Roles", width: 120, spare: true, by: roles, cell: (node) => <Said text={roles(node)} /> },
   { id: "cpu", title: "CPU", width: 140, by: (node) => used(node)?.milliCores ?? -1, cell: (node) => <Share node={node} of="cpu" /> },
   { id: "memory", title: "Memory", width: 150, by: (node) => used(node)?.bytes ?? -1, cell: (node) => <Share node={node} of="memory" /> },
-  { id: "pods", title: "Pods at most", width: 104, right: true, spare: true, by: (node) => Number(at(node, "status", "capacity", "pods") ?? 0), cell: (node) => String(at(node, "status", "capacity", "pods") ?? "") },
+  { id: "pods", title: "Most pods", width: 96, right: true, spare: true, by: (node) => Number(at(node, "status", "capacity", "pods") ?? 0), cell: (node) => String(at(node, "status", "capacity", "pods") ?? "") },
   { id: "version", title: "Version", width: 130, spare: true, by: (node) => text(node, "status", "nodeInfo", "kubeletVersion"), cell: (node) => <Said text={text(node, "status", "nodeInfo", "kubeletVersion")} /> },
   { id: "address", title: "Address", width: 130, spare: true, cell: (node) => <Said text={text(list(node, "status", "addresses").find((one) => text(one, "type") === "InternalIP"), "address")} /> },
-  { id: "age", title: "Made", width: 104, right: true, spare: true, by: (node) => node.metadata.creationTimestamp ?? "", cell: (node) => <Ago time={node.metadata.creationTimestamp} /> },
+  { id: "age", title: "Age", width: 84, right: true, spare: true, by: (node) => node.metadata.creationTimestamp ?? "", cell: (node) => <Age time={node.metadata.creationTimestamp} /> },
 ];
 
 function turn(node: Item): void {
@@ -142,7 +142,7 @@ export function Node(): JSX.Element {
         />
       </Section>
       <Section title="Conditions">
-        <ul class="list">
+        <ul class="list conditions">
           {conditions(node).map((one) => (
             <li key={one.type}>
               <Standing is={(one.type === "Ready") === (one.status === "True") ? "ok" : "bad"} word={one.type} />

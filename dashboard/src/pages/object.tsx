@@ -94,18 +94,22 @@ export function ObjectPage(): JSX.Element {
                 ["Made", <Ago time={object.metadata.creationTimestamp} />],
                 ["Being deleted", object.metadata.deletionTimestamp === undefined ? "" : <Ago time={object.metadata.deletionTimestamp} />],
                 ["Generation", object.metadata.generation === undefined ? "" : String(object.metadata.generation)],
-                ["Labels", <Said text={pairs(object.metadata.labels)} class="mono" />],
-                ["Annotations", <Said text={pairs(object.metadata.annotations)} class="mono" />],
+                ["Labels", <Pairs of={object.metadata.labels} />],
                 ["Belongs to", owner === undefined ? "" : <Owner kind={owner.kind} name={owner.name} where={where} />],
               ]}
             />
           </Section>
+          {Object.keys(object.metadata.annotations ?? {}).length === 0 ? null : (
+            <Section title="Annotations">
+              <Pairs of={object.metadata.annotations} />
+            </Section>
+          )}
           <Parts title="Specification" of={entries(object, "spec")} />
           <Parts title="Status" of={entries(object, "status").filter(([name]) => name !== "conditions")} />
           <Parts title="Data" of={entries(object, "data").map(([name, value]) => [name, served.kind === "Secret" ? "(hidden; its YAML has it)" : value])} />
           {conditions(object).length === 0 ? null : (
             <Section title="Conditions">
-              <ul class="list">
+              <ul class="list conditions">
                 {conditions(object).map((one) => (
                   <li key={one.type}>
                     <Standing is={one.status === "True" ? "ok" : one.status === "False" ? "off" : "busy"} word={`${one.type} ${one.status}`} />
@@ -132,10 +136,21 @@ function Owner({ kind, name, where }: { kind: string; name: string; where: strin
   return known === undefined ? said : <a href={href("object", { kind: nameOf(known), in: known.namespaced ? where : "", name })}>{said}</a>;
 }
 
-function pairs(map: Readonly<Record<string, string>> | undefined): string {
-  return Object.entries(map ?? {})
-    .map(([name, value]) => `${name}=${value}`)
-    .join(", ");
+/** Longer values are in the YAML. */
+const PAIR_MAX = 160;
+
+function Pairs({ of }: { of: Readonly<Record<string, string>> | undefined }): JSX.Element | null {
+  const all = Object.entries(of ?? {});
+  if (all.length === 0) return null;
+  return (
+    <ul class="pairs mono">
+      {all.map(([name, value]) => (
+        <li key={name}>
+          <Said text={`${name}=${value.length > PAIR_MAX ? `${value.slice(0, PAIR_MAX)}\u2026` : value}`} />
+        </li>
+      ))}
+    </ul>
+  );
 }
 
 const SHOWN_MAX = 600;

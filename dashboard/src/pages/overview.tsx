@@ -97,7 +97,7 @@ export function Overview(): JSX.Element {
         </Tile>
         <Tile name="Pods" page="objects" query={{ kind: nameOf(PODS) }}>
           {pods.value === undefined ? (pods.error === undefined ? "\u2026" : "not told") : whole(total)}
-          <small>{waiting.rows.length === 0 ? "all run or are done" : `${whole(waiting.rows.length)} do not run`}</small>
+          <small>{waiting.rows.length === 0 ? "all run or are done" : `${whole(waiting.rows.length)} ${waiting.rows.length === 1 ? "does" : "do"} not run`}</small>
         </Tile>
         <MemoryTile nodes={nodes.rows.map((row) => row.object)} />
       </div>
@@ -124,7 +124,7 @@ export function Overview(): JSX.Element {
             <Empty title="No warning in the last 15 minutes" />
           ) : (
             instead(warnings, "warnings", "") ?? (
-              <ul class="list">
+              <ul class="list two-lines">
                 {recent.slice(0, 8).map((event) => (
                   <Warning key={event.metadata.uid} event={event} />
                 ))}
@@ -244,12 +244,12 @@ function Warning({ event }: { event: Item }): JSX.Element {
           {named}
         </Link>
       )}
-      <span class="why">
-        <Said text={text(event, "message") || text(event, "note")} />
-      </span>
       <span class="muted">
         <Ago time={lastSeen(event)} />
         {times > 1 ? `, ${times} times` : ""}
+      </span>
+      <span class="why">
+        <Said text={text(event, "message") || text(event, "note")} />
       </span>
     </li>
   );

@@ -128,7 +128,7 @@ export function Pod(): JSX.Element {
             />
           </Section>
           <Section title="Conditions">
-            <ul class="list">
+            <ul class="list conditions">
               {conditions(pod).map((one) => (
                 <li key={one.type}>
                   <Standing is={one.status === "True" ? "ok" : "off"} word={one.type} />

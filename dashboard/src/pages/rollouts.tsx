@@ -94,7 +94,7 @@ function One({ object }: { object: Item }): JSX.Element {
             <Said text={name} />
           </Link>{" "}
           <span class="muted">
-            <Said text={where} /> {strategy(object)}
+            in <Said text={where} />, {strategy(object)}
           </span>
         </h2>
         <div class="buttons">
@@ -124,9 +124,11 @@ function One({ object }: { object: Item }): JSX.Element {
           <Said text={`${text(status, "rolledBackRevision")}: ${text(status, "rolledBackBecause")}`} />
         </p>
       )}
-      <div class="shares" role="img" aria-label={over ? `all calls go to ${stable}` : `${weight} of a hundred calls go to ${current}`}>
-        <span class="share-new" style={{ width: `${over ? 0 : weight}%` }} />
-      </div>
+      {over ? null : (
+        <div class="shares" role="img" aria-label={`${weight} of a hundred calls go to ${current}`}>
+          <span class="share-new" style={{ width: `${weight}%` }} />
+        </div>
+      )}
       <Facts
         of={[
           ["Served", <Said text={stable || "\u2013"} class="mono" />],

@@ -88,7 +88,7 @@ const COLS: readonly Col<Call>[] = [
     cell: (one) => <Standing is={one.failed ? "bad" : one.code >= 400 ? "busy" : "ok"} word={`${one.code === 0 ? "none" : one.code}${one.grpc === undefined ? "" : ` grpc ${one.grpc}`} ${one.flags}`.trim()} />,
   },
   { id: "took", title: "Took", width: 88, right: true, by: (one) => one.micros, cell: (one) => micros(one.micros) },
-  { id: "way", title: "Way", width: 92, spare: true, by: (one) => one.security, cell: (one) => way(one.security) },
+  { id: "way", title: "Way", width: 112, spare: true, by: (one) => one.security, cell: (one) => way(one.security) },
   { id: "retries", title: "Again", width: 62, right: true, spare: true, by: (one) => one.retries, cell: (one) => (one.retries === 0 ? "" : one.retries) },
   { id: "trace", title: "Trace", width: 90, spare: true, cell: (one) => (one.trace === "" ? "" : <a href={href("traces", { id: one.trace })}><Said text={one.trace.slice(0, 8)} class="mono" /></a>) },
 ];

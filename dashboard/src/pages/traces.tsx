@@ -3,7 +3,8 @@
 import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 
-import { json } from "../kube/http";
+import { json, url } from "../kube/http";
+import { list } from "../kube/read";
 import { exact, micros } from "../model/format";
 import { spanFailed, summaries, waterfall, type Row, type Summary } from "../model/trace";
 import { useAnswer, useTitle } from "../ui/hooks";
@@ -12,7 +13,7 @@ import { asked, href, namespace, say } from "../ui/route";
 import { Table, type Col } from "../ui/table";
 import { Ago, Empty, Facts, Failure, Link, Loading, Said, Section, Standing } from "../ui/words";
 
-const EVERY_MILLIS = 3000;
+const EVERY_MILLIS = 2000;
 
 export function Traces(): JSX.Element {
   const id = asked("id");
@@ -89,9 +90,11 @@ function One({ id }: { id: string }): JSX.Element {
   useTitle("Trace");
   const ns = asked("in") || namespace.value;
   const chosen = useSignal("");
-  const found = useAnswer((signal) => json(`${meshPath("traces", namespace.value === "" ? "" : ns)}/${encodeURIComponent(id)}`, { signal }), [id, ns]);
+  const found = useAnswer((signal) => json(url(meshPath("traces", namespace.value === "" ? "" : ns), { trace: id }), { signal }), [id, ns]);
   if (found.value === undefined) return found.error === undefined ? <Loading what="the trace" /> : <Failure error={found.error} again={found.again} />;
-  const { rows, began, micros: whole } = waterfall(found.value);
+  if (list(found.value, "items").length === 0)
+    return <Empty title="No longer kept">The sample keeps the newest slow and failed calls; this one has made room, or was never in it.</Empty>;
+  const { rows, began, micros: whole } = waterfall(list(found.value, "items")[0]);
   const root = rows[0]?.span;
   const row = rows.find((row) => row.span.id === chosen.value);
   return (

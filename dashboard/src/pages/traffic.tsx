@@ -17,6 +17,7 @@ import { failed, NOTHING_SEEN, snapshotOf, type Snapshot } from "../model/mesh";
 import { Act } from "../ui/act";
 import { EdgeTable, way } from "../ui/figures";
 import { useAnswer, useFigures, useTitle } from "../ui/hooks";
+import { Sign } from "../ui/icons";
 import { on } from "../ui/keys";
 import { history, link, refusal, snapshot } from "../ui/live";
 import { Picture, type LabelOf } from "../ui/picture";
@@ -339,11 +340,20 @@ function Legend(): JSX.Element {
       <li>
         <HealthWord health="failing" /> from 10 % failed
       </li>
-      <li>{"\u{1F512}\uFE0E"} mutual TLS</li>
-      <li>{"\u26a1"} breaker open</li>
-      <li>{"\u2717"} fault injected</li>
-      <li>{"\u21bb"} retries</li>
-      <li>{"\u23f1"} timeout</li>
+      {(
+        [
+          ["lock", "mutual TLS"],
+          ["breaker", "breaker open"],
+          ["fault", "fault injected"],
+          ["weight", "shares"],
+          ["retry", "retries"],
+          ["timeout", "timeout"],
+        ] as const
+      ).map(([name, word]) => (
+        <li key={name}>
+          <Sign name={name} /> {word}
+        </li>
+      ))}
     </ul>
   );
 }

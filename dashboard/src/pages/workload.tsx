@@ -239,7 +239,8 @@ function Past({ namespace, name }: { namespace: string; name: string }): JSX.Ele
     const [calls, failures, p50, p95, p99]: (number | null)[][] = [[], [], [], [], []];
     for (const frame of past.value ?? []) {
       const time = Date.parse(text(frame, "time"));
-      if (!Number.isFinite(time)) continue;
+      // The last step is mostly one that has only begun.
+      if (!Number.isFinite(time) || count(frame, "windowSeconds") < STEP_SECONDS / 2) continue;
       const own = list(frame, "items").filter((item) => text(item, "destination", "namespace") === namespace && text(item, "destination", "workload") === name);
       const figures = sum(
         own.map((item) => ({

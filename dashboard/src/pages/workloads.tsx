@@ -12,14 +12,14 @@ import { expression } from "../model/expression";
 import { failed, NO_FIGURES, type Figures } from "../model/mesh";
 import { images } from "../model/revision";
 import { workloadWord } from "../model/workload";
-import { byWorkload, figureCols } from "../ui/figures";
+import { figureCols } from "../ui/figures";
 import { useFigures, useObjects, useTitle } from "../ui/hooks";
 import { on } from "../ui/keys";
 import { snapshot } from "../ui/live";
 import { asked, go, href, namespace, say } from "../ui/route";
 import { Table, type Col } from "../ui/table";
 import { soon } from "../ui/toast";
-import { Ago, Failure, Freshness, Link, Loading, Empty, Said, Standing } from "../ui/words";
+import { Age, Failure, Freshness, Link, Loading, Empty, Said, Standing } from "../ui/words";
 import { may } from "../kube/access";
 
 interface Row {
@@ -51,7 +51,7 @@ export function Workloads(): JSX.Element {
   const find = asked("find");
   const faulty = useSignal(asked("faulty") !== "");
   useEffect(() => on("z", () => (faulty.value = !faulty.value)), []);
-  const figures = byWorkload(snapshot.value);
+  const figures = snapshot.value.workloads;
   const finds = expression(find, FIELDS);
   const rows: Row[] = [];
   for (const [resource, state] of states) {
@@ -149,7 +149,7 @@ function columns(): Col<Row>[] {
         </a>
       ),
     },
-    { id: "kind", title: "Kind", width: 104, spare: true, by: (row) => row.resource.kind, cell: (row) => row.resource.kind },
+    { id: "kind", title: "Kind", width: 118, spare: true, by: (row) => row.resource.kind, cell: (row) => row.resource.kind },
     { id: "namespace", title: "Namespace", width: 130, spare: true, by: (row) => row.object.metadata.namespace ?? "", cell: (row) => <Said text={row.object.metadata.namespace ?? ""} /> },
     {
       id: "ready",
@@ -164,6 +164,6 @@ function columns(): Col<Row>[] {
     },
     ...figureCols<Row>((row) => row.figures),
     { id: "images", title: "Image", spare: true, by: (row) => images(template(row.object)), cell: (row) => <Said text={images(template(row.object))} class="mono" /> },
-    { id: "age", title: "Made", width: 96, right: true, spare: true, by: (row) => text(row.object, "metadata", "creationTimestamp"), cell: (row) => <Ago time={row.object.metadata.creationTimestamp} /> },
+    { id: "age", title: "Age", width: 84, right: true, spare: true, by: (row) => text(row.object, "metadata", "creationTimestamp"), cell: (row) => <Age time={row.object.metadata.creationTimestamp} /> },
   ];
 }

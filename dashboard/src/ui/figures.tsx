@@ -31,20 +31,10 @@ export function figureCols<Row>(of: (row: Row) => Figures): Col<Row>[] {
 
 /** Calls that a workload takes, or makes. */
 export function figuresOf(snapshot: Snapshot, end: "source" | "destination", namespace: string, name: string): Figures {
+  const told = end === "destination" ? snapshot.workloads.get(`${namespace}/${name}`) : undefined;
+  if (told !== undefined) return told;
   const own = snapshot.seen.filter(({ edge }) => edge[end].namespace === namespace && edge[end].workload === name);
   return own.length === 0 ? NO_FIGURES : sum(own.map((one) => one.figures));
-}
-
-/** The same of every workload at once. */
-export function byWorkload(snapshot: Snapshot): Map<string, Figures> {
-  const all = new Map<string, Figures[]>();
-  for (const { edge, figures } of snapshot.seen) {
-    const key = `${edge.destination.namespace}/${edge.destination.workload}`;
-    const known = all.get(key);
-    if (known === undefined) all.set(key, [figures]);
-    else known.push(figures);
-  }
-  return new Map([...all].map(([key, figures]) => [key, sum(figures)]));
 }
 
 const WAYS: Readonly<Record<string, string>> = { mutual_tls: "mTLS", in_process: "same node", none: "nobody reached", mixed: "mTLS, same node" };
@@ -70,7 +60,7 @@ export function EdgeTable({ label, seen, kindOf }: { label: string; seen: readon
     { id: "from", title: "From", by: ({ edge }) => edge.source.workload, cell: ({ edge }) => end(edge.source.namespace, edge.source.workload, edge.source.version) },
     { id: "to", title: "To", by: ({ edge }) => edge.destination.workload, cell: ({ edge }) => end(edge.destination.namespace, edge.destination.workload, edge.destination.version) },
     { id: "service", title: "Service", spare: true, by: ({ edge }) => edge.service.name, cell: ({ edge }) => <Said text={edge.service.name} /> },
-    { id: "way", title: "Way", width: 104, spare: true, by: ({ edge }) => edge.security, cell: ({ edge }) => `${edge.protocol}, ${way(edge.security)}` },
+    { id: "way", title: "Way", width: 148, spare: true, by: ({ edge }) => edge.security, cell: ({ edge }) => `${edge.protocol}, ${way(edge.security)}` },
     ...figureCols<Seen>((row) => row.figures),
   ];
   return <Table label={label} short rows={seen} cols={cols} id={({ edge }) => edge.id} sort="rate" descending />;

@@ -28,3 +28,27 @@ export function Icon({ name }: { name: string }): JSX.Element {
     </svg>
   );
 }
+
+/** Signs on a picture's arrows and nodes: 12 by 12, drawn, as fonts do not have all of them. */
+const SIGNS: Readonly<Record<string, string>> = {
+  lock: "M2.5 5.5h7v5.5h-7zM4 5.5V4a2 2 0 0 1 4 0v1.5",
+  breaker: "M7 .8 2.5 6.8h3.2L5 11.2l4.5-6H6.3z",
+  fault: "M2.2 2.2l7.6 7.6M9.8 2.2l-7.6 7.6",
+  retry: "M10 4.2A4.4 4.4 0 1 0 10.4 7M10.4 1.6v2.8H7.6",
+  timeout: "M6 2.2a4.3 4.3 0 1 0 .1 0M6 4v2.6l1.8 1M4.6.8h2.8",
+  weight: "M2 10 10 2M3 2.6a1 1 0 1 0 .1 0M9 7.6a1 1 0 1 0 .1 0",
+};
+
+export const SIGN_PIXELS = 12;
+
+export function SignMark({ name, x, y }: { name: string; x: number; y: number }): JSX.Element {
+  return <path class={`glyph glyph-${name}`} d={SIGNS[name] ?? ""} transform={`translate(${x},${y})`} />;
+}
+
+export function Sign({ name }: { name: string }): JSX.Element {
+  return (
+    <svg class="glyph-box" viewBox="0 0 12 12" width={SIGN_PIXELS} height={SIGN_PIXELS} aria-hidden="true">
+      <SignMark name={name} x={0} y={0} />
+    </svg>
+  );
+}

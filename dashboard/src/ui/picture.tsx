@@ -14,6 +14,7 @@ import { shape, spoken, type Arrow, type Graph, type Node } from "../model/graph
 import { layout, NODE_HEIGHT, NODE_WIDTH, type Layout } from "../model/layout";
 import { failed } from "../model/mesh";
 import { middle, plain } from "../model/text";
+import { SIGN_PIXELS, SignMark } from "./icons";
 import { on } from "./keys";
 import { moves } from "./theme";
 
@@ -140,6 +141,7 @@ export function Picture({ graph, label, chosen, found, still, choose, focus }: P
         if (event.target === event.currentTarget || (event.target instanceof Element && event.target.tagName === "svg")) pick("");
       }}
     >
+      {!still && graph.arrows.length <= ARROWS_MOVING_MAX && moves() ? <Dots graph={graph} placed={placed} view={view} size={size} /> : null}
       <svg class="graph" width="100%" height="100%" role="group" aria-label="Who calls whom; the table below says the same">
         <defs>
           {(["ok", "degraded", "failing", "idle"] as const).map((health) => (
@@ -157,7 +159,6 @@ export function Picture({ graph, label, chosen, found, still, choose, focus }: P
           ))}
         </g>
       </svg>
-      {!still && graph.arrows.length <= ARROWS_MOVING_MAX && moves() ? <Dots graph={graph} placed={placed} view={view} size={size} /> : null}
       <div class="picture-tools">
         <button type="button" class="quiet" aria-label="Closer" title="+" onClick={() => zoom(1.25)}>
           +
@@ -182,37 +183,28 @@ interface ArrowProps {
   readonly choose: (id: string) => void;
 }
 
-const GLYPHS: Readonly<Record<string, string>> = { breaker: "\u26a1", fault: "\u2717", retry: "\u21bb", timeout: "\u23f1", weight: "%" };
-
 function ArrowMark({ arrow, placed, label, chosen, faint, choose }: ArrowProps): JSX.Element | null {
   const way = placed.arrows.get(arrow.id);
   if (way === undefined) return null;
   const width = arrow.figures.calls > 0 ? 1.4 + Math.min(3.2, Math.log10(1 + arrow.figures.calls) * 1.1) : 1.2;
   const said = shownOn(arrow, label);
   const fails = label !== "errors" && arrow.health !== "ok" && arrow.health !== "idle" ? ` ${percent(failed(arrow.figures))} fail` : "";
-  const glyphs = [...new Set(arrow.badges.map((badge) => badge.kind))].filter((kind) => kind !== "weight");
-  const lock = arrow.security === "mutual_tls" || arrow.security === "mixed";
+  const locked = arrow.security === "mutual_tls" || arrow.security === "mixed";
+  const signs = [...(locked ? ["lock"] : []), ...new Set(arrow.badges.map((badge) => badge.kind))];
   return (
     <g class={`arrow health-${arrow.health}${chosen ? " is-chosen" : ""}${faint}`} data-arrow={arrow.id} data-health={arrow.health} onClick={() => choose(chosen ? "" : arrow.id)}>
       <path d={way.path} class="arrow-room" />
       <path d={way.path} class="arrow-line" stroke-width={width} marker-end={`url(#head-${arrow.health})`} />
       <g transform={`translate(${way.label.x.toFixed(1)},${way.label.y.toFixed(1)})`}>
         {said === "" && fails === "" ? null : (
-          <text class="arrow-label" y={glyphs.length > 0 || lock ? -2 : 4} text-anchor="middle">
+          <text class="arrow-label" y={signs.length > 0 ? -3 : 4} text-anchor="middle">
             {said}
             <tspan class="arrow-fails">{fails}</tspan>
           </text>
         )}
-        {glyphs.length === 0 && !lock ? null : (
-          <text class="arrow-glyphs" y="11" text-anchor="middle">
-            {lock ? <tspan class="glyph-lock">{"\u{1F512}\uFE0E"}</tspan> : null}
-            {glyphs.map((kind) => (
-              <tspan key={kind} class={`glyph-${kind}`} dx="3">
-                {GLYPHS[kind]}
-              </tspan>
-            ))}
-          </text>
-        )}
+        {signs.map((name, index) => (
+          <SignMark key={name} name={name} x={(index - signs.length / 2) * (SIGN_PIXELS + 4) + 2} y={4} />
+        ))}
       </g>
     </g>
   );
@@ -265,15 +257,9 @@ function NodeMark({ node, placed, chosen, found, faint, choose, focus }: NodePro
       <text x={NODE_WIDTH - 10} y="35" text-anchor="end" class="node-figures">
         {figures}
       </text>
-      {node.badges.length === 0 ? null : (
-        <text x={NODE_WIDTH - 10} y="19" text-anchor="end" class="node-badges">
-          {[...new Set(node.badges.map((badge) => badge.kind))].map((kind) => (
-            <tspan key={kind} class={`glyph-${kind}`} dx="2">
-              {GLYPHS[kind]}
-            </tspan>
-          ))}
-        </text>
-      )}
+      {[...new Set(node.badges.map((badge) => badge.kind))].map((kind, index) => (
+        <SignMark key={kind} name={kind} x={NODE_WIDTH - 22 - index * (SIGN_PIXELS + 3)} y={9} />
+      ))}
     </g>
   );
 }

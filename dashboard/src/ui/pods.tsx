@@ -12,7 +12,7 @@ import { mesh, snapshot } from "./live";
 import { go, href } from "./route";
 import { Table, type Col } from "./table";
 import { soon } from "./toast";
-import { Ago, Link, Meter, Said, Standing } from "./words";
+import { Age, Link, Meter, Said, Standing } from "./words";
 
 export function deletePod(pod: Item): void {
   const { name, namespace } = pod.metadata;
@@ -49,7 +49,7 @@ const COLS: readonly Col<Item>[] = [
   { id: "cpu", title: "CPU", width: 72, right: true, spare: true, by: (pod) => usedBy(pod)?.milliCores ?? -1, cell: (pod) => (usedBy(pod) === undefined ? <span class="muted">&ndash;</span> : cores(usedBy(pod)?.milliCores ?? 0)) },
   { id: "memory", title: "Memory", width: 128, right: true, by: (pod) => usedBy(pod)?.bytes ?? -1, cell: (pod) => <Memory pod={pod} /> },
   { id: "node", title: "Node", width: 120, spare: true, by: (pod) => text(pod, "spec", "nodeName"), cell: (pod) => (text(pod, "spec", "nodeName") === "" ? <span class="muted">nowhere yet</span> : <Link page="node" query={{ name: text(pod, "spec", "nodeName") }}><Said text={text(pod, "spec", "nodeName")} /></Link>) },
-  { id: "age", title: "Made", width: 104, right: true, spare: true, by: (pod) => pod.metadata.creationTimestamp ?? "", cell: (pod) => <Ago time={pod.metadata.creationTimestamp} /> },
+  { id: "age", title: "Age", width: 84, right: true, spare: true, by: (pod) => pod.metadata.creationTimestamp ?? "", cell: (pod) => <Age time={pod.metadata.creationTimestamp} /> },
 ];
 
 export function PodTable({ pods, label, short = false }: { pods: readonly Item[]; label: string; short?: boolean }): JSX.Element {

@@ -3,7 +3,7 @@
 import type { ComponentChildren, JSX } from "preact";
 
 import type { Health } from "../model/mesh";
-import { ago, exact } from "../model/format";
+import { ago, exact, span } from "../model/format";
 import { plain } from "../model/text";
 import type { Standing } from "../model/workload";
 import { ApiError } from "../kube/http";
@@ -21,6 +21,17 @@ export function Ago({ time }: { time: string | undefined }): JSX.Element {
   return (
     <time dateTime={time} title={exact(time)}>
       {ago(time, now.value)}
+    </time>
+  );
+}
+
+/** The same where a column's head says that it is an age. */
+export function Age({ time }: { time: string | undefined }): JSX.Element {
+  const when = Date.parse(time ?? "");
+  if (time === undefined || !Number.isFinite(when)) return <span class="muted">&ndash;</span>;
+  return (
+    <time dateTime={time} title={exact(time)}>
+      {span((now.value - when) / 1000)}
     </time>
   );
 }
