@@ -164,10 +164,15 @@ impl AppState {
         Self { audit, ..self }
     }
 
-    /// Asks nodes for the edges of their calls, until `stop`.
+    /// Asks nodes for the edges of their calls, and for what is used and for traces while somebody looks at those, until `stop`.
     pub fn collect_edges(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
         let (graph, objects) = (self.graph.clone(), self.objects.clone());
-        edges::collect::run(graph, objects, self.nodes.clone(), stop)
+        let edges = edges::collect::run(graph, objects, self.nodes.clone(), stop.clone());
+        let usage = edges::collect::usage(self.clone(), stop.clone());
+        let traces = edges::traces::run(self.clone(), stop);
+        async move {
+            tokio::join!(edges, usage, traces);
+        }
     }
 
     /// What orders requests here; it follows the store where somebody has it do so ([`FlowControl::follow`]).

@@ -146,6 +146,11 @@ async fn discovery_has_nothing_that_clients_would_watch_as_objects() {
         .collect();
     assert_eq!(
         names,
-        [r#""edges" "Edge" ["list"]"#, r#""tap" "Call" ["watch"]"#]
+        [
+            r#""edges" "Edge" ["list"]"#,
+            r#""frames" "Frame" ["watch"]"#,
+            r#""tap" "Call" ["watch"]"#,
+            r#""traces" "Trace" ["list"]"#,
+        ]
     );
 }
