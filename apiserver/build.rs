@@ -23,11 +23,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     names.sort();
     let mut code = String::from("&[\n");
     for name in &names {
-        let is_plain = |name: &str| COMPRESSED.iter().all(|end| !name.ends_with(&format!(".{end}")));
+        let is_plain = |name: &str| {
+            COMPRESSED
+                .iter()
+                .all(|end| !name.ends_with(&format!(".{end}")))
+        };
         if !is_plain(name) {
             continue;
         }
-        let bytes = |name: &str| format!("include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/{DIST}/{name}\"))");
+        let bytes = |name: &str| {
+            format!("include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/{DIST}/{name}\"))")
+        };
         let compressed = |end: &str| {
             let name = format!("{name}.{end}");
             match names.contains(&name) {

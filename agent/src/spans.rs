@@ -68,8 +68,7 @@ impl Usual {
     /// Takes up a call; says whether it was slow by what was known before.
     fn takes(&mut self, took: Duration) -> bool {
         let micros = took.as_secs_f64() * 1e6;
-        let slow =
-            self.known >= KNOWN_MIN && took >= SLOW_MIN && micros > self.p95 * SLOW_TIMES;
+        let slow = self.known >= KNOWN_MIN && took >= SLOW_MIN && micros > self.p95 * SLOW_TIMES;
         self.known += 1;
         // It rests where one of twenty is above: nineteen small steps down make good for one up.
         self.p95 = match micros > self.p95 {
@@ -356,6 +355,9 @@ mod tests {
     fn what_is_no_trace_is_refused() {
         let spans = Spans::default();
         assert!(spans.of("x", "a").is_err());
-        assert_eq!(spans.of("4bf92f3577b34da6a3ce929d0e0e4736", "a").as_deref(), Ok("[]"));
+        assert_eq!(
+            spans.of("4bf92f3577b34da6a3ce929d0e0e4736", "a").as_deref(),
+            Ok("[]")
+        );
     }
 }

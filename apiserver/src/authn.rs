@@ -191,8 +191,8 @@ impl Authenticator {
         peer: &PeerCertificates,
     ) -> Result<Caller, StatusError> {
         // Whoever says a token means that.
-        let says = headers.contains_key(AUTHORIZATION)
-            || !matches!(websocket_token(headers), Ok(None));
+        let says =
+            headers.contains_key(AUTHORIZATION) || !matches!(websocket_token(headers), Ok(None));
         if !says && let Some(shown) = meant_cookie(headers) {
             let origin = Origin::of(headers, uri);
             let needs = origin::may_change(method, headers);

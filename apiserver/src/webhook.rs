@@ -101,7 +101,13 @@ impl Endpoint {
 /// # Errors
 /// Why it could not be had in time.
 pub(crate) async fn fetch(endpoint: &Endpoint, timeout: Duration) -> Result<Bytes, String> {
-    let answered = once(endpoint, Request::get(&endpoint.path), Body::empty(), timeout).await?;
+    let answered = once(
+        endpoint,
+        Request::get(&endpoint.path),
+        Body::empty(),
+        timeout,
+    )
+    .await?;
     match answered {
         (StatusCode::OK, bytes) => Ok(bytes),
         (status, _) => Err(format!("{status}")),

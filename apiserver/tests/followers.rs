@@ -637,7 +637,8 @@ async fn a_link_begins_one_session_whichever_servers_are_shown_it() {
         let request = request.body(axum::body::Body::from(body.to_string()));
         let response = router.clone().oneshot(request.unwrap()).await.unwrap();
         let cookie = response.headers().get(header::SET_COOKIE);
-        let cookie = cookie.map(|line| line.to_str().unwrap().split(';').next().unwrap().to_owned());
+        let cookie =
+            cookie.map(|line| line.to_str().unwrap().split(';').next().unwrap().to_owned());
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
         let body: Value = serde_json::from_slice(&body.unwrap()).unwrap_or_default();

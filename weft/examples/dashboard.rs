@@ -22,7 +22,12 @@ fn main() -> Result<()> {
     // Of the two that could be compiled in; a program chooses once.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut words = std::env::args().skip(1).map(|word| word.parse::<u64>());
-    let mut number = || words.next().context("dashboard READERS SECONDS")?.context("a number");
+    let mut number = || {
+        words
+            .next()
+            .context("dashboard READERS SECONDS")?
+            .context("a number")
+    };
     let (readers, seconds) = (number()?, number()?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

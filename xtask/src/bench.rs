@@ -386,16 +386,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// Builds the program and the examples that measure as a release: the peers are releases, too. The first time takes a quarter of an hour on
 /// two cores.
 fn build() -> Result<()> {
-    let examples =
-        [
-        "serve",
-        "costs",
-        "dashboard",
-        "streams",
-        "failures",
-        "wake",
-    ]
-    .map(|name| ["--example", name]);
+    let examples = ["serve", "costs", "dashboard", "streams", "failures", "wake"]
+        .map(|name| ["--example", name]);
     crate::progress::run(
         crate::progress::cargo(["build", "--release", "--workspace"])
             .args(["--bin", "weft"])
@@ -531,7 +523,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 16] = [
+    let sections: [(&str, Render); 17] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),

@@ -233,8 +233,7 @@ impl Sessions {
         let revision = snapshot.revision_of(key)?;
         let record = self.record(key, revision, snapshot)?;
         let held = STANDARD.decode(&record.digest).ok()?;
-        let good =
-            bool::from(held.ct_eq(digest.as_slice())) && self.objects.now() < record.expires;
+        let good = bool::from(held.ct_eq(digest.as_slice())) && self.objects.now() < record.expires;
         good.then(|| Held {
             key: key.clone(),
             revision,
@@ -350,12 +349,7 @@ impl Sessions {
     }
 
     /// What goes so that another one may come: whatever is over, and the oldest of a user who has as many as he may.
-    fn room(
-        &self,
-        prefix: &str,
-        user: &str,
-        now: Timestamp,
-    ) -> Result<Vec<Mutation>, StatusError> {
+    fn room(&self, prefix: &str, user: &str, now: Timestamp) -> Result<Vec<Mutation>, StatusError> {
         let snapshot = self.objects.store().snapshot();
         let (mut gone, mut own, mut others) = (Vec::new(), Vec::new(), 0);
         for (key, revision) in snapshot.keys(prefix.as_bytes(), None) {
@@ -371,7 +365,9 @@ impl Sessions {
         gone.extend(own.drain(..too_many).map(|(_, key)| key));
         if own.len() + others >= ALL_MAX {
             return Err(StatusError::too_many_requests(
-                format!("{ALL_MAX} sessions are open in this cluster, which is the most there may be: sign out of some, or wait until they are over"),
+                format!(
+                    "{ALL_MAX} sessions are open in this cluster, which is the most there may be: sign out of some, or wait until they are over"
+                ),
                 RETRY_AFTER_SECONDS,
             ));
         }
@@ -391,7 +387,10 @@ mod tests {
 
     #[test]
     fn what_a_cookie_may_be() {
-        let (id, secret) = (URL_SAFE_NO_PAD.encode([1; 16]), URL_SAFE_NO_PAD.encode([2; 32]));
+        let (id, secret) = (
+            URL_SAFE_NO_PAD.encode([1; 16]),
+            URL_SAFE_NO_PAD.encode([2; 32]),
+        );
         for (shown, good) in [
             (format!("{id}.{secret}"), true),
             (format!("{id}{secret}"), false),

@@ -262,9 +262,8 @@ async fn told(state: &AppState, asked: &Asked) -> Response {
     let certificate = asked.certificate();
     told["certificate"] = json!(certificate.map(|(caller, _)| json!({"name": caller.user()})));
     let issuers = state.authenticator.issuers().code_flows();
-    let issuers = issuers.map(|(number, url)| {
-        json!({"url": url, "path": format!("{PAGE}/{}{number}", oidc::PATH)})
-    });
+    let issuers = issuers
+        .map(|(number, url)| json!({"url": url, "path": format!("{PAGE}/{}{number}", oidc::PATH)}));
     told["issuers"] = issuers.collect();
     json_response(&told)
 }

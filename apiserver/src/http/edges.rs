@@ -226,7 +226,11 @@ pub(super) async fn answer(
             rings.frames_after(since.unwrap_or(Timestamp::MIN))
         };
         let mut list = list(&Seen::of(&taken), namespace.as_deref());
-        tell_policies(&mut list, &graph.policies.lock().clone(), namespace.as_deref());
+        tell_policies(
+            &mut list,
+            &graph.policies.lock().clone(),
+            namespace.as_deref(),
+        );
         if let Some(step) = step {
             let frames: Vec<Value> = Seen::steps(&taken, step)
                 .iter()
@@ -343,13 +347,34 @@ fn list(seen: &Seen, namespace: Option<&str>) -> Value {
 /// What there is of a time, without saying of which kind it is.
 fn list_of(seen: &Seen, namespace: Option<&str>) -> Value {
     let sums = seen.sums.iter().filter(|(name, _)| is_of(name, namespace));
-    let items: Vec<Value> = sums
-        .map(|(name, figures)| edge(name, figures, seen.width, namespace))
-        .collect();
+    let mut total = Figures::default();
+    let items = sums.map(|(name, figures)| {
+        total.add(figures);
+        edge(name, figures, seen.width, namespace)
+    });
+    let items: Vec<Value> = items.collect();
+    let seconds = seen.width.as_secs_f64().max(1e-3);
     json!({
         "time": seen.at.map(rfc3339_micros),
         "windowSeconds": rounded(seen.width.as_secs_f64()),
+        // What a reader could not make of the edges: quantiles of them together are no sum of theirs.
+        "total": {
+            "callsPerSecond": rounded(total.calls() as f64 / seconds),
+            "failuresPerSecond": rounded(total.failures() as f64 / seconds),
+            "latencyMicros": latency(&total),
+        },
         "items": items,
+    })
+}
+
+fn latency(figures: &Figures) -> Value {
+    let mean = figures.duration_micros as f64 / figures.calls().max(1) as f64;
+    json!({
+        "mean": rounded(mean),
+        "p50": rounded(figures.quantile_micros(500)),
+        "p90": rounded(figures.quantile_micros(900)),
+        "p95": rounded(figures.quantile_micros(950)),
+        "p99": rounded(figures.quantile_micros(990)),
     })
 }
 
@@ -392,7 +417,6 @@ fn edge(name: &EdgeName, figures: &Figures, width: Duration, asked: Option<&str>
         "" => name.source.namespace.as_str(),
         namespace => namespace,
     });
-    let mean = figures.duration_micros as f64 / calls.max(1) as f64;
     json!({
         "metadata": {
             "name": format!("{}.{}-{destination}.{}-{}-{}", name.source.workload, name.source.namespace,
@@ -410,13 +434,7 @@ fn edge(name: &EdgeName, figures: &Figures, width: Duration, asked: Option<&str>
         "failuresPerSecond": rate(failures),
         "requestBytesPerSecond": rate(figures.request_bytes),
         "responseBytesPerSecond": rate(figures.response_bytes),
-        "latencyMicros": {
-            "mean": rounded(mean),
-            "p50": rounded(figures.quantile_micros(500)),
-            "p90": rounded(figures.quantile_micros(900)),
-            "p95": rounded(figures.quantile_micros(950)),
-            "p99": rounded(figures.quantile_micros(990)),
-        },
+        "latencyMicros": latency(figures),
         "outcomes": figures.outcomes,
     })
 }

@@ -307,10 +307,7 @@ mod tests {
                 "sec-websocket-protocol",
                 "base64url.bearer.authorization.k8s.io.c2VjcmV0, v4.channel.k8s.io",
             ),
-            (
-                "cookie",
-                "a=b; __Host-weft-session=secret; c=d",
-            ),
+            ("cookie", "a=b; __Host-weft-session=secret; c=d"),
             ("weft-session", "1"),
             ("accept", "text/html"),
         ]);

@@ -45,7 +45,9 @@ impl Origin {
 
 /// Whether an origin is the one that a request was sent to.
 fn is_here(origin: &[u8], headers: &HeaderMap, uri: &Uri) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     // HTTP/2 names it in the URI.
     let host = uri.authority().map(http::uri::Authority::as_str).or(host);
     let origin = std::str::from_utf8(origin).ok();
@@ -55,7 +57,9 @@ fn is_here(origin: &[u8], headers: &HeaderMap, uri: &Uri) -> bool {
     };
     let bare = |text: &str| {
         let text = text.to_ascii_lowercase();
-        text.strip_suffix(PORT_USUAL).map(str::to_owned).unwrap_or(text)
+        text.strip_suffix(PORT_USUAL)
+            .map(str::to_owned)
+            .unwrap_or(text)
     };
     !host.is_empty() && bare(host) == bare(origin)
 }
@@ -114,7 +118,11 @@ mod tests {
                 Origin::Another,
             ),
             (&[("host", "h"), ("origin", "null")], "/", Origin::Another),
-            (&[("host", ""), ("origin", "https://")], "/", Origin::Another),
+            (
+                &[("host", ""), ("origin", "https://")],
+                "/",
+                Origin::Another,
+            ),
             (&[("origin", "https://h")], "/", Origin::Another),
             (
                 &[

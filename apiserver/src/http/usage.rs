@@ -242,7 +242,8 @@ pub(super) async fn used(
     nodes: &NodeClient,
     (meter, calls): (&Meter, &CallMeter),
 ) -> Result<Used, StatusError> {
-    let (rates, calls) = tokio::try_join!(meter.rates(objects, nodes), calls.rates(objects, nodes))?;
+    let (rates, calls) =
+        tokio::try_join!(meter.rates(objects, nodes), calls.rates(objects, nodes))?;
     let of_nodes = rates.nodes.iter();
     let of_pods = rates.pods.iter().map(|(key, (_, containers))| {
         let sum = |of: fn(&Rate) -> u64| containers.values().map(of).fold(0, u64::saturating_add);

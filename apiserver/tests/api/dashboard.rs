@@ -11,6 +11,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+use weft_apiserver::audit::Audit;
+use weft_apiserver::audit::log::{Log, LogConfig};
+use weft_apiserver::audit::policy::Policy;
 use weft_apiserver::authn::PeerCertificates;
 use weft_apiserver::ca::Authority;
 use weft_apiserver::caller::Caller;
@@ -105,10 +108,7 @@ fn kept(headers: &HeaderMap) -> Option<String> {
     let line = headers.get(header::SET_COOKIE)?.to_str().unwrap();
     let (cookie, attributes) = line.split_once("; ").unwrap();
     for attribute in ["Path=/", "Secure", "HttpOnly", "SameSite=Strict"] {
-        assert!(
-            attributes.split("; ").any(|one| one == attribute),
-            "{line}"
-        );
+        assert!(attributes.split("; ").any(|one| one == attribute), "{line}");
     }
     assert!(!attributes.contains("Domain"), "{line}");
     cookie
@@ -157,18 +157,27 @@ async fn a_session_is_its_user_until_he_signs_out() {
     assert_eq!(begun.body["user"]["name"], "jo");
     assert_eq!(browser.who().await, "jo");
     let told = browser.ask("GET /dashboard/session", Value::Null).await;
-    assert_eq!((&told.body["user"]["name"], &told.body["by"]), (&json!("jo"), &json!("token")));
+    assert_eq!(
+        (&told.body["user"]["name"], &told.body["by"]),
+        (&json!("jo"), &json!("token"))
+    );
     assert!(!told.body.to_string().contains("\"token\":"));
 
     // His rights are his own: he has none, and the page is told in the API's words.
     let maps = browser.ask(&format!("GET {MAPS}"), Value::Null).await;
-    assert!(maps.line().contains("User \"jo\" cannot list"), "{}", maps.line());
+    assert!(
+        maps.line().contains("User \"jo\" cannot list"),
+        "{}",
+        maps.line()
+    );
 
     // Another user takes its place, and the cookie of before is worth nothing.
     let before = browser.cookie.clone();
     browser.sign_in(json!({"token": "secret"})).await;
     assert_eq!(browser.who().await, "admin");
-    let made = browser.ask(&format!("POST {MAPS}"), config_map("m", "1")).await;
+    let made = browser
+        .ask(&format!("POST {MAPS}"), config_map("m", "1"))
+        .await;
     assert_eq!(made.status, 201, "{}", made.line());
     let old = Browser {
         cookie: before,
@@ -208,7 +217,9 @@ async fn wrong_credentials_begin_nothing() {
     }
     // A form of another page can be no JSON.
     let form = [OWN, MARK, ("content-type", "text/plain")];
-    let answer = browser.send("POST /dashboard/session", &form, Value::Null).await;
+    let answer = browser
+        .send("POST /dashboard/session", &form, Value::Null)
+        .await;
     assert_eq!(answer.status, 415);
 }
 
@@ -238,13 +249,23 @@ async fn a_link_begins_one_session_of_whoever_made_it() {
 
     // Later it is told why, and a wrong secret does not use one up.
     let again = Browser::new(&world).sign_in(by).await;
-    assert!(again.line().contains("the link was used already"), "{}", again.line());
+    assert!(
+        again.line().contains("the link was used already"),
+        "{}",
+        again.line()
+    );
     let other = text(&link(&world, "user").await, "link").to_owned();
     let (id, _) = other.split_once('.').unwrap();
     let (_, wrong) = shown.split_once('.').unwrap();
     let guessed = json!({"link": format!("{id}.{wrong}")});
     assert_eq!(Browser::new(&world).sign_in(guessed).await.status, 401);
-    assert_eq!(Browser::new(&world).sign_in(json!({"link": other})).await.status, 201);
+    assert_eq!(
+        Browser::new(&world)
+            .sign_in(json!({"link": other}))
+            .await
+            .status,
+        201
+    );
 
     // A link is no session, and a session no link.
     let third = text(&link(&world, "user").await, "link").to_owned();
@@ -269,8 +290,13 @@ async fn links_are_for_those_who_say_who_they_are() {
     browser.sign_in(json!({"token": "user"})).await;
     let none = browser.ask("POST /dashboard/links", Value::Null).await;
     assert_eq!(none.status, 401);
-    let posing = [("authorization", "Bearer secret"), ("impersonate-user", "eve")];
-    let posed = browser.send("POST /dashboard/links", &posing, Value::Null).await;
+    let posing = [
+        ("authorization", "Bearer secret"),
+        ("impersonate-user", "eve"),
+    ];
+    let posed = browser
+        .send("POST /dashboard/links", &posing, Value::Null)
+        .await;
     assert_eq!(posed.status, 403);
 }
 
@@ -306,7 +332,12 @@ async fn no_other_origin_has_it_do_anything() {
         (&write, &[MARK, own_site], 201),
     ] {
         let answer = browser.send(line, headers, config_map("m", "1")).await;
-        assert_eq!(answer.status, status, "{line} {headers:?}: {}", answer.line());
+        assert_eq!(
+            answer.status,
+            status,
+            "{line} {headers:?}: {}",
+            answer.line()
+        );
         let shared = answer.headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
         assert!(shared.is_none(), "nothing is for other origins to read");
     }
@@ -316,17 +347,25 @@ async fn no_other_origin_has_it_do_anything() {
         ("access-control-request-method", "POST"),
         ("access-control-request-headers", "weft-session"),
     ];
-    let asked = browser.send(&format!("OPTIONS {MAPS}"), &asks, Value::Null).await;
+    let asked = browser
+        .send(&format!("OPTIONS {MAPS}"), &asks, Value::Null)
+        .await;
     assert!(asked.status >= 400, "{}", asked.status);
     let names = asked.headers.keys();
-    assert!(names.into_iter().all(|name| !name.as_str().starts_with("access-control-")));
+    assert!(
+        names
+            .into_iter()
+            .all(|name| !name.as_str().starts_with("access-control-"))
+    );
 
     // Nor can another page sign it in as somebody else, or out.
     for headers in [&[MARK, evil][..], &[OWN], &[MARK], &[MARK, OWN, cross]] {
         let by = json!({"token": "user"});
         let signed = browser.send("POST /dashboard/session", headers, by).await;
         assert_eq!(signed.status, 403, "{headers:?}");
-        let out = browser.send("DELETE /dashboard/session", headers, Value::Null).await;
+        let out = browser
+            .send("DELETE /dashboard/session", headers, Value::Null)
+            .await;
         assert_eq!(out.status, 403, "{headers:?}");
     }
     assert_eq!(browser.who().await, "admin");
@@ -354,7 +393,12 @@ async fn a_websocket_counts_for_its_own_page_alone() {
         let headers: Vec<_> = SOCKET.iter().chain(headers).copied().collect();
         let answer = browser.send(&watch, &headers, Value::Null).await;
         // There is no connection here that could become one.
-        assert_eq!(answer.status == 403, refused, "{headers:?}: {}", answer.line());
+        assert_eq!(
+            answer.status == 403,
+            refused,
+            "{headers:?}: {}",
+            answer.line()
+        );
     }
 }
 
@@ -403,8 +447,14 @@ async fn a_session_ends_when_its_credential_does() {
     let admin = CertificateDer::from_pem_slice(admin.as_bytes()).unwrap();
     let mut by_certificate = Browser::new(&world);
     by_certificate.certificate = Some(admin);
-    let told = by_certificate.ask("GET /dashboard/session", Value::Null).await;
-    assert!(told.body["certificate"]["name"].is_string(), "{}", told.body);
+    let told = by_certificate
+        .ask("GET /dashboard/session", Value::Null)
+        .await;
+    assert!(
+        told.body["certificate"]["name"].is_string(),
+        "{}",
+        told.body
+    );
     by_certificate.sign_in(json!({"certificate": true})).await;
     by_certificate.certificate = None;
     let admin = by_certificate.who().await;
@@ -467,8 +517,15 @@ async fn the_page_is_for_anybody_and_runs_nothing_but_its_own() {
         async move { browser.send(&line, &[], Value::Null).await }
     };
     let moved = get("/dashboard").await;
-    assert_eq!((moved.status, &moved.headers[header::LOCATION]), (308, &HeaderValue::from_static("/dashboard/")));
-    for path in ["/dashboard/", "/dashboard/graph", "/dashboard/workloads/shop/web?x=y"] {
+    assert_eq!(
+        (moved.status, &moved.headers[header::LOCATION]),
+        (308, &HeaderValue::from_static("/dashboard/"))
+    );
+    for path in [
+        "/dashboard/",
+        "/dashboard/graph",
+        "/dashboard/workloads/shop/web?x=y",
+    ] {
         let page = get(path).await;
         assert_eq!(page.status, 200, "{path}");
         let headers = &page.headers;
@@ -511,12 +568,17 @@ async fn what_a_browser_shows_by_itself_changes_nothing_for_another_origin() {
         certificate: CertificateDer::from_pem_slice(admin.as_bytes()).ok(),
         ..Browser::new(&world)
     };
-    let evil = [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")];
+    let evil = [
+        ("sec-fetch-site", "cross-site"),
+        ("origin", "https://evil.example"),
+    ];
     let own = [("sec-fetch-site", "same-origin"), OWN];
     let write = format!("POST {MAPS}");
     let refused = browser.send(&write, &evil, config_map("m", "1")).await;
     assert_eq!(refused.status, 403);
-    let linked = browser.send("POST /dashboard/links", &evil, Value::Null).await;
+    let linked = browser
+        .send("POST /dashboard/links", &evil, Value::Null)
+        .await;
     assert_eq!(linked.status, 403);
     let made = browser.send(&write, &own, config_map("m", "1")).await;
     assert_eq!(made.status, 201, "{}", made.line());
@@ -524,4 +586,40 @@ async fn what_a_browser_shows_by_itself_changes_nothing_for_another_origin() {
     let named = [("origin", "http://localhost")];
     let made = browser.send(&write, &named, config_map("n", "1")).await;
     assert_eq!(made.status, 201, "{}", made.line());
+}
+
+#[tokio::test]
+async fn signing_in_is_written_down_without_what_it_was_done_by() {
+    let world = world().await;
+    let file = world.dir.path().join("audit.log");
+    let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "RequestResponse"}]});
+    let policy = Policy::parse(&policy.to_string()).unwrap();
+    let log = Log::open(LogConfig::new(&file)).unwrap();
+    let audit = Audit::new(policy).to_log(log);
+    let mut browser = Browser::new(&world);
+    browser.router = face_audited(&world, audit.clone());
+    browser.sign_in(json!({"token": "user"})).await;
+    browser.sign_in(json!({"token": "wrong-one"})).await;
+    browser.ask("DELETE /dashboard/session", Value::Null).await;
+    audit.flush().await;
+    let text = std::fs::read_to_string(&file).unwrap();
+    let told = text.lines().filter_map(|line| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        (event["stage"] == "ResponseComplete").then(|| {
+            let (verb, user) = (&event["verb"], &event["user"]["username"]);
+            format!(
+                "{verb} {} {user} {}",
+                event["requestURI"], event["responseStatus"]["code"]
+            )
+        })
+    });
+    let told: Vec<String> = told.collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    "post" "/dashboard/session" "jo" 201
+    "post" "/dashboard/session" null 401
+    "delete" "/dashboard/session" "jo" 204
+    "#);
+    for secret in ["wrong-one", browser.cookie.as_deref().unwrap()] {
+        assert!(!text.contains(secret), "{text}");
+    }
 }

@@ -6,9 +6,7 @@
 
 use std::collections::HashMap;
 
-use weft_gateway::{
-    PortStreams, Rule, ServiceRoutes, ServiceStreams, StreamProtocol, StreamRoute,
-};
+use weft_gateway::{PortStreams, Rule, ServiceRoutes, ServiceStreams, StreamProtocol, StreamRoute};
 
 use crate::route::RouteList;
 

@@ -47,7 +47,9 @@ impl Service {
         let retry = retry.or(resilience.retry.as_ref());
         let timeout = rule.and_then(|rule| rule.request_timeout);
         let timeout = timeout.or(resilience.request_timeout);
-        let backends = rule.map(|rule| rule.backends.as_slice()).unwrap_or_default();
+        let backends = rule
+            .map(|rule| rule.backends.as_slice())
+            .unwrap_or_default();
         let shares = backends.iter().filter_map(|backend| match &backend.target {
             BackendTarget::Service {
                 namespace, name, ..

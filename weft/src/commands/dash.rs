@@ -93,7 +93,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 fn to(place: &str) -> String {
     let place = place.trim_start_matches('/');
     let place = place.strip_prefix("dashboard/").unwrap_or(place);
-    let place: String = form_urlencoded::byte_serialize(format!("{PAGE}{place}").as_bytes()).collect();
+    let place: String =
+        form_urlencoded::byte_serialize(format!("{PAGE}{place}").as_bytes()).collect();
     format!("&to={place}")
 }
 
@@ -125,7 +126,10 @@ mod tests {
     fn a_place_is_one_of_the_page() {
         for (place, expected) in [
             ("graph", "&to=%2Fdashboard%2Fgraph"),
-            ("/dashboard/graph?ns=a b", "&to=%2Fdashboard%2Fgraph%3Fns%3Da+b"),
+            (
+                "/dashboard/graph?ns=a b",
+                "&to=%2Fdashboard%2Fgraph%3Fns%3Da+b",
+            ),
             ("//evil.example", "&to=%2Fdashboard%2Fevil.example"),
         ] {
             assert_eq!(to(place), expected);

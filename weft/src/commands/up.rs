@@ -465,13 +465,7 @@ impl Cluster {
     }
 
     /// Says what is ready. A cluster whose output nobody reads any more goes on.
-    fn announce(
-        &self,
-        server: &Servers,
-        seconds: f64,
-        dashboard: &str,
-        output: Option<Output>,
-    ) {
+    fn announce(&self, server: &Servers, seconds: f64, dashboard: &str, output: Option<Output>) {
         let kubeconfig = server.kubeconfig.display().to_string();
         let gateway = format!("http://{}", self.gateway);
         if output == Some(Output::Json) {

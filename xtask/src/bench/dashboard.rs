@@ -37,10 +37,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     let mut waiting = Waiting::new();
     let mut phases = Vec::new();
     for (load, readers) in [(false, 1), (false, MANY), (true, 1), (true, MANY)] {
-        let what = format!(
-            "{readers} readers{}",
-            if load { " under load" } else { "" }
-        );
+        let what = format!("{readers} readers{}", if load { " under load" } else { "" });
         waiting.show(format!("{what}: nobody looks"));
         // Nodes are asked for another half a minute by whoever looked before.
         std::thread::sleep(Duration::from_secs(35));
@@ -76,8 +73,21 @@ fn send(cluster: &Cluster, lasts: Duration) -> Result<Child> {
     );
     let seconds = (lasts + SETTLE * 4).as_secs().to_string();
     let mut command = Command::new(super::generator());
-    command.args(["load", "--output", "json", "--connect", cluster.gateway_address()]);
-    command.args(["--url", &url, "--connections", CONNECTIONS, "--duration", &seconds]);
+    command.args([
+        "load",
+        "--output",
+        "json",
+        "--connect",
+        cluster.gateway_address(),
+    ]);
+    command.args([
+        "--url",
+        &url,
+        "--connections",
+        CONNECTIONS,
+        "--seconds",
+        &seconds,
+    ]);
     progress::clean_environment(&mut command);
     command
         .stdin(Stdio::null())
@@ -136,7 +146,11 @@ fn ticks(process: u32) -> Result<u64> {
 pub fn render(dashboard: &Value) -> String {
     let mut text = String::from("\nOpen dashboards, and what they add to the server\n");
     for phase in dashboard["phases"].as_array().into_iter().flatten() {
-        let load = if phase["load"] == true { "under load" } else { "idle" };
+        let load = if phase["load"] == true {
+            "under load"
+        } else {
+            "idle"
+        };
         text += &format!(
             "  {:>3} open, {load:<10} {:>6.2} % of a core ({:.2} % before), {:>8.1} MiB more, {:>6.1} KiB a second each, {} frames skipped\n",
             phase["readers"],

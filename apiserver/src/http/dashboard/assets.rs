@@ -218,7 +218,11 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, line.parse().unwrap());
-            assert_eq!((takes(&headers, "br"), takes(&headers, "gzip")), (br, gzip), "{line}");
+            assert_eq!(
+                (takes(&headers, "br"), takes(&headers, "gzip")),
+                (br, gzip),
+                "{line}"
+            );
         }
     }
 }

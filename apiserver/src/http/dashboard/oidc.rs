@@ -36,7 +36,9 @@ pub(super) fn serves(name: &str) -> bool {
 
 pub(super) async fn answer(state: &AppState, asked: &Asked, name: &str) -> Answered {
     if name != CALLBACK {
-        let number = name.strip_prefix(PATH).and_then(|number| number.parse().ok());
+        let number = name
+            .strip_prefix(PATH)
+            .and_then(|number| number.parse().ok());
         let number = number.ok_or_else(StatusError::unknown_path)?;
         return Ok((None, leave(state, asked, number).await?));
     }
@@ -64,7 +66,11 @@ pub(super) async fn answer(state: &AppState, asked: &Asked, name: &str) -> Answe
 fn redirect_uri(asked: &Asked) -> Option<String> {
     let host = asked.headers().get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok());
-    let authority = asked.head.uri.authority().map(|authority| authority.as_str());
+    let authority = asked
+        .head
+        .uri
+        .authority()
+        .map(|authority| authority.as_str());
     let host = authority.or(host)?;
     Some(format!("https://{host}/dashboard/{CALLBACK}"))
 }
@@ -115,7 +121,9 @@ async fn come_back(
     let mut held = held.unwrap_or_default().splitn(3, '.');
     let number = held.next().and_then(|number| number.parse().ok());
     let (Some(number), Some(token), Some(verifier)) = (number, held.next(), held.next()) else {
-        return Err("this browser was not sent there, or ten minutes ago: sign in again".to_owned());
+        return Err(
+            "this browser was not sent there, or ten minutes ago: sign in again".to_owned(),
+        );
     };
     let told = said("state").unwrap_or_default();
     if !bool::from(told.as_bytes().ct_eq(token.as_bytes())) {

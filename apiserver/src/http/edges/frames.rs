@@ -66,7 +66,9 @@ impl Scopes {
         scopes.retain(|_, scope| scope.strong_count() > 0);
         if scopes.len() >= SCOPES_MAX {
             return Err(StatusError::too_many_requests(
-                format!("{SCOPES_MAX} different views of the mesh are read already, which is the most there may be: try again later, or with the usual window"),
+                format!(
+                    "{SCOPES_MAX} different views of the mesh are read already, which is the most there may be: try again later, or with the usual window"
+                ),
                 RETRY_AFTER_SECONDS,
             ));
         }
@@ -103,6 +105,8 @@ struct State {
     whole: Option<Bytes>,
     /// What is in both.
     figures: Vec<EdgeFigures>,
+    total: TotalFigures,
+    workloads: Vec<WorkloadFigures>,
     seconds: f64,
     window: f64,
 }
@@ -116,6 +120,12 @@ struct Known {
 /// Number; calls and failures a second, three quantiles in microseconds, bytes a second of both ways; calls and failures of this frame alone.
 type EdgeFigures = (u32, f64, f64, f64, f64, f64, f64, f64, u64, u64);
 
+/// The same without a number and bytes, of all edges together: quantiles of several are those of all their calls.
+type TotalFigures = (f64, f64, f64, f64, f64, u64, u64);
+
+/// Namespace and name of a workload that is called, and the figures of all of its edges.
+type WorkloadFigures = (String, String, f64, f64, f64, f64, f64);
+
 /// A frame but for its beginning, which says what kind it is and is each reader's own.
 #[derive(Serialize)]
 struct Told<'s> {
@@ -123,6 +133,8 @@ struct Told<'s> {
     seconds: f64,
     window: f64,
     edges: Edges<'s>,
+    total: TotalFigures,
+    workloads: &'s [WorkloadFigures],
     #[serde(skip_serializing_if = "Option::is_none")]
     services: Option<&'s [ServicePolicies]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,7 +207,9 @@ impl Scope {
         if reader.last == Some(number) {
             return None;
         }
-        let skipped = reader.last.map_or(0, |last| number.saturating_sub(last + 1));
+        let skipped = reader
+            .last
+            .map_or(0, |last| number.saturating_sub(last + 1));
         let follows = reader.last.is_some_and(|last| last == state.before);
         let rest = match follows {
             true => state.delta.clone(),
@@ -267,11 +281,10 @@ impl Scope {
             }
             stays
         });
+        let window = windowed.width.as_secs_f64();
         state.figures = figures(&state.edges, &windowed, &new);
-        (state.seconds, state.window) = (
-            rounded(new.width.as_secs_f64()),
-            rounded(windowed.width.as_secs_f64()),
-        );
+        (state.total, state.workloads) = self.sums(&windowed, &new);
+        (state.seconds, state.window) = (rounded(new.width.as_secs_f64()), rounded(window));
         let services = graph.policies.lock().clone();
         let services: Vec<ServicePolicies> = services
             .iter()
@@ -294,10 +307,15 @@ impl Scope {
             seconds: state.seconds,
             window: state.window,
             edges: Edges {
-                added: added.iter().map(|(name, id)| Added::of(name, *id)).collect(),
+                added: added
+                    .iter()
+                    .map(|(name, id)| Added::of(name, *id))
+                    .collect(),
                 removed,
                 figures: &state.figures,
             },
+            total: state.total,
+            workloads: &state.workloads,
             services: has_new_services.then_some(state.services.as_slice()),
             nodes: (self.view.nodes && has_new_usage).then(|| state.used.nodes.iter().collect()),
             // Most of many pods do nothing.
@@ -310,6 +328,42 @@ impl Scope {
         let delta = text(&told);
         state.delta = delta;
         state.whole = None;
+    }
+
+    /// Of all edges that are shown together, and of those to each workload.
+    fn sums(&self, windowed: &Seen, new: &Seen) -> (TotalFigures, Vec<WorkloadFigures>) {
+        let mut total = Figures::default();
+        let mut workloads: BTreeMap<(&str, &str), Figures> = BTreeMap::new();
+        for (name, sum) in &windowed.sums {
+            if !self.shows(name) {
+                continue;
+            }
+            total.add(sum);
+            let EdgeEnd {
+                namespace,
+                workload,
+                ..
+            } = &name.destination;
+            // Where nobody was reached there is nobody to tell of.
+            if !workload.is_empty() {
+                let of_workload = workloads.entry((namespace, workload));
+                of_workload.or_default().add(sum);
+            }
+        }
+        let shown = new.sums.iter().filter(|(name, _)| self.shows(name));
+        let (calls, failures) = shown.fold((0_u64, 0_u64), |(calls, failures), (_, sum)| {
+            let calls = calls.saturating_add(sum.calls());
+            (calls, failures.saturating_add(sum.failures()))
+        });
+        let of = |sum: &Figures| rates(sum, windowed.width);
+        let (per_second, failed, p50, p95, p99) = of(&total);
+        let workloads = workloads.iter().map(|((namespace, name), sum)| {
+            let (per_second, failed, p50, p95, p99) = of(sum);
+            let (namespace, name) = ((*namespace).to_owned(), (*name).to_owned());
+            (namespace, name, per_second, failed, p50, p95, p99)
+        });
+        let total = (per_second, failed, p50, p95, p99, calls, failures);
+        (total, workloads.collect())
     }
 
     /// Of what is used, what this view is of.
@@ -334,10 +388,14 @@ impl Scope {
             seconds: state.seconds,
             window: state.window,
             edges: Edges {
-                added: edges.map(|(name, known)| Added::of(name, known.id)).collect(),
+                added: edges
+                    .map(|(name, known)| Added::of(name, known.id))
+                    .collect(),
                 removed: Vec::new(),
                 figures: &state.figures,
             },
+            total: state.total,
+            workloads: &state.workloads,
             services: Some(&state.services),
             nodes: self.view.nodes.then(|| state.used.nodes.iter().collect()),
             pods: self.view.pods.then(|| state.used.pods.iter().collect()),
@@ -364,16 +422,16 @@ fn figures(
     let figures = windowed.sums.iter().filter_map(|(name, sum)| {
         let id = edges.get(name)?.id;
         let rate = |count: u64| rounded(count as f64 / seconds);
-        let quantile = |thousandths: u64| rounded(sum.quantile_micros(thousandths));
         let none = Figures::default();
         let now = new.sums.get(name).unwrap_or(&none);
+        let (per_second, failed, p50, p95, p99) = rates(sum, windowed.width);
         Some((
             id,
-            rate(sum.calls()),
-            rate(sum.failures()),
-            quantile(500),
-            quantile(950),
-            quantile(990),
+            per_second,
+            failed,
+            p50,
+            p95,
+            p99,
             rate(sum.request_bytes),
             rate(sum.response_bytes),
             now.calls(),
@@ -381,6 +439,20 @@ fn figures(
         ))
     });
     figures.collect()
+}
+
+/// Calls and failures a second, and three quantiles in microseconds.
+fn rates(sum: &Figures, width: Duration) -> (f64, f64, f64, f64, f64) {
+    let seconds = width.as_secs_f64().max(1e-3);
+    let rate = |count: u64| rounded(count as f64 / seconds);
+    let quantile = |thousandths: u64| rounded(sum.quantile_micros(thousandths));
+    (
+        rate(sum.calls()),
+        rate(sum.failures()),
+        quantile(500),
+        quantile(950),
+        quantile(990),
+    )
 }
 
 /// The text of a frame, without the brace that it begins with.

@@ -146,9 +146,9 @@ impl Kept {
     fn make_room(&mut self, now: Instant) {
         while let Some(oldest) = self.order.front() {
             let found = self.traces.get(oldest);
-            let is_old = found.and_then(|trace| trace.kept).is_none_or(|kept| {
-                now.saturating_duration_since(kept) > KEPT_FOR
-            });
+            let is_old = found
+                .and_then(|trace| trace.kept)
+                .is_none_or(|kept| now.saturating_duration_since(kept) > KEPT_FOR);
             if !is_old && self.traces.len() <= TRACES_MAX && self.bytes <= BYTES_MAX {
                 return;
             }
@@ -172,12 +172,16 @@ fn told(id: &str, trace: &Trace, namespace: Option<&str>, with_spans: bool) -> O
     let spans: Vec<&Arc<Value>> = spans.collect();
     let ids: BTreeSet<&str> = spans.iter().map(|span| text(span, "spanID")).collect();
     // The first of those that nothing is above.
-    let mut tops = spans.iter().filter(|span| !ids.contains(text(span, "parentID")));
+    let mut tops = spans
+        .iter()
+        .filter(|span| !ids.contains(text(span, "parentID")));
     let root = tops.next().or(spans.first())?;
     let began = |span: &Value| text(span, "began").parse::<jiff::Timestamp>().ok();
     let ends = spans.iter().filter_map(|span| {
         let micros = span["durationMicros"].as_i64()?;
-        began(span)?.checked_add(jiff::SignedDuration::from_micros(micros)).ok()
+        began(span)?
+            .checked_add(jiff::SignedDuration::from_micros(micros))
+            .ok()
     });
     let begins = began(root)?;
     let took = ends.max()?.duration_since(begins).as_micros();
@@ -322,11 +326,7 @@ async fn listen(state: &AppState, name: &str, node: &Value) -> Option<(String, L
 }
 
 /// What all nodes saw of these.
-async fn spans_of(
-    state: &AppState,
-    nodes: &[(String, Arc<Value>)],
-    noted: &[Noted],
-) -> Vec<Value> {
+async fn spans_of(state: &AppState, nodes: &[(String, Arc<Value>)], noted: &[Noted]) -> Vec<Value> {
     let ids: Vec<&str> = noted.iter().map(|one| one.trace_id.as_str()).collect();
     let path = format!("/spans?traces={}", ids.join(","));
     let asked = nodes.iter().map(|(_, node)| {
@@ -342,7 +342,12 @@ async fn spans_of(
             let body: Bytes = body.await.ok()?.to_bytes();
             serde_json::from_slice::<Vec<Value>>(&body).ok()
         };
-        async move { tokio::time::timeout(NODE_TIMEOUT, asking).await.ok().flatten() }
+        async move {
+            tokio::time::timeout(NODE_TIMEOUT, asking)
+                .await
+                .ok()
+                .flatten()
+        }
     });
     let asked = futures::stream::iter(asked).buffer_unordered(NODES_AT_ONCE);
     let answers: Vec<Option<Vec<Value>>> = asked.collect().await;
@@ -393,7 +398,10 @@ mod tests {
                 "u \"job\" 9000 failed=false slow=true 1"
             ]
         );
-        assert_eq!(shown(Some("shop")), ["t \"web\" 9000 failed=false slow=false 1"]);
+        assert_eq!(
+            shown(Some("shop")),
+            ["t \"web\" 9000 failed=false slow=false 1"]
+        );
         assert_eq!(shown(Some("other")), [""; 0]);
     }
 
@@ -403,13 +411,24 @@ mod tests {
         let now = Instant::now();
         for number in 0..TRACES_MAX + 10 {
             let id = format!("{number:04}");
-            kept.add(vec![span(&id, "a", "", "n", 1, true)], &BTreeSet::new(), now);
+            kept.add(
+                vec![span(&id, "a", "", "n", 1, true)],
+                &BTreeSet::new(),
+                now,
+            );
         }
         assert_eq!(kept.traces.len(), TRACES_MAX);
         assert!(!kept.traces.contains_key("0009") && kept.traces.contains_key("0010"));
         // Told once more, it is no second one.
-        kept.add(vec![span("0010", "a", "", "n", 1, true)], &BTreeSet::new(), now);
-        assert_eq!((kept.traces.len(), kept.order.len()), (TRACES_MAX, TRACES_MAX));
+        kept.add(
+            vec![span("0010", "a", "", "n", 1, true)],
+            &BTreeSet::new(),
+            now,
+        );
+        assert_eq!(
+            (kept.traces.len(), kept.order.len()),
+            (TRACES_MAX, TRACES_MAX)
+        );
         kept.make_room(now + KEPT_FOR + Duration::from_secs(1));
         assert_eq!((kept.traces.len(), kept.bytes), (0, 0));
     }
