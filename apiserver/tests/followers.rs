@@ -613,7 +613,7 @@ async fn a_follower_serves_a_kind_that_it_has_not_heard_of_yet() {
 
 /// A link that two browsers show to two servers at the same moment signs one of them in, and that one is known everywhere at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_begins_one_session_whichever_servers_are_shown_it() {
+async fn attack_131_a_link_begins_one_session_whichever_servers_are_shown_it() {
     let cluster = Cluster::start().await;
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let face = |objects: &Objects, dir: &tempfile::TempDir| {

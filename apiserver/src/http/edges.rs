@@ -148,6 +148,42 @@ impl Graph {
         self.pushed.send_modify(|pushed| *pushed += 1);
     }
 
+    /// What is held in memory of all this, as Prometheus text.
+    pub(super) fn metrics(&self) -> String {
+        let [fine, coarse] = self.rings.lock().bytes();
+        let (traces, trace_bytes) = self.traces.held();
+        let gauges = [
+            ("weft_mesh_history_bytes{step=\"1s\"}", fine),
+            ("weft_mesh_history_bytes{step=\"10s\"}", coarse),
+            ("weft_mesh_traces", traces),
+            ("weft_mesh_trace_bytes", trace_bytes),
+            ("weft_mesh_frame_views", self.scopes.len()),
+        ];
+        let helps = [
+            ("weft_mesh_history_bytes", "What is remembered of edges."),
+            (
+                "weft_mesh_traces",
+                "Traces that are kept of what failed or was slow.",
+            ),
+            ("weft_mesh_trace_bytes", "What these take."),
+            (
+                "weft_mesh_frame_views",
+                "Different views of the mesh that are read.",
+            ),
+        ];
+        let mut text = String::new();
+        for (name, help) in helps {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+            let own = gauges
+                .iter()
+                .filter(|(full, _)| full.split('{').next() == Some(name));
+            for (full, value) in own {
+                text.push_str(&format!("{full} {value}\n"));
+            }
+        }
+        text
+    }
+
     /// Looks, and waits for what nodes say now where nobody looked before.
     async fn looked(&self) {
         let mut pushed = self.pushed.subscribe();

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_one_hop_and_what_is_a_secret_stays_behind() {
+    fn attack_134_what_is_of_one_hop_and_what_is_a_secret_stays_behind() {
         let sent = headers(&[
             ("authorization", "Bearer secret"),
             ("connection", "close, X-Own, upgrade"),

@@ -453,6 +453,7 @@ fn strip_trailing_slash(info: &RequestInfo, request: &mut Request) {
 async fn metrics(State(state): State<AppState>) -> Response {
     let mut others = state.objects.aggregation().metrics();
     others.push_str(&state.flow_control.metrics());
+    others.push_str(&state.graph.metrics());
     if let Some(audit) = &state.audit {
         others.push_str(&audit.metrics());
     }

@@ -224,7 +224,7 @@ async fn wrong_credentials_begin_nothing() {
 }
 
 #[tokio::test]
-async fn a_link_begins_one_session_of_whoever_made_it() {
+async fn attack_131_a_link_begins_one_session_of_whoever_made_it() {
     let world = world().await;
     let made = link(&world, "user").await;
     assert_eq!(made.status, 201, "{}", made.line());
@@ -301,7 +301,7 @@ async fn links_are_for_those_who_say_who_they_are() {
 }
 
 #[tokio::test]
-async fn no_other_origin_has_it_do_anything() {
+async fn attack_130_no_other_origin_has_it_do_anything() {
     let world = world().await;
     let mut browser = Browser::new(&world);
     browser.sign_in(json!({"token": "secret"})).await;
@@ -372,7 +372,7 @@ async fn no_other_origin_has_it_do_anything() {
 }
 
 #[tokio::test]
-async fn a_websocket_counts_for_its_own_page_alone() {
+async fn attack_133_a_websocket_counts_for_its_own_page_alone() {
     let world = world().await;
     let mut browser = Browser::new(&world);
     browser.sign_in(json!({"token": "secret"})).await;
@@ -403,7 +403,7 @@ async fn a_websocket_counts_for_its_own_page_alone() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_somebody_planted_becomes_nobodys_session() {
+async fn attack_132_a_cookie_that_somebody_planted_becomes_nobodys_session() {
     let world = world().await;
     // What an attacker knows: a session of his own, and a name that is none yet.
     let mut attacker = Browser::new(&world);
@@ -508,7 +508,7 @@ async fn what_is_kept_of_a_session_is_no_object_and_tells_nobody() {
 }
 
 #[tokio::test]
-async fn the_page_is_for_anybody_and_runs_nothing_but_its_own() {
+async fn attack_135_the_page_is_for_anybody_and_runs_nothing_but_its_own() {
     let world = world().await;
     let browser = Browser::new(&world);
     let get = |path: &str| {

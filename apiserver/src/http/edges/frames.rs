@@ -58,6 +58,15 @@ struct View {
 pub(super) struct Scopes(Mutex<BTreeMap<View, Weak<Scope>>>);
 
 impl Scopes {
+    /// How many somebody reads.
+    pub(super) fn len(&self) -> usize {
+        let scopes = self.0.lock();
+        scopes
+            .values()
+            .filter(|scope| scope.strong_count() > 0)
+            .count()
+    }
+
     fn of(&self, view: View) -> Result<Arc<Scope>, StatusError> {
         let mut scopes = self.0.lock();
         if let Some(scope) = scopes.get(&view).and_then(Weak::upgrade) {

@@ -110,6 +110,12 @@ impl Traces {
         }
     }
 
+    /// How many are kept, and their bytes.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let kept = self.kept.lock();
+        (kept.traces.len(), kept.bytes)
+    }
+
     fn is_watched(&self) -> bool {
         let now = Instant::now();
         self.watched_until.lock().is_some_and(|until| until > now)
