@@ -47,7 +47,7 @@ const PASSED_ON: [&str; 8] = [
 ];
 
 /// Lines of one node.
-pub(super) type Lines = std::pin::Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+type Lines = std::pin::Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 pub(super) async fn answer(
     state: &AppState,

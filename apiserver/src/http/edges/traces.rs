@@ -12,6 +12,7 @@
 //! (OpenTelemetry, by the nodes).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream::SelectAll;
+use futures::{Stream, StreamExt as _};
 use http::{StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use weft_api::status::StatusError;
 use weft_kinds::mesh::{GROUP, VERSION};
 
-use super::tap::{Lines, whole_lines};
+use super::tap::whole_lines;
 use crate::http::AppState;
 use crate::http::usage::{json_response, nodes_of};
 use crate::request::Params;
@@ -83,6 +84,9 @@ struct Trace {
     spans: Vec<Arc<Value>>,
     bytes: usize,
 }
+
+/// Lines of a node, with its name; and that they are over.
+type Heard = Pin<Box<dyn Stream<Item = (Arc<str>, Option<Bytes>)> + Send>>;
 
 /// That there is something to look at.
 #[derive(serde::Deserialize)]
@@ -253,7 +257,7 @@ pub(in crate::http) async fn run(state: AppState, stop: CancellationToken) {
 /// While somebody looks.
 async fn gather(state: &AppState) {
     let traces = &state.graph.traces;
-    let mut lines: SelectAll<Lines> = SelectAll::new();
+    let mut lines: SelectAll<Heard> = SelectAll::new();
     let mut listened: Option<Instant> = None;
     let mut noted: VecDeque<(Instant, Noted)> = VecDeque::new();
     let mut ask = tokio::time::interval(ASK_EVERY);
@@ -270,14 +274,10 @@ async fn gather(state: &AppState) {
                 }
                 Err(error) => tracing::debug!(%error, "nodes cannot be listed for traces"),
             }
-            // All of them end at the same time, or none is left.
-            if lines.is_empty() {
-                heard.clear();
-            }
             let new = nodes.iter().filter(|(name, _)| !heard.contains(name));
-            let begun = futures::stream::iter(new.map(|(name, node)| listen(state, name, node)));
-            let begun: Vec<Option<(String, Lines)>> =
-                begun.buffer_unordered(NODES_AT_ONCE).collect().await;
+            let begun: Vec<_> = new.map(|(name, node)| listen(state, name, node)).collect();
+            let begun = futures::stream::iter(begun).buffer_unordered(NODES_AT_ONCE);
+            let begun: Vec<Option<(String, Heard)>> = begun.collect().await;
             for (name, of_node) in begun.into_iter().flatten() {
                 heard.insert(name);
                 lines.push(of_node);
@@ -285,7 +285,11 @@ async fn gather(state: &AppState) {
         }
         tokio::select! {
             biased;
-            Some(more) = lines.next(), if !lines.is_empty() => {
+            Some((name, more)) = lines.next(), if !lines.is_empty() => {
+                let Some(more) = more else {
+                    heard.remove(&*name);
+                    continue;
+                };
                 for line in more.split(|byte| *byte == b'\n') {
                     let Ok(one) = serde_json::from_slice::<Noted>(line) else {
                         continue;
@@ -315,14 +319,17 @@ async fn gather(state: &AppState) {
 }
 
 /// Begins to listen to a node.
-async fn listen(state: &AppState, name: &str, node: &Value) -> Option<(String, Lines)> {
+async fn listen(state: &AppState, name: &str, node: &Value) -> Option<(String, Heard)> {
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = Uri::from_static("/spans?watch=true");
     let sent = tokio::time::timeout(NODE_TIMEOUT, state.nodes.send(node, request)).await;
     match sent {
         Ok(Ok(answer)) if answer.status() == StatusCode::OK => {
-            let lines: Lines = Box::pin(whole_lines(answer.into_body()));
-            Some((name.to_owned(), lines))
+            let (of, ended): (Arc<str>, Arc<str>) = (name.into(), name.into());
+            let lines = whole_lines(answer.into_body());
+            let lines = lines.map(move |lines| (Arc::clone(&of), Some(lines)));
+            let end = futures::stream::once(std::future::ready((ended, None)));
+            Some((name.to_owned(), Box::pin(lines.chain(end))))
         }
         _ => {
             tracing::debug!(node = name, "nothing is heard of the traces of a node");
@@ -355,6 +362,7 @@ async fn spans_of(state: &AppState, nodes: &[(String, Arc<Value>)], noted: &[Not
                 .flatten()
         }
     });
+    let asked: Vec<_> = asked.collect();
     let asked = futures::stream::iter(asked).buffer_unordered(NODES_AT_ONCE);
     let answers: Vec<Option<Vec<Value>>> = asked.collect().await;
     answers.into_iter().flatten().flatten().collect()
