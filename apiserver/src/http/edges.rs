@@ -353,7 +353,9 @@ fn watch(
                     let seen = Seen::of(&taken);
                     let Some(at) = seen.at else { continue };
                     since = Some(at);
-                    let object = list(&seen, namespace.as_deref());
+                    let mut object = list(&seen, namespace.as_deref());
+                    let policies = graph.policies.lock().clone();
+                    tell_policies(&mut object, &policies, namespace.as_deref());
                     let line = json!({"type": "MODIFIED", "object": object});
                     let line = Bytes::from(format!("{line}\n"));
                     let line = Ok::<_, std::convert::Infallible>(line);
