@@ -8,6 +8,7 @@ use weft_store::Key;
 
 use super::freshness::write_failed;
 use super::{DATA_PREFIX, Objects};
+use crate::authn::sessions;
 use crate::authz::Authorized;
 use crate::encryption::{self, EncryptionError, Rewrapped};
 use crate::request::Asked;
@@ -62,7 +63,7 @@ impl Objects {
         }
     }
 
-    /// Brings all Secrets, the data of key-value stores and the keys of tokens under a new data key; see [`Vault::rewrap`].
+    /// Brings all Secrets, the data of key-value stores, the keys of tokens and sessions under a new data key; see [`Vault::rewrap`].
     ///
     /// # Errors
     /// 429 and 503 when the store cannot take it now, 500 when a value cannot be opened.
@@ -77,7 +78,9 @@ impl Objects {
         let prefixes = sealed.map(|kind| stored::prefix(kind, None));
         let data = DATA_PREFIX.as_bytes().into();
         let keys = signing_keys::PREFIX.as_bytes().into();
-        let prefixes: Vec<_> = prefixes.chain([data, keys]).collect();
+        let sessions = sessions::PREFIXES.map(|prefix| prefix.as_bytes().into());
+        let prefixes = prefixes.chain([data, keys]).chain(sessions);
+        let prefixes: Vec<_> = prefixes.collect();
         let done = self.inner.vault.rewrap(&prefixes).await;
         done.map_err(|error| match error {
             EncryptionError::Write(error) => write_failed(&weft_kinds::SECRET, "", error),

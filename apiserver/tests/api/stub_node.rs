@@ -164,6 +164,9 @@ fn edges(asked: u64) -> serde_json::Value {
             edge(end("shop", "web"), end("bank", "pay"), 1000 + 30 * asked, 10 * asked),
             edge(end("bank", "job"), end("bank", "pay"), 5 * asked, 0),
         ],
+        "services": [{
+            "namespace": "bank", "name": "pay", "breaker": {"ejected": 1, "endpoints": 3}, "retries": {"attempts": 2},
+        }],
     })
 }
 
@@ -196,6 +199,16 @@ fn answer(
     if path == "/stats/edges" {
         let asked = chunks.fetch_add(1, Ordering::SeqCst) as u64 + 1;
         return Response::new(Full::from(edges(asked).to_string()));
+    }
+    if path == "/stats/summary" {
+        let asked = chunks.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+        return Response::new(Full::from(summary(asked).to_string()));
+    }
+    if path == "/spans" {
+        return Response::new(Full::from(match query.contains("watch=true") {
+            true => "{\"traceID\":\"t1\",\"failed\":true,\"slow\":false}\n".to_owned(),
+            false => spans().to_string(),
+        }));
     }
     if path == "/tap" {
         return match query.contains("code=x") {
@@ -244,6 +257,32 @@ fn calls(asked: u64) -> serde_json::Value {
         "pods": [{"namespace": "default", "name": "p", "uid": "u", "calls": counted}],
         "services": [{"namespace": "default", "name": "web", "calls": counted}],
     })
+}
+
+/// What it and its pod have used when it is asked for the so many-th time.
+fn summary(asked: u64) -> serde_json::Value {
+    let now = jiff::Timestamp::now().to_string();
+    let used = json!({
+        "cpu": {"time": now, "usageCoreNanoSeconds": asked * 1_000_000}, "memory": {"time": now, "workingSetBytes": 1024 * asked},
+    });
+    let mut container = used.clone();
+    container["name"] = json!("c");
+    let pod = json!({"name": "p", "namespace": "default", "uid": "u"});
+    json!({"node": used, "pods": [{"podRef": pod, "containers": [container]}]})
+}
+
+/// A call from the namespace shop to bank that failed, as it was seen at both ends.
+fn spans() -> serde_json::Value {
+    let span = |kind: &str, id: &str, parent: &str, namespace: &str, name: &str| {
+        json!({
+            "traceID": "t1", "spanID": id, "parentID": parent, "kind": kind, "node": "a", "failed": true,
+            "workload": {"namespace": namespace, "name": name}, "began": "2026-01-02T03:04:05.000001Z", "durationMicros": 5,
+        })
+    };
+    json!([
+        span("client", "1", "", "shop", "web"),
+        span("server", "2", "1", "bank", "pay")
+    ])
 }
 
 async fn say(writer: &mut (impl AsyncWrite + Unpin), frame: Frame) -> bool {
