@@ -235,9 +235,9 @@ export function byNamespace(graph: Graph): Graph {
   return { nodes: drawn.sort((a, b) => (a.id < b.id ? -1 : 1)), arrows: arrows.sort((a, b) => (a.id < b.id ? -1 : 1)) };
 }
 
-/** What somebody hears who does not see the picture. */
-export function spoken(node: Node, rate: (calls: number) => string, percent: (share: number) => string): string {
-  const well = node.figures.calls > 0 ? `${rate(node.figures.calls)}, ${percent(1 - failed(node.figures))} ok` : "no calls";
+/** What somebody hears who does not see the picture: first what others see. */
+export function spoken(node: Node, seen: string, percent: (share: number) => string): string {
+  const well = node.figures.calls > 0 ? `${percent(1 - failed(node.figures))} ok` : "no calls";
   const badges = node.badges.map((badge) => badge.text).join(", ");
-  return [`${node.kind} ${node.label}${node.detail ? ` ${node.detail}` : ""} in ${node.namespace || "no namespace"}`, well, node.health, badges].filter(Boolean).join(", ");
+  return [seen, well, node.health, `${node.kind} in ${node.namespace || "no namespace"}`, badges].filter(Boolean).join(", ");
 }

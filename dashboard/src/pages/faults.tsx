@@ -57,7 +57,7 @@ export function Faults(): JSX.Element {
     { id: "made", title: "Made", width: 110, spare: true, right: true, by: (fault) => fault.metadata.creationTimestamp ?? "", cell: (fault) => <Ago time={fault.metadata.creationTimestamp} /> },
     {
       id: "end",
-      title: "",
+      title: "Actions",
       width: 92,
       cell: (fault) => (
         <Act quiet on={action("delete", FAULTS, fault.metadata.namespace, fault.metadata.name)} label={`End fault ${fault.metadata.name}`} act={() => void doing("The fault is over", () => remove(pathOf(FAULTS, fault)))}>

@@ -369,7 +369,7 @@ function Revisions({ resource, object, again }: { resource: Resource; object: It
     { id: "made", title: "Made", width: 104, right: true, spare: true, by: (one) => one.created, cell: (one) => <Ago time={one.created} /> },
     {
       id: "do",
-      title: "",
+      title: "Actions",
       width: 190,
       cell: (one) => (
         <span class="buttons">

@@ -118,7 +118,7 @@ function Bar(): JSX.Element {
   return (
     <header class="bar">
       <NamespaceChoice />
-      <button type="button" class="button find-button" onClick={openPalette} title=": or Ctrl-K">
+      <button type="button" class="button find-button" aria-label="Go to…" onClick={openPalette} title=": or Ctrl-K">
         <Icon name="search" />
         <span>Go to&hellip;</span>
       </button>

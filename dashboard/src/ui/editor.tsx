@@ -112,7 +112,7 @@ function Code({ initial, schemas, changed, at: here, editable }: CodeProps): JSX
           linter((view) => faultsOf(view.state.doc.toString())),
           keymap.of([...defaultKeymap, ...historyKeymap, ...searchKeymap, indentWithTab]),
           EditorView.editable.of(editable),
-          EditorView.contentAttributes.of({ "aria-label": "YAML", spellcheck: "false", ...(editable ? {} : { tabindex: "0" }) }),
+          EditorView.contentAttributes.of({ "aria-label": "YAML", spellcheck: "false", tabindex: "0" }),
           LOOK,
           EditorView.updateListener.of((update) => {
             if (update.docChanged) changed(update.state.doc.toString());

@@ -226,16 +226,18 @@ function NodeMark({ node, placed, chosen, found, faint, choose, focus }: NodePro
   const [left, top] = [place.x - NODE_WIDTH / 2, place.y - NODE_HEIGHT / 2];
   const detail = node.kind === "workload" ? node.detail || node.namespace : node.detail || node.kind;
   const figures = node.figures.calls > 0 ? rate(node.figures.calls) : "";
+  const label = middle(node.label || "(nobody)", 17);
+  const below = middle(detail, 14);
   return (
     <g
       class={`node node-${node.kind} health-${node.health}${chosen ? " is-chosen" : ""}${found ? " is-found" : ""}${faint}`}
       data-node={node.id}
       data-health={node.health}
       transform={`translate(${left.toFixed(1)},${top.toFixed(1)})`}
-      tabIndex={0}
+      tabindex={0}
       role="button"
       aria-pressed={chosen}
-      aria-label={plain(spoken(node, rate, percent))}
+      aria-label={plain(spoken(node, `${label} ${below} ${figures}`.trim(), percent))}
       onClick={() => choose(chosen ? "" : node.id)}
       onDblClick={() => focus(node.id)}
       onKeyDown={(event) => {
@@ -249,11 +251,11 @@ function NodeMark({ node, placed, chosen, found, faint, choose, focus }: NodePro
       <rect width={NODE_WIDTH} height={NODE_HEIGHT} rx={node.kind === "service" ? NODE_HEIGHT / 2 : 7} class="node-body" />
       <circle cx="16" cy={NODE_HEIGHT / 2} r="4.5" class="node-dot" />
       <text x="28" y="20" class="node-label">
-        {plain(middle(node.label || "(nobody)", 17))}
-      </text>
+        {plain(label)}
+      </text>{" "}
       <text x="28" y="35" class="node-detail">
-        {plain(middle(detail, 14))}
-      </text>
+        {plain(below)}
+      </text>{" "}
       <text x={NODE_WIDTH - 10} y="35" text-anchor="end" class="node-figures">
         {figures}
       </text>

@@ -51,7 +51,7 @@ describe("the dashboard", { skip: why ?? false }, () => {
     // The table says the same.
     const table = own.page.getByRole("region", { name: "Calls between workloads" });
     await table.getByText("emoji vote").first().waitFor();
-    assert.match((await own.page.locator('[data-node="w:vote/web"]').getAttribute("aria-label")) ?? "", /^workload web in vote, .*\/s, .* ok/);
+    assert.match((await own.page.locator('[data-node="w:vote/web"]').getAttribute("aria-label")) ?? "", /^web vote .*\/s, .* ok, /);
   });
 
   test("a fault turns its edge within three seconds, and its end turns it back", async () => {
