@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result, ensure};
 use futures::{AsyncBufReadExt as _, AsyncReadExt as _, StreamExt as _};
 use http::Request;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use weft::kubeconfig::ClientArgs;
 
 const FRAMES: &str = "/apis/mesh.weft.dev/v1/frames?watch=true&traces=true";
@@ -38,13 +37,9 @@ fn main() -> Result<()> {
 }
 
 async fn read_all(readers: u64, lasts: Duration) -> Result<Value> {
-    let mut reading = JoinSet::new();
-    for _ in 0..readers {
-        reading.spawn(read(lasts));
-    }
+    let reading = (0..readers).map(|_| read(lasts));
     let (mut frames, mut bytes, mut skipped) = (0, 0, 0);
-    while let Some(read) = reading.join_next().await {
-        let read = read??;
+    for read in futures::future::try_join_all(reading).await? {
         frames += read.frames;
         bytes += read.bytes;
         skipped += read.skipped;

@@ -52,17 +52,19 @@ impl StubNode {
         };
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls(world)));
         let (asked, chunks, open) = (node.asked.clone(), node.chunks.clone(), node.open.clone());
+        let edges: Arc<AtomicUsize> = Arc::default();
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
                 let (asked, chunks, open) = (asked.clone(), chunks.clone(), open.clone());
+                let edges = edges.clone();
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(tcp).await else {
                         return;
                     };
                     let service = hyper::service::service_fn(move |request| {
                         asked.lock().push(request_target(&request));
-                        let answer = answer(request, chunks.clone(), open.clone());
+                        let answer = answer(request, chunks.clone(), edges.clone(), open.clone());
                         async move { Ok::<_, std::convert::Infallible>(answer) }
                     });
                     let server = hyper::server::conn::http1::Builder::new();
@@ -182,6 +184,7 @@ impl Drop for Count {
 fn answer(
     mut request: Request<Incoming>,
     chunks: Arc<AtomicUsize>,
+    counted: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
@@ -197,7 +200,7 @@ fn answer(
         return Response::new(Full::from(calls(asked).to_string()));
     }
     if path == "/stats/edges" {
-        let asked = chunks.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+        let asked = counted.fetch_add(1, Ordering::SeqCst) as u64 + 1;
         return Response::new(Full::from(edges(asked).to_string()));
     }
     if path == "/stats/summary" {

@@ -96,18 +96,18 @@ impl Issuers {
     ) -> Result<String, String> {
         let issuer = self.numbered(number)?;
         let places = issuer.places().await?;
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in [
+        let form = [
             ("grant_type", "authorization_code"),
             ("client_id", issuer.client().unwrap_or_default()),
             ("code", code),
             ("code_verifier", verifier),
             ("redirect_uri", redirect_uri),
-        ] {
-            form.append_pair(name, value);
-        }
+        ];
+        let form = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
         let endpoint = issuer.endpoint(&places.token)?;
-        let (status, answer) = post_form(&endpoint, form.finish(), FETCH_TIMEOUT).await?;
+        let (status, answer) = post_form(&endpoint, form, FETCH_TIMEOUT).await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         match answer["id_token"].as_str() {
             Some(token) if status.is_success() => Ok(token.to_owned()),
