@@ -60,7 +60,7 @@ export function Faults(): JSX.Element {
       title: "Actions",
       width: 92,
       cell: (fault) => (
-        <Act quiet on={action("delete", FAULTS, fault.metadata.namespace, fault.metadata.name)} label={`End fault ${fault.metadata.name}`} act={() => void doing("The fault is over", () => remove(pathOf(FAULTS, fault)))}>
+        <Act quiet on={action("delete", FAULTS, fault.metadata.namespace, fault.metadata.name)} label={`End it: ${fault.metadata.name}`} act={() => void doing("The fault is over", () => remove(pathOf(FAULTS, fault)))}>
           End it
         </Act>
       ),

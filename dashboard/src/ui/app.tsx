@@ -1,7 +1,7 @@
 /** The page's frame: where one can go, which namespace is looked at, who is here, whether figures flow. The rest is a page each. */
 
 import type { ComponentType, JSX } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 
 import { NAMESPACES } from "../kube/resource";
 import { offered, session, signIn, signOut } from "../kube/session";
@@ -88,8 +88,14 @@ const ABOVE: Readonly<Record<string, string>> = { workload: "workloads", pod: "w
 
 function Side({ shown }: { shown: string }): JSX.Element {
   const at = ABOVE[shown] ?? shown;
+  const own = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // Where there is little room, pages stand in a row that is moved.
+    const here = own.current?.querySelector<HTMLElement>("[aria-current]");
+    if (own.current !== null && here) own.current.scrollLeft = here.offsetLeft - 60;
+  }, [at]);
   return (
-    <nav class="side" aria-label="Pages">
+    <nav ref={own} class="side" aria-label="Pages">
       <a class="brand" href={href("overview")}>
         <span class="brand-mark" aria-hidden="true" />
         weft

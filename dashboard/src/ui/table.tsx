@@ -92,7 +92,7 @@ export function Table<Row>({ label, rows, cols, id, address, keys = {}, sort, de
     const step = event.ctrlKey ? undefined : steps[event.key];
     const row = order[here];
     if (step !== undefined) move(here < 0 ? 0 : here + step);
-    else if (event.key === "Enter" && row !== undefined && on === event.target) {
+    else if (event.key === "Enter" && row !== undefined && (on === event.target || event.target === event.currentTarget)) {
       const to = address?.(row);
       if (to !== undefined) go(to);
     } else if (row !== undefined && keys[name] !== undefined) keys[name](row);

@@ -12,6 +12,7 @@
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { request as httpsRequest } from "node:https";
+import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 
@@ -229,6 +230,51 @@ export class Watched {
 
   arrow(from: string, to: string) {
     return this.page.locator(`[data-arrow="w:vote/${from}>w:vote/${to}"]`);
+  }
+}
+
+/** A way to a server that can be cut: what was under way breaks off, and nobody gets through until it is mended. */
+export class Wire {
+  url = "";
+  #open = true;
+  readonly #sockets = new Set<Socket>();
+  readonly #server = createServer((socket) => {
+    if (!this.#open) {
+      socket.destroy();
+      return;
+    }
+    const to = connect(this.port, "127.0.0.1");
+    for (const [one, other] of [[socket, to], [to, socket]] as const) {
+      this.#sockets.add(one);
+      one.on("error", () => other.destroy());
+      one.on("close", () => {
+        this.#sockets.delete(one);
+        other.destroy();
+      });
+      one.pipe(other);
+    }
+  });
+
+  constructor(readonly port: number) {}
+
+  async start(): Promise<void> {
+    await new Promise<void>((done) => this.#server.listen(0, "127.0.0.1", done));
+    const address = this.#server.address();
+    this.url = `https://127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`;
+  }
+
+  cut(): void {
+    this.#open = false;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  mend(): void {
+    this.#open = true;
+  }
+
+  end(): void {
+    this.cut();
+    this.#server.close();
   }
 }
 
