@@ -17,6 +17,7 @@ const PIECE = 500;
 const GATHER_MILLIS = 200;
 const PAUSE_MILLIS_MIN = 500;
 const PAUSE_MILLIS_MAX = 10_000;
+const PAUSE_MILLIS_REFUSED = 30_000;
 /** For so long a collection lives on after the last one left: pages that follow each other share it. */
 const LINGER_MILLIS = 5000;
 const TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -134,10 +135,11 @@ class Collection {
         }
         const known = this.state.value.status === "ready";
         this.#publish(known && !refused.forbidden ? { stale: true, error: refused } : { status: "failed", partial: false, error: refused }, true);
-        if (refused.code === 400 || refused.code === 404) pause = PAUSE_MILLIS_MAX;
+        // What was refused is not allowed a moment later.
+        if (refused.code >= 400 && refused.code < 405) pause = PAUSE_MILLIS_REFUSED;
       }
       await rest(pause * (0.75 + Math.random() / 2), signal);
-      pause = Math.min(pause * 2, PAUSE_MILLIS_MAX);
+      pause = Math.min(Math.max(PAUSE_MILLIS_MIN, pause * 2), PAUSE_MILLIS_MAX);
     }
   }
 

@@ -55,6 +55,8 @@ function handed(): { link: string; to: string } | undefined {
   const to = words.get("to") ?? "";
   const safe = to.startsWith("/dashboard/") && !to.startsWith("/dashboard/session") ? to : "";
   history.replaceState(null, "", safe === "" ? location.pathname + location.search : safe);
+  // Whoever shows the place hears of it as if the user had gone there.
+  window.dispatchEvent(new PopStateEvent("popstate"));
   return { link, to: safe };
 }
 

@@ -18,7 +18,7 @@ import { namespace } from "../ui/route";
 import { Spark } from "../ui/spark";
 import { Ago, Empty, instead, Link, Said, Section, Standing } from "../ui/words";
 
-const EVERY_MILLIS = 10_000;
+const EVERY_MILLIS = 15_000;
 /** Warnings older than this are history. */
 const RECENT_MILLIS = 15 * 60_000;
 const SHOWN_MAX = 5;
