@@ -10,9 +10,11 @@ import { Ring } from "./ring";
 
 /** Seconds of which the sums over all edges are kept, for the curves beside the figures. */
 export const TOTALS_KEPT = 300;
-/** Frames that health is judged by, where they have `RECENT_CALLS_MIN` calls: an edge turns, and turns back, within them. */
+/** Frames by which an edge is failing, where they have `RECENT_CALLS_MIN` calls. */
 const RECENT_FRAMES = 2;
 const RECENT_CALLS_MIN = 5;
+/** So many calls of one frame, none of which failed, say that it fails no longer. */
+const CLEAR_CALLS_MIN = 10;
 const DEGRADED_SHARE = 0.01;
 const FAILING_SHARE = 0.1;
 
@@ -150,11 +152,12 @@ export function failed(figures: Pick<Figures, "calls" | "failures">): number {
   return figures.calls > 0 ? Math.min(1, figures.failures / figures.calls) : 0;
 }
 
+/** Failing is about now, degraded about the whole window: an edge with few failures does not flicker, one that is well again is seen to be. */
 export function health(figures: Figures): Health {
   if (figures.calls <= 0) return "idle";
-  const share = figures.recent !== undefined && figures.recent.calls >= RECENT_CALLS_MIN ? failed(figures.recent) : failed(figures);
-  if (share >= FAILING_SHARE) return "failing";
-  return share >= DEGRADED_SHARE ? "degraded" : "ok";
+  const now = figures.recent !== undefined && figures.recent.calls >= RECENT_CALLS_MIN ? failed(figures.recent) : failed(figures);
+  if (now >= FAILING_SHARE) return "failing";
+  return Math.max(now, failed(figures)) >= DEGRADED_SHARE ? "degraded" : "ok";
 }
 
 /** A list of edges, as it is of a time that is over. */
@@ -259,7 +262,10 @@ export class Mesh {
       const figure = (index: number) => (typeof row[index] === "number" ? (row[index] as number) : 0);
       known.recent.push({ calls: figure(8), failures: figure(9) });
       if (known.recent.length > RECENT_FRAMES) known.recent.shift();
-      const recent = known.recent.reduce((sum, one) => ({ calls: sum.calls + one.calls, failures: sum.failures + one.failures }), { calls: 0, failures: 0 });
+      const last = known.recent.at(-1);
+      const isClear = last !== undefined && last.calls >= CLEAR_CALLS_MIN && last.failures === 0;
+      const judged = isClear ? [last] : known.recent;
+      const recent = judged.reduce((sum, one) => ({ calls: sum.calls + one.calls, failures: sum.failures + one.failures }), { calls: 0, failures: 0 });
       const figures = { calls: figure(1), failures: figure(2), p50: figure(3), p95: figure(4), p99: figure(5), bytes: figure(6) + figure(7), recent };
       seen.push({ edge: known.edge, figures });
     }

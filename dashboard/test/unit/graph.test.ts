@@ -60,7 +60,7 @@ test("pods that did not change are told once", () => {
   assert.deepEqual([mesh.pods.get("shop/web-1")?.bytes, mesh.pods.get("shop/web-2")?.bytes, mesh.pods.get("shop/web-2")?.milliCores], [1000, 3000, 7]);
 });
 
-test("an edge turns with its last two seconds, where they say enough", () => {
+test("an edge fails by its last two seconds, where they say enough, and is degraded by its window", () => {
   const figures = (calls: number, failures: number, recent?: Figures["recent"]): Figures => ({ calls, failures, p50: 0, p95: 0, p99: 0, bytes: 0, recent });
   for (const [given, expected] of [
     [figures(0, 0), "idle"],
@@ -68,20 +68,26 @@ test("an edge turns with its last two seconds, where they say enough", () => {
     [figures(100, 1), "degraded"],
     [figures(10, 1), "failing"],
     [figures(10, 0.2, { calls: 20, failures: 20 }), "failing"],
-    [figures(10, 5, { calls: 20, failures: 0 }), "ok"],
+    [figures(10, 5, { calls: 20, failures: 0 }), "degraded"],
+    [figures(10, 0, { calls: 20, failures: 0 }), "ok"],
     [figures(10, 5, { calls: 4, failures: 0 }), "failing"],
   ] as const)
     assert.equal(health(given), expected);
   const mesh = new Mesh();
   mesh.take(FIRST);
-  const second = (calls: number, failures: number) => mesh.take(frame({ edges: { added: [], removed: [], figures: [[1, 9, failures, 1, 1, 1, 0, 0, calls, failures]] } }));
+  const second = (calls: number, failures: number) => mesh.take(frame({ edges: { added: [], removed: [], figures: [[1, 9, 1, 1, 1, 1, 0, 0, calls, failures]] } }));
   const now = () => health(mesh.snapshot.seen[0]?.figures as Figures);
   assert.equal(now(), "ok");
   second(9, 9);
   assert.equal(now(), "failing");
   second(9, 0);
+  assert.equal(now(), "failing", "nine calls do not say that it is over");
   second(9, 0);
-  assert.equal(now(), "ok");
+  assert.equal(now(), "degraded", "it failed within the window");
+  second(30, 30);
+  assert.equal(now(), "failing");
+  second(10, 0);
+  assert.equal(now(), "degraded", "ten without a failure do");
 });
 
 test("a graph has what is asked for as its nodes", () => {
