@@ -9,6 +9,7 @@
 //! | `/stats/edges?within=SECONDS` | what it counted of each edge, or of those alone that had calls in that time ([`weft_call::edges`]) |
 //! | `/stats/mesh?service=NS/NAME` | how the mesh stands, and with it a Service ([`weft_call::standing`]) |
 //! | `/tap?…` | calls as they end ([`crate::tap`]) |
+//! | `/spans?…` | traces with something to look at, and what was seen of one ([`crate::spans`]) |
 //! | `/podProxy/NS/POD/UID/PORT/PATH` | the pod's ([`crate::pod_proxy`]), of any method |
 //! | `/exec/…`, `/attach/…`, `/portForward/…` | none: the connection becomes a stream ([`crate::streams`]) |
 //! | `/healthz` | `ok` |
@@ -301,16 +302,19 @@ async fn route(
         ["tap"] => {
             let query = request.uri().query().unwrap_or_default();
             let lines = tap::watch(&node.mesh, &node.facts.name, query)?;
-            let frames = lines.map(|lines| match lines {
-                Ok(lines) => Ok::<_, std::io::Error>(Frame::data(lines)),
-                Err(never) => match never {},
-            });
-            let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-            response.headers_mut().insert(
-                header::CONTENT_TYPE,
-                header::HeaderValue::from_static("application/json"),
-            );
-            Ok(response)
+            Ok(lines_response(lines))
+        }
+        ["spans"] => {
+            let query = request.uri().query().unwrap_or_default();
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            match pairs.find(|(name, _)| name == "traces") {
+                None => Ok(lines_response(node.spans.watch(&node.mesh)?)),
+                Some((_, traces)) => {
+                    let spans = node.spans.of(&traces, &node.facts.name);
+                    let spans = spans.map_err(StatusError::bad_request)?;
+                    Ok(full(StatusCode::OK, "application/json", spans))
+                }
+            }
         }
         ["containerLogs", namespace, pod, container] => {
             let query = request.uri().query().unwrap_or_default();
@@ -318,6 +322,22 @@ async fn route(
         }
         _ => Err(StatusError::unknown_path()),
     }
+}
+
+/// Lines of JSON as they come.
+fn lines_response(
+    lines: impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static,
+) -> Response<Body> {
+    let frames = lines.map(|lines| match lines {
+        Ok(lines) => Ok::<_, std::io::Error>(Frame::data(lines)),
+        Err(never) => match never {},
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
+    response
 }
 
 async fn container_logs(

@@ -75,6 +75,7 @@ mod run;
 pub mod session;
 mod socket_probe;
 pub mod sockets;
+mod spans;
 pub mod status;
 mod streams;
 pub mod sync;
@@ -357,6 +358,7 @@ impl Agent {
             addresses: Mutex::new(Addresses::new(&cidr)?),
             shares: Shares::default(),
             host_ports: HostPorts::default(),
+            spans: spans::Spans::default(),
             telemetry: telemetry_counts,
             next_core: AtomicUsize::new(0),
         });

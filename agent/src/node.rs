@@ -18,6 +18,7 @@ use crate::resize::Shares;
 use crate::roots::Roots;
 use crate::session::Sessions;
 use crate::sockets::Sockets;
+use crate::spans::Spans;
 use crate::toolbox::Toolbox;
 use crate::topology::Topology;
 use crate::volumes::Volumes;
@@ -61,6 +62,8 @@ pub struct Node {
     pub(crate) shares: Shares,
     /// Ports of its own that its pods have.
     pub(crate) host_ports: HostPorts,
+    /// Calls that servers remember to show them as traces.
+    pub(crate) spans: Spans,
     /// What became of the telemetry that it sends.
     pub(crate) telemetry: Arc<otlp::Counts>,
     /// Spreads commands and probes over the cores.

@@ -1,27 +1,29 @@
 //! Who is calling: from a client certificate or a bearer token to a [`Caller`].
 //!
 //! Tried in order: the certificate the TLS layer verified against the cluster CA (CN is the user, O are the groups), then
-//! the `Authorization` header, then, for a WebSocket, the subprotocols: browsers can say it nowhere else. A token is in the server's own token file, or
+//! the `Authorization` header, then, for a WebSocket, the subprotocols: browsers can say it nowhere else. Before all of them comes the session of a
+//! browser ([`sessions`]), where its cookie is meant: the request says so, or is a WebSocket, and no other origin sent it. A token is in the server's own token file, or
 //! one of a ServiceAccount ([`service_account`]) or of another issuer ([`oidc`]), or a bootstrap token `id.secret`, kept as a Secret in kube-system ([`bootstrap`]). `Basic` is read as
 //! a token in the password, because OCI clients know no other way.
 //!
 //! Invariants: no credential at all gives the anonymous caller, a wrong one 401, never the anonymous; secrets are compared
 //! in constant time and never logged; an expired bootstrap token is as good as none; whoever has no credential makes the
-//! store work for few requests at a time.
+//! store work for few requests at a time; what a browser adds by itself, a cookie or a certificate, changes nothing for a page of another origin.
 //! Left to others: verifying certificates (rustls, by `crate::ca`), what a caller may do (`crate::authz`).
 
 mod bootstrap;
-mod oidc;
+pub(crate) mod oidc;
 mod service_account;
+pub(crate) mod sessions;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
-use rustls_pki_types::CertificateDer;
+use http::{HeaderMap, Method, Uri};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use weft_api::status::StatusError;
@@ -30,7 +32,9 @@ use self::bootstrap::BootstrapTokens;
 use self::oidc::Issuers;
 pub use self::oidc::{AuthenticationConfiguration, ConfigurationError};
 use self::service_account::ServiceAccounts;
+use self::sessions::{Credential, Held, Sessions};
 use crate::caller::{CREDENTIAL_ID, Caller, Extra};
+use crate::http::origin::{self, Origin};
 use crate::http::websocket;
 use crate::objects::Objects;
 
@@ -60,6 +64,7 @@ pub struct Authenticator {
     accounts: ServiceAccounts,
     /// Others who issue tokens.
     issuers: Issuers,
+    sessions: Sessions,
     objects: Objects,
     /// Who this server is to those whose credential does not say for whom it is.
     audiences: Arc<[String]>,
@@ -157,6 +162,7 @@ impl Authenticator {
             audiences: objects.issuer().audiences.as_slice().into(),
             accounts: ServiceAccounts::new(objects.clone()),
             issuers: Issuers::default(),
+            sessions: Sessions::new(objects.clone()),
             objects,
             tokens: tokens.into(),
         }
@@ -174,22 +180,37 @@ impl Authenticator {
         Ok(Self { issuers, ..self })
     }
 
-    /// Decides who sends a request for `path`.
+    /// Decides who sends a request, by its head.
     ///
     /// # Errors
-    /// 401 when a credential is offered that is not valid; 429 when too many are that may have become valid just now; 503
-    /// when the store cannot be read.
+    /// 401 when a credential is offered that is not valid; 403 for a page of another origin that would have a browser's own do something; 429 when
+    /// too many are that may have become valid just now; 503 when the store cannot be read.
     pub async fn authenticate(
         &self,
-        headers: &HeaderMap,
+        (method, uri, headers): (&Method, &Uri, &HeaderMap),
         peer: &PeerCertificates,
-        path: &str,
     ) -> Result<Caller, StatusError> {
-        if let Some(caller) = peer
-            .0
-            .first()
-            .and_then(|certificate| certificate_subject(certificate))
-        {
+        // Whoever says a token means that.
+        let says =
+            headers.contains_key(AUTHORIZATION) || !matches!(websocket_token(headers), Ok(None));
+        if !says && let Some(shown) = meant_cookie(headers) {
+            let origin = Origin::of(headers, uri);
+            let needs = origin::may_change(method, headers);
+            if origin == Origin::Another || (origin == Origin::Unsaid && needs) {
+                return Err(of_another_origin());
+            }
+            let (caller, _) = self.of_session(shown).await?;
+            return Ok(caller);
+        }
+        let certificate = peer.0.first();
+        if let Some(caller) = certificate.and_then(certificate_subject) {
+            // A browser shows it whichever page asks.
+            if origin::is_of_browser(headers)
+                && Origin::of(headers, uri) == Origin::Another
+                && origin::may_change(method, headers)
+            {
+                return Err(of_another_origin());
+            }
             return Ok(caller);
         }
         let token = match headers.get(AUTHORIZATION) {
@@ -200,8 +221,8 @@ impl Authenticator {
                 .ok_or_else(StatusError::unauthorized)?,
             None => match websocket_token(headers)? {
                 Some(token) => token,
-                None if peer.0.is_empty() => {
-                    let served = self.issuers.serves_anonymous(path);
+                None if certificate.is_none() => {
+                    let served = self.issuers.serves_anonymous(uri.path());
                     return served
                         .then(Caller::anonymous)
                         .ok_or_else(StatusError::unauthorized);
@@ -210,12 +231,69 @@ impl Authenticator {
                 None => return Err(StatusError::unauthorized()),
             },
         };
-        let known = self.token(&token, &self.audiences).await?;
+        self.of_token(&token).await
+    }
+
+    /// Whose token this is, for this server.
+    ///
+    /// # Errors
+    /// As [`Authenticator::authenticate`].
+    async fn of_token(&self, token: &str) -> Result<Caller, StatusError> {
+        let known = self.token(token, &self.audiences).await?;
         let known = known.map_err(|why| {
             tracing::debug!(why, "a token was refused");
             StatusError::unauthorized()
         })?;
         Ok(known.caller)
+    }
+
+    /// Whose session it is that a cookie names, by what it rests on.
+    ///
+    /// # Errors
+    /// As [`Authenticator::authenticate`].
+    pub(crate) async fn of_session(&self, shown: &str) -> Result<(Caller, Held), StatusError> {
+        let held = self.sessions.session(shown).await?;
+        let caller = self.of_credential(&held.record.credential).await?;
+        Ok((caller, held))
+    }
+
+    /// Who proves himself by that now.
+    ///
+    /// # Errors
+    /// As [`Authenticator::authenticate`].
+    pub(crate) async fn of_credential(
+        &self,
+        credential: &Credential,
+    ) -> Result<Caller, StatusError> {
+        let certificate = match credential {
+            Credential::Token(token) if token.len() > CREDENTIAL_BYTES_MAX => {
+                return Err(StatusError::unauthorized());
+            }
+            Credential::Token(token) => return self.of_token(token).await,
+            Credential::Certificate(certificate) => certificate,
+        };
+        let certificate = STANDARD.decode(certificate).ok();
+        let certificate = certificate.map(CertificateDer::from);
+        let authority = self.objects.authority();
+        let now = u64::try_from(self.objects.now().as_second()).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
+        // No connection has proved it this time.
+        let good = certificate.filter(|certificate| {
+            authority.is_some_and(|authority| authority.vouches_for(certificate, now))
+        });
+        good.as_ref()
+            .and_then(certificate_subject)
+            .ok_or_else(StatusError::unauthorized)
+    }
+
+    /// Others who issue tokens.
+    pub(crate) fn issuers(&self) -> &Issuers {
+        &self.issuers
+    }
+
+    /// Sessions of browsers.
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// Who this server is, where nothing else is said.
@@ -278,6 +356,30 @@ impl Authenticator {
             Caller::static_token(token.user.clone(), token.uid.clone(), token.groups.clone())
         })
     }
+}
+
+/// The cookie of a session, where the request says that it is meant; a WebSocket has no other way to say anything.
+fn meant_cookie(headers: &HeaderMap) -> Option<&str> {
+    let meant = headers.contains_key(sessions::MARK) || websocket::is_asked(headers);
+    sessions::cookie(headers).filter(|_| meant)
+}
+
+/// 403 for what a page of another origin would have done in somebody's name.
+pub(crate) fn of_another_origin() -> StatusError {
+    StatusError::forbidden_message(
+        "the request is made in the name of a browser's user by a page that is not this server's: open this server's own page, or send a bearer token",
+    )
+}
+
+/// What a request was made with that could be held for a session: the certificate of its connection, or a token in its head.
+pub(crate) fn presented(headers: &HeaderMap, peer: &PeerCertificates) -> Option<Credential> {
+    let certificate = peer.0.first();
+    let certificate = certificate.filter(|certificate| certificate_subject(certificate).is_some());
+    if let Some(certificate) = certificate {
+        return Some(Credential::of_certificate(certificate));
+    }
+    let token = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    token_of(token).map(Credential::Token)
 }
 
 /// The user and groups of a verified client certificate; `None` if it names no user.

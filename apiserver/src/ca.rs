@@ -43,7 +43,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 use weft_kinds::furniture::FRONT_PROXY;
@@ -273,6 +273,19 @@ impl Authority {
             .with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// Whether a certificate that no connection was made with is one of a client's that the cluster's authority signed, and good at `now`.
+    pub(crate) fn vouches_for(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let Ok(roots) = self.roots() else {
+            return false;
+        };
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let Ok(verifier) = verifier.build() else {
+            return false;
+        };
+        verifier.verify_client_cert(certificate, &[], now).is_ok()
     }
 
     /// TLS for calls to nodes: trusts the cluster CA only and shows the server's own client certificate.

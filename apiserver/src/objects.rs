@@ -57,7 +57,7 @@ pub use self::client::Client;
 use self::conversion::Conversions;
 pub use self::deletion::{DeleteOptions, Deleted, Propagation};
 pub use self::evict::Evicted;
-pub(crate) use self::freshness::read_failed;
+pub(crate) use self::freshness::{read_failed, write_failed};
 pub use self::key_values::{DATA_PREFIX, Operation, POD_HEADER, PodRef, Tended, UNWATCHED};
 pub(crate) use self::scale::scale_kind;
 pub use self::sealing::REWRAP_PATH;

@@ -101,6 +101,39 @@ impl Endpoint {
 /// # Errors
 /// Why it could not be had in time.
 pub(crate) async fn fetch(endpoint: &Endpoint, timeout: Duration) -> Result<Bytes, String> {
+    let answered = once(
+        endpoint,
+        Request::get(&endpoint.path),
+        Body::empty(),
+        timeout,
+    )
+    .await?;
+    match answered {
+        (StatusCode::OK, bytes) => Ok(bytes),
+        (status, _) => Err(format!("{status}")),
+    }
+}
+
+/// Sends a form elsewhere, on a connection of its own, and gives what comes back.
+///
+/// # Errors
+/// Why nothing came in time.
+pub(crate) async fn post_form(
+    endpoint: &Endpoint,
+    form: String,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), String> {
+    let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+    let request = Request::post(&endpoint.path).header(header::CONTENT_TYPE, media_type);
+    once(endpoint, request, Body::from(form), timeout).await
+}
+
+async fn once(
+    endpoint: &Endpoint,
+    request: http::request::Builder,
+    body: Body,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), String> {
     let exchange = async {
         let bundle = endpoint.ca_bundle.as_deref();
         let config = tls::client_config(bundle.map_or(Trust::Machine, Trust::Bundle), None)?;
@@ -110,16 +143,13 @@ pub(crate) async fn fetch(endpoint: &Endpoint, timeout: Duration) -> Result<Byte
         };
         // A URL is an address: no node has to be asked.
         let mut line = Reach::new(None).open(&endpoint.way, Some(tls)).await?;
-        let request = Request::get(&endpoint.path)
+        let request = request
             .header(header::HOST, &endpoint.host)
             .header(header::ACCEPT, HeaderValue::from_static("application/json"))
-            .body(Body::empty())
+            .body(body)
             .map_err(|error| error.to_string())?;
-        match answer(&mut line, request).await {
-            Ok((StatusCode::OK, bytes)) => Ok(bytes),
-            Ok((status, _)) => Err(format!("{status}")),
-            Err(unanswered) => Err(unanswered.why()),
-        }
+        let answered = answer(&mut line, request).await;
+        answered.map_err(|unanswered| unanswered.why())
     };
     let answered = tokio::time::timeout(timeout, exchange).await;
     answered.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))

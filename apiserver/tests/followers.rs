@@ -610,3 +610,60 @@ async fn a_follower_serves_a_kind_that_it_has_not_heard_of_yet() {
     let prefix = b"/example.com/";
     assert_eq!(cluster.follower.store().snapshot().len_of(prefix), 0);
 }
+
+/// A link that two browsers show to two servers at the same moment signs one of them in, and that one is known everywhere at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_131_a_link_begins_one_session_whichever_servers_are_shown_it() {
+    let cluster = Cluster::start().await;
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let face = |objects: &Objects, dir: &tempfile::TempDir| {
+        let authority = Authority::open_or_create(&dir.path().join("pki"), "cluster.local");
+        world::face(objects, authority.unwrap(), dir.path())
+    };
+    let one = face(&cluster.leader, &dirs[0]);
+    let other = face(&cluster.follower, &dirs[1]);
+    let ask = async |router: &axum::Router, line: &str, headers: &[(&str, &str)], body: Value| {
+        let (method, path) = line.split_once(' ').unwrap();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "h:6443")
+            .header(header::ORIGIN, "https://h:6443")
+            .header("weft-session", "1")
+            .header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(axum::body::Body::from(body.to_string()));
+        let response = router.clone().oneshot(request.unwrap()).await.unwrap();
+        let cookie = response.headers().get(header::SET_COOKIE);
+        let cookie =
+            cookie.map(|line| line.to_str().unwrap().split(';').next().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+        let body: Value = serde_json::from_slice(&body.unwrap()).unwrap_or_default();
+        (status, cookie, body)
+    };
+    for _ in 0..8 {
+        let bearer = [("authorization", "Bearer user")];
+        let (status, _, made) = ask(&one, "POST /dashboard/links", &bearer, Value::Null).await;
+        assert_eq!(status, 201, "{made}");
+        let by = json!({"link": made["link"]});
+        let begin = "POST /dashboard/session";
+        let (a, b) = tokio::join!(
+            ask(&one, begin, &[], by.clone()),
+            ask(&other, begin, &[], by.clone())
+        );
+        let mut statuses = [a.0, b.0];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [201, 401], "{} {}", a.2, b.2);
+        let cookie = a.1.or(b.1).unwrap();
+        let held = [("cookie", cookie.as_str())];
+        for router in [&one, &other] {
+            let told = ask(router, "GET /dashboard/session", &held, Value::Null).await;
+            assert_eq!(told.2["user"]["name"], "jo", "{}", told.2);
+        }
+        let out = ask(&other, "DELETE /dashboard/session", &held, Value::Null).await;
+        assert_eq!(out.0, 204);
+    }
+}

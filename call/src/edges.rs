@@ -183,6 +183,105 @@ pub struct EdgeCounts {
     pub figures: Figures,
 }
 
+/// What policies and routes have a node do with calls to a Service, and what came of it. What nobody asks for is not said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePolicies {
+    pub namespace: String,
+    pub name: String,
+    /// Where endpoints are left alone, or would be for what they answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStanding>,
+    /// Those that are in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultStanding>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RetryStanding>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_millis: Option<u64>,
+    /// Where a route leads its calls by shares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<WeightedBackend>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerStanding {
+    /// Endpoints that are left alone now, of so many.
+    pub ejected: usize,
+    pub endpoints: usize,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultStanding {
+    /// `namespace/name` of who asks for it.
+    pub name: String,
+    /// Seconds since the epoch.
+    pub until: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_millis: Option<u64>,
+    /// Of a hundred calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_percent: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort_percent: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryStanding {
+    /// Tries beyond the first, at most.
+    pub attempts: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WeightedBackend {
+    pub namespace: String,
+    pub name: String,
+    pub weight: u32,
+}
+
+impl ServicePolicies {
+    /// Whether there is anything to say.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        let Self {
+            namespace: _,
+            name: _,
+            breaker,
+            faults,
+            retries,
+            timeout_millis,
+            backends,
+        } = self;
+        breaker.is_none()
+            && faults.is_empty()
+            && retries.is_none()
+            && timeout_millis.is_none()
+            && backends.is_empty()
+    }
+
+    /// Takes up what another node says of the same Service: of what each of them sees for itself, the worst.
+    pub fn add(&mut self, other: &Self) {
+        self.breaker = match (self.breaker, other.breaker) {
+            (Some(own), Some(other)) if other.ejected > own.ejected => Some(other),
+            (own, other) => own.or(other),
+        };
+        if self.faults.is_empty() {
+            self.faults.clone_from(&other.faults);
+        }
+        self.retries = self.retries.or(other.retries);
+        self.timeout_millis = self.timeout_millis.or(other.timeout_millis);
+        if self.backends.is_empty() {
+            self.backends.clone_from(&other.backends);
+        }
+    }
+}
+
 /// What a node has counted of its edges, as it tells a server: `/stats/edges` at the node's port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -194,6 +293,9 @@ pub struct NodeEdges {
     /// Calls of edges that there was no room for are under `overflow`; this many were.
     #[serde(default)]
     pub overflowed: u64,
+    /// Services that policies and routes ask something for, a thousand at most; only where edges of late were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServicePolicies>,
 }
 
 #[cfg(test)]

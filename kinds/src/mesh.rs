@@ -12,6 +12,12 @@ pub const EDGES: &str = "edges";
 /// Calls as they end. They can be watched, and there is no list of them.
 pub const TAP: &str = "tap";
 
+/// All that changes of both, and of what is used, a frame each second. They can be watched, and there is no list of them.
+pub const FRAMES: &str = "frames";
+
+/// A sample of calls that failed or were slow, with all that came of them.
+pub const TRACES: &str = "traces";
+
 pub(crate) fn kinds() -> Vec<Arc<Kind>> {
     let told = |kind, resource, singular: &'static str, served| {
         Arc::new(Kind {
@@ -23,6 +29,8 @@ pub(crate) fn kinds() -> Vec<Arc<Kind>> {
     };
     vec![
         told("Edge", EDGES, "edge", Served::Watched),
+        told("Frame", FRAMES, "frame", Served::Streamed),
         told("Call", TAP, "call", Served::Streamed),
+        told("Trace", TRACES, "trace", Served::Watched),
     ]
 }

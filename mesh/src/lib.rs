@@ -516,10 +516,20 @@ impl Mesh {
         self.inner.table.load().counted(Instant::now())
     }
 
-    /// What was counted of each edge at the end that calls, of those alone that had calls `within` the time before now if that is given.
+    /// What was counted of each edge at the end that calls, of those alone that had calls `within` the time before now if that is given;
+    /// then with what policies ask for services at the moment.
     #[must_use]
     pub fn counted_edges(&self, within: Option<Duration>) -> NodeEdges {
-        self.inner.metrics.counted(self.inner.since, within)
+        let inner = &self.inner;
+        let mut counted = inner.metrics.counted(inner.since, within);
+        if within.is_some() {
+            let seconds = SystemTime::now().duration_since(UNIX_EPOCH);
+            let seconds = seconds.map_or(0, |since| since.as_secs());
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            let nanos = inner.nanos(Instant::now());
+            counted.services = inner.table.load().policies(nanos, seconds);
+        }
+        counted
     }
 
     /// How this node's mesh stands, and with it a service by its namespace and name.

@@ -206,6 +206,7 @@ impl Metrics {
             since,
             edges: asked.flat_map(|edge| counts(&edge)).collect(),
             overflowed: self.overflowed.load(Ordering::Relaxed),
+            services: Vec::new(),
         }
     }
 

@@ -161,6 +161,11 @@ impl RouteList {
         self.entries.is_empty()
     }
 
+    /// Their rules, in order of precedence; one that has several matches comes as often.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.entries.iter().map(|entry| &entry.rule)
+    }
+
     /// Whether any route is bound to `port` of the parent.
     pub(crate) fn covers(&self, port: u16) -> bool {
         self.entries

@@ -12,6 +12,7 @@ mod bound;
 mod builder;
 mod endpoint;
 mod exposure;
+mod in_force;
 mod policies;
 mod ranges;
 mod spec;

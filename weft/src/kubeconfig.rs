@@ -49,6 +49,14 @@ impl ClientArgs {
     /// # Errors
     /// A [`Failure`] naming the file and what is wrong with it.
     pub async fn client(&self) -> Result<kube::Client, Failure> {
+        self.client_of().await.map(|(client, _)| client)
+    }
+
+    /// The same, with the URL of the server that it is a client of.
+    ///
+    /// # Errors
+    /// As [`ClientArgs::client`].
+    pub async fn client_of(&self) -> Result<(kube::Client, String), Failure> {
         let path = self.path();
         let failure = |why: String| {
             let what = match &path {
@@ -75,9 +83,11 @@ impl ClientArgs {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // Streams of logs and watches are silent for as long as nothing happens.
         config.read_timeout = None;
-        let client = |config| {
+        let client = |config: kube::Config| {
+            let url = config.cluster_url.to_string();
             let built = ClientBuilder::try_from(config).map_err(|error| failure(chain(&error)))?;
-            Ok::<_, Failure>(built.with_layer(&MapResponseLayer::new(warn)).build())
+            let client = built.with_layer(&MapResponseLayer::new(warn)).build();
+            Ok::<_, Failure>((client, url))
         };
         // Where none is ready, one that says why is better than one that says nothing.
         let mut unready = None;
@@ -89,7 +99,7 @@ impl ClientArgs {
             let mut config = config.clone();
             config.cluster_url = url;
             let client = client(config)?;
-            match is_ready(&client).await {
+            match is_ready(&client.0).await {
                 Some(true) => return Ok(client),
                 Some(false) => unready = unready.or(Some(client)),
                 None => {}

@@ -16,6 +16,7 @@
 //! * `access`: what a decision about a request costs, with thousands of bindings.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
+//! * `dashboard`: what open dashboards cost the server; not part of `all`.
 //! * `sessions`: what ten thousand commands in a container leave behind; not part of `all`.
 //! * `failures`: how long a lost node is noticed, and what rollouts and drains cost under load; not part of `all`.
 //! * `wake`: what the first call to a Deployment without a replica waits for; not part of `all`.
@@ -29,6 +30,7 @@
 mod access;
 mod api;
 mod calls;
+mod dashboard;
 mod density;
 mod failures;
 mod gateway;
@@ -107,6 +109,7 @@ enum What {
     Access,
     Scheduler,
     Sweep,
+    Dashboard,
     Density,
     Failures,
     Sessions,
@@ -231,7 +234,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 16] = [
+    let all: [(What, &str, &str, Measure); 17] = [
         (
             What::Gateway,
             "gateway",
@@ -278,6 +281,12 @@ pub fn run(args: &Args) -> Result<()> {
             runtime::sweep,
         ),
         (
+            What::Dashboard,
+            "dashboard",
+            "open dashboards",
+            dashboard::measure,
+        ),
+        (
             What::Density,
             "density",
             "thousands of idle pods",
@@ -312,6 +321,7 @@ pub fn run(args: &Args) -> Result<()> {
     let apart = [
         What::Mesh,
         What::Sweep,
+        What::Dashboard,
         What::Density,
         What::Failures,
         What::Scheduler,
@@ -376,8 +386,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// Builds the program and the examples that measure as a release: the peers are releases, too. The first time takes a quarter of an hour on
 /// two cores.
 fn build() -> Result<()> {
-    let examples =
-        ["serve", "costs", "streams", "failures", "wake"].map(|name| ["--example", name]);
+    let examples = ["serve", "costs", "dashboard", "streams", "failures", "wake"]
+        .map(|name| ["--example", name]);
     crate::progress::run(
         crate::progress::cargo(["build", "--release", "--workspace"])
             .args(["--bin", "weft"])
@@ -513,7 +523,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 16] = [
+    let sections: [(&str, Render); 17] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
@@ -530,6 +540,7 @@ fn render(document: &Value) -> String {
         }),
         ("density", density::render),
         ("failures", failures::render),
+        ("dashboard", dashboard::render),
         ("sessions", sessions::render),
         ("port_forward", port_forward::render),
         ("tcp", tcp::render),

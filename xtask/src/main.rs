@@ -1,5 +1,5 @@
 //! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `release`, `chaos`, `conformance`, `differential`, `fuzz`,
-//! `schemathesis`, `kwok`, `codegen`.
+//! `schemathesis`, `kwok`, `dashboard`, `codegen`.
 //!
 //! Each command is a file and does its own set-up, so that any of them is the first one on a fresh machine. They use
 //! one build profile and the workspace as one selection, so nothing is compiled twice. A command that fails says what,
@@ -10,6 +10,7 @@ mod chaos;
 mod cluster;
 mod codegen;
 mod conformance;
+mod dashboard;
 mod demo;
 mod dependencies;
 mod differential;
@@ -68,6 +69,8 @@ enum Command {
     Schemathesis(schemathesis::Args),
     /// Have KWOK play hundreds of nodes, and see whether their pods all run and stay
     Kwok(kwok::Args),
+    /// Build the page that weft serves, test it in a browser, measure it
+    Dashboard(dashboard::Args),
     /// Derive the API server's schema table from published schemas
     Codegen {
         /// --check, --definitions FILE, --facts FILE, --protobuf DIR
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Schemathesis(args) => schemathesis::run(&args),
         Command::Kwok(args) => kwok::run(&args),
+        Command::Dashboard(args) => dashboard::run(&args),
         Command::Codegen { arguments } => codegen::run(arguments),
     };
     match result {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::progress::{self, Steps, cargo};
-use crate::{Failure, dependencies, guests, target};
+use crate::{Failure, dashboard, dependencies, guests, target};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
     let skipped = target().join("clients/skipped");
     // Of another run.
     let _ = std::fs::remove_file(&skipped);
-    let mut steps = Steps::new(7);
+    let mut steps = Steps::new(9);
     steps.step("formatting", || {
         let next =
             "`cargo fmt --all`, and `cargo fmt --all --manifest-path sample-apps/Cargo.toml`";
@@ -34,6 +34,8 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     steps.step("dependencies", dependencies::check)?;
     steps.step("components", || guests::build(None))?;
+    // What is there when weft is compiled is embedded.
+    steps.step("the dashboard's page", dashboard::built_if_possible)?;
     steps.step("lints of the samples", || {
         let lint = ["--workspace", "--all-targets", "--", "-D", "warnings"];
         progress::run(cargo(["clippy"]).args(SAMPLES).args(lint), LINTED)
@@ -63,6 +65,15 @@ pub fn run(args: &Args) -> Result<()> {
                     .args(tested)
                     .args(&args.filter),
             )?);
+        }
+        Ok(())
+    })?;
+    steps.step("tests of the dashboard", || {
+        if args.filter.is_empty() {
+            let told = dashboard::tested_if_possible()?;
+            counts.passed += told.passed;
+            counts.failed += told.failed;
+            counts.ignored += told.skipped;
         }
         Ok(())
     })?;

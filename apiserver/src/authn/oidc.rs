@@ -6,6 +6,7 @@
 //! Invariants: a token is judged by the keys of its own issuer alone; while an issuer cannot be reached, the keys of before are good. Left to
 //! others: the configuration ([`config`]), what claims mean ([`mapping`]), signatures (`weft_jws`).
 
+pub(crate) mod code_flow;
 pub(super) mod config;
 mod mapping;
 
@@ -39,11 +40,13 @@ struct Issuer {
     keys: RwLock<Arc<Keys>>,
     /// When they were last asked for. Whoever fetches holds it; others wait for what comes of that.
     fetched: Arc<Mutex<Option<Instant>>>,
+    /// Where browsers are sent, once somebody asked.
+    flow: code_flow::Known,
 }
 
 /// All other issuers. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Issuers {
+pub(crate) struct Issuers {
     all: Arc<Vec<Arc<Issuer>>>,
     /// What becomes of those without a credential: nothing said, or at which paths they are served.
     anonymous: Option<Arc<Vec<String>>>,
@@ -61,6 +64,7 @@ impl Issuers {
                 compiled,
                 keys: RwLock::default(),
                 fetched: Arc::default(),
+                flow: code_flow::Known::default(),
             })
         });
         let anonymous = configuration.anonymous.as_ref();
@@ -155,15 +159,20 @@ impl Issuer {
         known().ok_or_else(failed)
     }
 
-    async fn fetched(&self) -> Result<Keys, String> {
+    /// A place of the issuer's, met by the authority that is configured for it.
+    fn endpoint(&self, url: &str) -> Result<Endpoint, String> {
+        let authority = self.compiled.issuer.certificate_authority.as_bytes();
+        Endpoint::of_url(url, (!authority.is_empty()).then(|| authority.to_vec()))
+    }
+
+    async fn document(&self, url: &str) -> Result<Value, String> {
+        let bytes = fetch(&self.endpoint(url)?, FETCH_TIMEOUT).await?;
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    }
+
+    /// What the issuer says of itself.
+    async fn configuration(&self) -> Result<Value, String> {
         let issuer = &self.compiled.issuer;
-        let authority = issuer.certificate_authority.as_bytes();
-        let authority = || (!authority.is_empty()).then(|| authority.to_vec());
-        let document = async |url: &str| -> Result<Value, String> {
-            let endpoint = Endpoint::of_url(url, authority())?;
-            let bytes = fetch(&endpoint, FETCH_TIMEOUT).await?;
-            serde_json::from_slice(&bytes).map_err(|error| error.to_string())
-        };
         let configuration = match issuer.discovery_url.as_str() {
             "" => {
                 let url = issuer.url.trim_end_matches('/');
@@ -171,7 +180,7 @@ impl Issuer {
             }
             url => url.to_owned(),
         };
-        let told = document(&configuration).await?;
+        let told = self.document(&configuration).await?;
         // Where else it is told, it has to be of whom it says.
         if told["issuer"] != issuer.url.as_str() {
             return Err(format!(
@@ -179,8 +188,13 @@ impl Issuer {
                 issuer.url, told["issuer"]
             ));
         }
+        Ok(told)
+    }
+
+    async fn fetched(&self) -> Result<Keys, String> {
+        let told = self.configuration().await?;
         let keys = told["jwks_uri"].as_str().unwrap_or("");
-        let keys = document(keys).await?;
+        let keys = self.document(keys).await?;
         let keys = keys["keys"].as_array().into_iter().flatten().take(KEYS_MAX);
         let keys = keys.filter_map(|key| {
             let kid = key["kid"].as_str().unwrap_or("").to_owned();

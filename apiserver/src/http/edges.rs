@@ -4,6 +4,8 @@
 //! GET …/namespaces/NS/edges, …/edges               EdgeList of the last minute, or of `window=10m`, up to a day
 //!       &step=10s                                  … and the same in steps, as `frames`
 //!       &watch=true                                a line each second: {"type":"MODIFIED","object":EdgeList}
+//! GET …/namespaces/NS/frames?watch=true, …/frames?…      a line each second with all that changes (`frames.rs`)
+//! GET …/namespaces/NS/traces, …/traces             calls that failed or were slow, with all that came of them (`traces.rs`)
 //! GET …/namespaces/NS/tap?watch=true, …/tap?…      a line a call (`tap.rs`)
 //! ```
 //! An edge is of each namespace that one of its ends is in. Its figures are those of the end that calls, which both ways of a call have,
@@ -14,9 +16,12 @@
 //! loses nothing that is within the ring. Left to others: counting (`weft_mesh`).
 
 pub(super) mod collect;
+mod frames;
 mod ring;
 mod tap;
+pub(super) mod traces;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -31,12 +36,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use weft_api::status::StatusError;
 use weft_api::time::{parse_duration, rfc3339_micros};
-use weft_call::edges::{EdgeEnd, EdgeName, Figures};
+use weft_call::edges::{EdgeEnd, EdgeName, Figures, ServicePolicies};
 use weft_kinds::Kind;
-use weft_kinds::mesh::{GROUP, TAP, VERSION};
+use weft_kinds::mesh::{FRAMES, GROUP, TAP, TRACES, VERSION};
 
 use super::AppState;
-use super::usage::json_response;
+use super::usage::{Used, json_response};
 use crate::authz::Authorized;
 use crate::request::Params;
 use ring::{Rings, Seen};
@@ -58,11 +63,19 @@ pub(crate) struct Graph {
     rings: Mutex<Rings>,
     /// How many frames there were.
     pushed: watch::Sender<u64>,
-    /// Milliseconds after [`Graph::began`] until which somebody looks.
+    /// Milliseconds after [`Graph::began`] until which somebody looks, and until which at what nodes and pods use.
     watched_until: AtomicU64,
+    used_until: AtomicU64,
+    /// What policies have nodes do with calls to services.
+    policies: Mutex<Arc<Vec<ServicePolicies>>>,
+    /// What nodes and pods use, and which reading it is.
+    usage: Mutex<(u64, Arc<Used>)>,
+    scopes: frames::Scopes,
+    traces: traces::Traces,
     began: Instant,
-    /// Somebody begins to look.
+    /// Somebody begins to look; at what is used, too.
     wanted: Notify,
+    usage_wanted: Notify,
 }
 
 impl Default for Graph {
@@ -71,8 +84,14 @@ impl Default for Graph {
             rings: Mutex::default(),
             pushed: watch::Sender::new(0),
             watched_until: AtomicU64::new(0),
+            used_until: AtomicU64::new(0),
+            policies: Mutex::default(),
+            usage: Mutex::default(),
+            scopes: frames::Scopes::default(),
+            traces: traces::Traces::default(),
             began: Instant::now(),
             wanted: Notify::new(),
+            usage_wanted: Notify::new(),
         }
     }
 }
@@ -86,23 +105,83 @@ impl Graph {
         self.watched_until.load(Ordering::Relaxed) > self.millis()
     }
 
+    fn watched_for(&self) -> u64 {
+        let most = u64::try_from(WATCHED_FOR.as_millis()).unwrap_or(u64::MAX);
+        self.millis().saturating_add(most)
+    }
+
+    /// Somebody looks at what nodes and pods use.
+    fn look_at_usage(&self) {
+        let until = self.watched_for();
+        let was = self.used_until.swap(until, Ordering::Relaxed);
+        if was <= self.millis() {
+            self.usage_wanted.notify_one();
+        }
+    }
+
+    fn is_usage_watched(&self) -> bool {
+        self.used_until.load(Ordering::Relaxed) > self.millis()
+    }
+
     /// Somebody looks; says whether somebody did already.
     fn look(&self) -> bool {
         let was = self.is_watched();
-        let most = u64::try_from(WATCHED_FOR.as_millis()).unwrap_or(u64::MAX);
-        let until = self.millis().saturating_add(most);
-        self.watched_until.store(until, Ordering::Relaxed);
+        self.watched_until
+            .store(self.watched_for(), Ordering::Relaxed);
         if !was {
             self.wanted.notify_one();
         }
         was
     }
 
-    fn push(&self, at: Timestamp, width: Duration, new: Vec<(EdgeName, Figures)>) {
+    fn push(
+        &self,
+        at: Timestamp,
+        width: Duration,
+        new: Vec<(EdgeName, Figures)>,
+        policies: Vec<ServicePolicies>,
+    ) {
+        *self.policies.lock() = Arc::new(policies);
         if !width.is_zero() {
             self.rings.lock().push(at, width, new);
         }
         self.pushed.send_modify(|pushed| *pushed += 1);
+    }
+
+    /// What is held in memory of all this, as Prometheus text.
+    pub(super) fn metrics(&self) -> String {
+        let [fine, coarse] = self.rings.lock().bytes();
+        let (traces, trace_bytes) = self.traces.held();
+        let gauges = [
+            ("weft_mesh_history_bytes{step=\"1s\"}", fine),
+            ("weft_mesh_history_bytes{step=\"10s\"}", coarse),
+            ("weft_mesh_traces", traces),
+            ("weft_mesh_trace_bytes", trace_bytes),
+            ("weft_mesh_frame_views", self.scopes.len()),
+        ];
+        let helps = [
+            ("weft_mesh_history_bytes", "What is remembered of edges."),
+            (
+                "weft_mesh_traces",
+                "Traces that are kept of what failed or was slow.",
+            ),
+            ("weft_mesh_trace_bytes", "What these take."),
+            (
+                "weft_mesh_frame_views",
+                "Different views of the mesh that are read.",
+            ),
+        ];
+        let mut text = String::new();
+        for (name, help) in helps {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+            let own = gauges
+                .iter()
+                .filter(|(full, _)| full.split('{').next() == Some(name));
+            for (full, value) in own {
+                text.push_str(&format!("{full} {value}\n"));
+            }
+        }
+        text
     }
 
     /// Looks, and waits for what nodes say now where nobody looked before.
@@ -142,6 +221,22 @@ pub(super) async fn answer(
             )),
         };
     }
+    if kind.resource == FRAMES {
+        return match is_watch {
+            true => frames::watch(state, asked, namespace, params),
+            false => Err(StatusError::bad_request(
+                "frames are told as they are made: ask with watch=true, or for edges with window and step",
+            )),
+        };
+    }
+    if kind.resource == TRACES {
+        return match is_watch {
+            true => Err(StatusError::bad_request(
+                "traces are put together some time after their end and cannot be watched: list them",
+            )),
+            false => traces::answer(state, namespace, params),
+        };
+    }
     let namespace = namespace.map(str::to_owned);
     if is_watch {
         return watch(state, namespace, params);
@@ -167,6 +262,11 @@ pub(super) async fn answer(
             rings.frames_after(since.unwrap_or(Timestamp::MIN))
         };
         let mut list = list(&Seen::of(&taken), namespace.as_deref());
+        tell_policies(
+            &mut list,
+            &graph.policies.lock().clone(),
+            namespace.as_deref(),
+        );
         if let Some(step) = step {
             let frames: Vec<Value> = Seen::steps(&taken, step)
                 .iter()
@@ -193,18 +293,40 @@ fn duration(params: &Params, name: &str) -> Result<Option<Duration>, StatusError
     }
 }
 
+/// Has edges say what is done with their calls, as far as that is of the namespace that was asked for.
+fn tell_policies(list: &mut Value, policies: &[ServicePolicies], namespace: Option<&str>) {
+    for edge in list["items"].as_array_mut().into_iter().flatten() {
+        let found = policies.iter().find(|one| {
+            edge["service"]["namespace"] == one.namespace.as_str()
+                && edge["service"]["name"] == one.name.as_str()
+                && namespace.is_none_or(|asked| one.namespace == asked)
+        });
+        if let Some(found) = found {
+            edge["policies"] = json!(found);
+        }
+    }
+}
+
+/// When a watch ends: as the query says, or after half an hour.
+///
+/// # Errors
+/// 400 for what is no number.
+fn watch_end(params: &Params) -> Result<Instant, StatusError> {
+    let seconds = params.number("timeoutSeconds")?;
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let lasts = seconds.filter(|seconds| *seconds > 0);
+    let lasts = lasts.map_or(WATCH_MAX, Duration::from_secs);
+    let until = Instant::now().checked_add(lasts);
+    Ok(until.unwrap_or_else(|| Instant::now() + WATCH_MAX))
+}
+
 /// A line for each second, or for as long as the reader took.
 fn watch(
     state: &AppState,
     namespace: Option<String>,
     params: &Params,
 ) -> Result<Response, StatusError> {
-    let seconds = params.number("timeoutSeconds")?;
-    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    let lasts = seconds.filter(|seconds| *seconds > 0);
-    let lasts = lasts.map_or(WATCH_MAX, Duration::from_secs);
-    let until = Instant::now().checked_add(lasts);
-    let until = until.unwrap_or_else(|| Instant::now() + WATCH_MAX);
+    let until = watch_end(params)?;
     let graph = state.graph.clone();
     let closing = state.closing.clone();
     let pushed = graph.pushed.subscribe();
@@ -231,7 +353,9 @@ fn watch(
                     let seen = Seen::of(&taken);
                     let Some(at) = seen.at else { continue };
                     since = Some(at);
-                    let object = list(&seen, namespace.as_deref());
+                    let mut object = list(&seen, namespace.as_deref());
+                    let policies = graph.policies.lock().clone();
+                    tell_policies(&mut object, &policies, namespace.as_deref());
                     let line = json!({"type": "MODIFIED", "object": object});
                     let line = Bytes::from(format!("{line}\n"));
                     let line = Ok::<_, std::convert::Infallible>(line);
@@ -260,20 +384,44 @@ fn list(seen: &Seen, namespace: Option<&str>) -> Value {
 
 /// What there is of a time, without saying of which kind it is.
 fn list_of(seen: &Seen, namespace: Option<&str>) -> Value {
-    let sums = seen.sums.iter().filter(|(name, _)| {
-        namespace.is_none_or(|asked| {
-            name.source.namespace == asked
-                || name.destination.namespace == asked
-                || name.service_namespace == asked
-        })
+    let sums = seen.sums.iter().filter(|(name, _)| is_of(name, namespace));
+    let mut total = Figures::default();
+    let items = sums.map(|(name, figures)| {
+        total.add(figures);
+        edge(name, figures, seen.width, namespace)
     });
-    let items: Vec<Value> = sums
-        .map(|(name, figures)| edge(name, figures, seen.width, namespace))
-        .collect();
+    let items: Vec<Value> = items.collect();
+    let seconds = seen.width.as_secs_f64().max(1e-3);
     json!({
         "time": seen.at.map(rfc3339_micros),
         "windowSeconds": rounded(seen.width.as_secs_f64()),
+        // What a reader could not make of the edges: quantiles of them together are no sum of theirs.
+        "total": {
+            "callsPerSecond": rounded(total.calls() as f64 / seconds),
+            "failuresPerSecond": rounded(total.failures() as f64 / seconds),
+            "latencyMicros": latency(&total),
+        },
         "items": items,
+    })
+}
+
+fn latency(figures: &Figures) -> Value {
+    let mean = figures.duration_micros as f64 / figures.calls().max(1) as f64;
+    json!({
+        "mean": rounded(mean),
+        "p50": rounded(figures.quantile_micros(500)),
+        "p90": rounded(figures.quantile_micros(900)),
+        "p95": rounded(figures.quantile_micros(950)),
+        "p99": rounded(figures.quantile_micros(990)),
+    })
+}
+
+/// Whether an edge is of a namespace, where one is asked for.
+fn is_of(name: &EdgeName, namespace: Option<&str>) -> bool {
+    namespace.is_none_or(|asked| {
+        name.source.namespace == asked
+            || name.destination.namespace == asked
+            || name.service_namespace == asked
     })
 }
 
@@ -307,7 +455,6 @@ fn edge(name: &EdgeName, figures: &Figures, width: Duration, asked: Option<&str>
         "" => name.source.namespace.as_str(),
         namespace => namespace,
     });
-    let mean = figures.duration_micros as f64 / calls.max(1) as f64;
     json!({
         "metadata": {
             "name": format!("{}.{}-{destination}.{}-{}-{}", name.source.workload, name.source.namespace,
@@ -325,12 +472,7 @@ fn edge(name: &EdgeName, figures: &Figures, width: Duration, asked: Option<&str>
         "failuresPerSecond": rate(failures),
         "requestBytesPerSecond": rate(figures.request_bytes),
         "responseBytesPerSecond": rate(figures.response_bytes),
-        "latencyMicros": {
-            "mean": rounded(mean),
-            "p50": rounded(figures.quantile_micros(500)),
-            "p90": rounded(figures.quantile_micros(900)),
-            "p99": rounded(figures.quantile_micros(990)),
-        },
+        "latencyMicros": latency(figures),
         "outcomes": figures.outcomes,
     })
 }

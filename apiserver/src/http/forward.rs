@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::AppState;
-use crate::authn::{PeerAddress, WEBSOCKET_TOKEN};
+use crate::authn::{PeerAddress, WEBSOCKET_TOKEN, sessions};
 use crate::reach::Line;
 
 /// Connections that became something else, at one time; each has a task and some kilobytes.
@@ -172,6 +172,8 @@ fn of_request(headers: &HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
     let mut kept = without_hop(headers);
     let takes_trailers = words(headers, &header::TE).any(|word| word == "trailers");
     kept.remove(header::AUTHORIZATION);
+    kept.remove(sessions::MARK);
+    without_session(headers, &mut kept);
     let impersonates = kept.keys();
     let impersonates = impersonates.filter(|name| name.as_str().starts_with("impersonate-"));
     let impersonates: Vec<HeaderName> = impersonates.cloned().collect();
@@ -202,6 +204,21 @@ fn of_request(headers: &HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
     kept
 }
 
+/// Has all cookies but that of a session.
+fn without_session(headers: &HeaderMap, kept: &mut HeaderMap) {
+    kept.remove(header::COOKIE);
+    for line in headers.get_all(header::COOKIE) {
+        let pairs = line.as_bytes().split(|byte| *byte == b';');
+        let pairs: Vec<&[u8]> = pairs.filter(|pair| !sessions::is_cookie(pair)).collect();
+        let rest = pairs.join(&b';');
+        if let Ok(rest) = HeaderValue::from_bytes(rest.trim_ascii())
+            && !rest.is_empty()
+        {
+            kept.append(header::COOKIE, rest);
+        }
+    }
+}
+
 /// An answer as it goes on to the caller.
 fn answer(response: http::Response<Body>) -> Response {
     let (mut head, body) = response.into_parts();
@@ -214,6 +231,15 @@ fn answer(response: http::Response<Body>) -> Response {
         header::ACCESS_CONTROL_ALLOW_ORIGIN,
     ] {
         head.headers.remove(name);
+    }
+    // Nor can it have a browser be somebody else here.
+    if let http::header::Entry::Occupied(cookies) = head.headers.entry(header::SET_COOKIE) {
+        let (name, cookies) = cookies.remove_entry_mult();
+        let cookies = cookies.filter(|line| !sessions::is_cookie(line.as_bytes()));
+        let cookies: Vec<HeaderValue> = cookies.collect();
+        for line in cookies {
+            head.headers.append(name.clone(), line);
+        }
     }
     let mut answer = Response::new(body);
     *answer.status_mut() = head.status;
@@ -265,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_one_hop_and_what_is_a_secret_stays_behind() {
+    fn attack_134_what_is_of_one_hop_and_what_is_a_secret_stays_behind() {
         let sent = headers(&[
             ("authorization", "Bearer secret"),
             ("connection", "close, X-Own, upgrade"),
@@ -281,7 +307,8 @@ mod tests {
                 "sec-websocket-protocol",
                 "base64url.bearer.authorization.k8s.io.c2VjcmV0, v4.channel.k8s.io",
             ),
-            ("cookie", "a=b"),
+            ("cookie", "a=b; __Host-weft-session=secret; c=d"),
+            ("weft-session", "1"),
             ("accept", "text/html"),
         ]);
         let peer = Some("10.0.0.1".parse().unwrap());
@@ -289,7 +316,7 @@ mod tests {
             told(&of_request(&sent, peer)),
             [
                 "accept: text/html",
-                "cookie: a=b",
+                "cookie: a=b; c=d",
                 "sec-websocket-protocol: v4.channel.k8s.io",
                 "te: trailers",
                 "x-forwarded-for: 10.0.0.9, 10.0.0.1",
@@ -301,6 +328,7 @@ mod tests {
             ("x-hop", "1"),
             ("access-control-allow-origin", "*"),
             ("set-cookie", "a=b"),
+            ("set-cookie", " __Host-weft-session = mine; Path=/"),
         ]);
         assert_eq!(told(answer(response).headers()), ["set-cookie: a=b"]);
     }

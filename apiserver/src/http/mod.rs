@@ -5,6 +5,8 @@
 //! front is one of: health and version; OpenAPI; the OCI registry; weft's own paths; or [`resource`], which calls one
 //! verb of [`Objects`].
 //!
+//! Beside the front is the [`dashboard`], which is no part of the API.
+//!
 //! Invariants: every handler behind the front has an [`Authorized`], and no other proof of what it may do; every
 //! refusal is a `metav1.Status`; requests in flight, their bodies and answers are bounded in number and time, bodies in size too,
 //! and whoever has no credentials cannot take a place from those who have. Left to others: sockets and TLS
@@ -14,6 +16,7 @@ mod activations;
 mod aggregated;
 pub mod calls;
 mod components;
+mod dashboard;
 mod deadline;
 pub mod discovery;
 mod drain;
@@ -30,6 +33,7 @@ mod metrics;
 pub mod negotiate;
 pub mod openapi;
 mod openid;
+pub(crate) mod origin;
 mod proxied;
 pub mod proxy;
 pub mod registry;
@@ -104,6 +108,7 @@ pub struct AppState {
     upgrades: forward::Upgrades,
     sessions: streams::Sessions,
     metrics: metrics::Metrics,
+    sign_ins: dashboard::SignIns,
     /// The gate of lists and of connections that write much.
     pub(crate) bulk: Bulk,
 }
@@ -137,6 +142,7 @@ impl AppState {
             upgrades: forward::Upgrades::default(),
             sessions: streams::Sessions::default(),
             metrics: metrics::Metrics::default(),
+            sign_ins: dashboard::SignIns::default(),
             bulk: Bulk::default(),
         }
     }
@@ -159,10 +165,15 @@ impl AppState {
         Self { audit, ..self }
     }
 
-    /// Asks nodes for the edges of their calls, until `stop`.
+    /// Asks nodes for the edges of their calls, and for what is used and for traces while somebody looks at those, until `stop`.
     pub fn collect_edges(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
         let (graph, objects) = (self.graph.clone(), self.objects.clone());
-        edges::collect::run(graph, objects, self.nodes.clone(), stop)
+        let edges = edges::collect::run(graph, objects, self.nodes.clone(), stop.clone());
+        let usage = edges::collect::usage(self.clone(), stop.clone());
+        let traces = edges::traces::run(self.clone(), stop);
+        async move {
+            tokio::join!(edges, usage, traces);
+        }
     }
 
     /// What orders requests here; it follows the store where somebody has it do so ([`FlowControl::follow`]).
@@ -200,8 +211,12 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state, front))
 }
 
-/// What every request passes first, in this order: decode, authenticate, write down, act for another, authorise, seats, deadline.
+/// What every request but those of the dashboard passes first, in this order: decode, authenticate, write down, act for another, authorise, seats, deadline.
 async fn front(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    // It is for those, too, who have yet to say who they are.
+    if dashboard::serves(request.uri().path()) {
+        return dashboard::answer(&state, request).await;
+    }
     let began = Instant::now();
     let audit_id = audit_id(request.headers());
     let encodings = Encodings::of(request.headers());
@@ -287,10 +302,8 @@ async fn judge_and_serve(
         .unwrap_or_else(PeerCertificates::none);
     let address = request.extensions().get::<PeerAddress>();
     let address = address.map(|PeerAddress(address)| *address);
-    let path = request.uri().path();
-    let authenticated = state
-        .authenticator
-        .authenticate(request.headers(), &peer, path);
+    let head = (request.method(), request.uri(), request.headers());
+    let authenticated = state.authenticator.authenticate(head, &peer);
     let authenticated = authenticated.await.map(|caller| caller.at_address(address));
     if let Some(audit) = &state.audit {
         let (uri, headers) = (request.uri().to_string(), request.headers());
@@ -442,6 +455,7 @@ fn strip_trailing_slash(info: &RequestInfo, request: &mut Request) {
 async fn metrics(State(state): State<AppState>) -> Response {
     let mut others = state.objects.aggregation().metrics();
     others.push_str(&state.flow_control.metrics());
+    others.push_str(&state.graph.metrics());
     if let Some(audit) = &state.audit {
         others.push_str(&audit.metrics());
     }

@@ -224,6 +224,47 @@ impl UsageReader {
     }
 }
 
+/// What all nodes and pods use, in the order of their names, for who shows all of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Used {
+    /// Thousand-millionths of a core, and bytes.
+    pub(super) nodes: Vec<(String, u64, u64)>,
+    /// Namespace, name, the same summed over its containers, and calls a second.
+    pub(super) pods: Vec<(String, String, u64, u64, f64)>,
+}
+
+/// What everything uses now. Takes as long as [`UsageReader::pods`].
+///
+/// # Errors
+/// When the nodes cannot be listed.
+pub(super) async fn used(
+    objects: &Objects,
+    nodes: &NodeClient,
+    (meter, calls): (&Meter, &CallMeter),
+) -> Result<Used, StatusError> {
+    let (rates, calls) =
+        tokio::try_join!(meter.rates(objects, nodes), calls.rates(objects, nodes))?;
+    let of_nodes = rates.nodes.iter();
+    let of_pods = rates.pods.iter().map(|(key, (_, containers))| {
+        let sum = |of: fn(&Rate) -> u64| containers.values().map(of).fold(0, u64::saturating_add);
+        let called = calls.pods.get(key);
+        let called = called.map_or(0, |rate| rate.figures.requests_per_second);
+        (
+            key.0.clone(),
+            key.1.clone(),
+            sum(|rate| rate.nano_cores),
+            sum(|rate| rate.memory_bytes),
+            called as f64 / 1000.0,
+        )
+    });
+    Ok(Used {
+        nodes: of_nodes
+            .map(|(name, (_, rate))| (name.clone(), rate.nano_cores, rate.memory_bytes))
+            .collect(),
+        pods: of_pods.collect(),
+    })
+}
+
 /// When figures are from, and what time they are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {

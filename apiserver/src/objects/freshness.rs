@@ -103,7 +103,7 @@ pub(super) fn unreadable(error: EncryptionError) -> StatusError {
     ))
 }
 
-pub(super) fn write_failed(kind: KindRef<'_>, name: &str, error: WriteError) -> StatusError {
+pub(crate) fn write_failed(kind: KindRef<'_>, name: &str, error: WriteError) -> StatusError {
     let text = error.to_string();
     match error {
         WriteError::Conflict { .. } => modified(kind, name),

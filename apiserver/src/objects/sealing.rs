@@ -8,6 +8,7 @@ use weft_store::Key;
 
 use super::freshness::write_failed;
 use super::{DATA_PREFIX, Objects};
+use crate::authn::sessions;
 use crate::authz::Authorized;
 use crate::encryption::{self, EncryptionError, Rewrapped};
 use crate::request::Asked;
@@ -62,7 +63,7 @@ impl Objects {
         }
     }
 
-    /// Brings all Secrets, the data of key-value stores, the keys of tokens and those of authorities under a new data key; see [`Vault::rewrap`].
+    /// Brings all Secrets, the data of key-value stores, the keys of tokens those of authorities, and sessions under a new data key; see [`Vault::rewrap`].
     ///
     /// # Errors
     /// 429 and 503 when the store cannot take it now, 500 when a value cannot be opened.
@@ -78,7 +79,9 @@ impl Objects {
         let data = DATA_PREFIX.as_bytes().into();
         let keys = signing_keys::PREFIX.as_bytes().into();
         let roots = roots::PREFIX.as_bytes().into();
-        let prefixes: Vec<_> = prefixes.chain([data, keys, roots]).collect();
+        let sessions = sessions::PREFIXES.map(|prefix| prefix.as_bytes().into());
+        let prefixes = prefixes.chain([data, keys, roots]).chain(sessions);
+        let prefixes: Vec<_> = prefixes.collect();
         let done = self.inner.vault.rewrap(&prefixes).await;
         done.map_err(|error| match error {
             EncryptionError::Write(error) => write_failed(&weft_kinds::SECRET, "", error),

@@ -215,3 +215,97 @@ async fn who_has_no_credential_is_served_where_the_configuration_says() {
     assert_eq!(status("/livez").await, 200);
     assert_eq!(status("/version").await, 401);
 }
+
+/// An issuer that browsers are sent to, too: whatever code it is given is worth a token with this nonce.
+async fn issuer_of_codes(key: Arc<Key>, nonce: Arc<Mutex<String>>) -> Hook {
+    let port = Arc::new(Mutex::new(0));
+    let own = Arc::clone(&port);
+    let hook = Hook::start(&["127.0.0.1"], move |path| {
+        let url = format!("https://127.0.0.1:{}", own.lock());
+        let document = match path.as_str() {
+            Some("/.well-known/openid-configuration") => json!({
+                "issuer": url, "jwks_uri": format!("{url}/keys"),
+                "authorization_endpoint": format!("{url}/authorize"), "token_endpoint": format!("{url}/token"),
+            }),
+            Some("/keys") => json!({"keys": [key.public()]}),
+            Some("/token") => {
+                let claims = json!({
+                    "iss": url, "aud": "weft", "sub": "jo", "id": "7", "teams": [], "place": "Bonn",
+                    "nonce": *nonce.lock(), "exp": Timestamp::now().as_second() + 600,
+                });
+                json!({"id_token": key.token(&claims)})
+            }
+            _ => return Reply::Raw(404, Vec::new()),
+        };
+        Reply::Raw(200, document.to_string().into_bytes())
+    })
+    .await;
+    *port.lock() = hook.port;
+    hook
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_by_an_issuer_and_only_the_one_that_was_sent() {
+    let mut world = with_roles().await;
+    let nonce = Arc::new(Mutex::new(String::new()));
+    let issuer = issuer_of_codes(Arc::new(Key::new("1")), nonce.clone()).await;
+    world.router = face_believing(&world, &configured(&[&issuer]));
+    let get = async |path: &str, cookie: &str| {
+        let mut request = world.request(&format!("GET {path}"), &[], "");
+        let headers = request.headers_mut();
+        headers.remove(http::header::AUTHORIZATION);
+        headers.insert(http::header::HOST, "weft.example:6443".parse().unwrap());
+        headers.insert("weft-session", "1".parse().unwrap());
+        headers.insert(http::header::COOKIE, cookie.parse().unwrap());
+        world.send(request).await
+    };
+    let line = |answer: &Answer, name: http::HeaderName, at: usize| {
+        let mut lines = answer.headers.get_all(name).iter();
+        let line = lines.nth(at).map(|line| line.to_str().unwrap().to_owned());
+        line.unwrap_or_default()
+    };
+    let first = |line: String| line.split(';').next().unwrap().to_owned();
+    let told = get("/dashboard/session", "").await;
+    let path = told.body["issuers"][0]["path"].as_str().unwrap().to_owned();
+    assert_eq!(path, "/dashboard/oidc/0");
+
+    let sent = get(&path, "").await;
+    assert_eq!(sent.status, 303, "{}", sent.body);
+    let held = line(&sent, http::header::SET_COOKIE, 0);
+    assert!(held.contains("HttpOnly; SameSite=Lax"), "{held}");
+    let held = first(held);
+    let place = line(&sent, http::header::LOCATION, 0);
+    let query = place.split_once('?').unwrap().1;
+    let asked: std::collections::BTreeMap<String, String> =
+        form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
+    assert_eq!(asked["client_id"], "weft");
+    assert_eq!(asked["code_challenge_method"], "S256");
+    assert_eq!(
+        asked["redirect_uri"],
+        "https://weft.example:6443/dashboard/oidc/callback"
+    );
+    let verifier = held.rsplit('.').next().unwrap();
+    assert!(!place.contains(verifier), "it is told with the code alone");
+
+    let back = format!("/dashboard/oidc/callback?code=c&state={}", asked["state"]);
+    let failed = async |path: &str, cookie: &str| {
+        let answer = get(path, cookie).await;
+        let place = line(&answer, http::header::LOCATION, 0);
+        assert!(!line(&answer, http::header::SET_COOKIE, 0).contains("weft-session"));
+        (answer.status, place.starts_with("/dashboard/#signin="))
+    };
+    // Of another browser, another attempt, and with a token of another attempt.
+    assert_eq!(failed(&back, "").await, (303, true));
+    let other = "/dashboard/oidc/callback?code=c&state=other";
+    assert_eq!(failed(other, &held).await, (303, true));
+    assert_eq!(failed(&back, &held).await, (303, true));
+    *nonce.lock() = asked["nonce"].clone();
+    let signed = get(&back, &held).await;
+    assert_eq!(line(&signed, http::header::LOCATION, 0), "/dashboard/");
+    let session = first(line(&signed, http::header::SET_COOKIE, 0));
+    let told = get("/dashboard/session", &session).await;
+    assert_eq!(told.body["user"]["name"], "a:jo");
+    assert_eq!(told.body["by"], "oidc");
+}

@@ -15,6 +15,7 @@ mod capabilities;
 mod certificates;
 mod conversion;
 mod custom;
+mod dashboard;
 mod definitions;
 mod discovery;
 mod events;

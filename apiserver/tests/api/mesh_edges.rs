@@ -79,13 +79,172 @@ async fn edges_are_what_is_new_since_somebody_looked() {
     tokio::join!(collecting, reading);
 }
 
+/// Lines of a stream, however they are cut.
+struct Lines {
+    body: Body,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    async fn of(router: &Router, token: &str, path: &str) -> Self {
+        let (status, body) = get(router, token, path).await;
+        assert_eq!(status, 200, "{path}");
+        let rest = Vec::new();
+        Self { body, rest }
+    }
+
+    async fn next(&mut self) -> Value {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                let event: Value = serde_json::from_slice(&line).unwrap();
+                assert_eq!(event["type"], "MODIFIED");
+                return event["object"].clone();
+            }
+            let frame = self.body.frame().await.expect("another line").unwrap();
+            self.rest.extend_from_slice(&frame.into_data().unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn frames_have_what_changes_each_second() {
+    let world = World::new().await;
+    let _node = StubNode::start(&world).await;
+    let closing = CancellationToken::new();
+    let (router, collecting) = face_counting(&world, closing.clone());
+    let reading = async {
+        let all = format!("{GROUP}/frames?watch=true&window=3s");
+        let mut first = Lines::of(&router, "secret", &all).await;
+        let mut slow = Lines::of(&router, "secret", &all).await;
+        // The first that has calls.
+        let mut frame = first.next().await;
+        assert_eq!(frame["kind"], "Frame");
+        assert_eq!(frame["whole"], true);
+        while frame["edges"]["added"].is_null() {
+            frame = first.next().await;
+        }
+        let added = frame["edges"]["added"].as_array().unwrap();
+        let ids: Vec<u64> = added
+            .iter()
+            .map(|edge| edge["id"].as_u64().unwrap())
+            .collect();
+        assert_eq!(ids, [0, 1]);
+        let of = |frame: &Value, id: u64| {
+            let figures = frame["edges"]["figures"].as_array().unwrap().clone();
+            figures.into_iter().find(|one| one[0] == id).unwrap()
+        };
+        // Who is told once is a number from then on, whoever else reads.
+        let next = first.next().await;
+        assert_eq!(
+            (&next["whole"], &next["skipped"]),
+            (&json!(false), &json!(0))
+        );
+        assert!(next["edges"]["added"].is_null(), "{next}");
+        let web = of(&next, 1);
+        assert_eq!((&web[8], &web[9]), (&json!(40), &json!(10)), "{next}");
+        assert_eq!(web[3], 85.0, "the median lies in its group");
+        assert_eq!(
+            (&next["total"][5], &next["total"][6]),
+            (&json!(45), &json!(10))
+        );
+        let called = next["workloads"].as_array().unwrap();
+        assert_eq!(
+            (&called[0][0], &called[0][1]),
+            (&json!("bank"), &json!("pay"))
+        );
+        assert!(next["services"].is_null(), "nothing is new of policies");
+
+        // Who did not read meanwhile is told how much he missed, and all of it anew.
+        first.next().await;
+        let whole = slow.next().await;
+        assert_eq!(whole["whole"], true);
+        let behind = slow.next().await;
+        let skipped = behind["skipped"].as_u64().unwrap();
+        assert!(skipped == 0 || behind["whole"] == true, "{behind}");
+        let mut late = Lines::of(&router, "secret", &all).await;
+        let late = late.next().await;
+        assert_eq!(late["edges"]["added"].as_array().unwrap().len(), 2);
+        let pay = json!([{
+            "namespace": "bank", "name": "pay", "breaker": {"ejected": 1, "endpoints": 3}, "retries": {"attempts": 2},
+        }]);
+        assert_eq!(late["services"], pay);
+
+        // What is used, once it is read.
+        while frame["nodes"].as_array().is_none_or(Vec::is_empty) {
+            frame = first.next().await;
+        }
+        assert_eq!(frame["nodes"][0][0], "a");
+        assert_eq!(
+            (&frame["pods"][0][0], &frame["pods"][0][1]),
+            (&json!("default"), &json!("p"))
+        );
+
+        // An edge is of the namespaces of its ends, a policy of that of its Service alone.
+        let shop = format!("{GROUP}/namespaces/shop/frames?watch=true");
+        let frame = Lines::of(&router, "secret", &shop).await.next().await;
+        assert_eq!(frame["edges"]["added"].as_array().unwrap().len(), 1);
+        assert_eq!(frame["services"], json!([]));
+        let edges = read(&router, &format!("{GROUP}/namespaces/bank/edges")).await;
+        assert_eq!(edges["items"][0]["policies"], pay[0]);
+        assert!(edges["total"]["callsPerSecond"].as_f64().unwrap() > 0.0);
+        let edges = read(&router, &format!("{GROUP}/namespaces/shop/edges")).await;
+        assert!(edges["items"][0]["policies"].is_null());
+        closing.cancel();
+    };
+    tokio::join!(collecting, reading);
+}
+
+#[tokio::test]
+async fn traces_of_what_failed_are_gathered_while_somebody_looks() {
+    let world = World::new().await;
+    let node = StubNode::start(&world).await;
+    let closing = CancellationToken::new();
+    let (router, collecting) = face_counting(&world, closing.clone());
+    let reading = async {
+        let none = read(&router, &format!("{GROUP}/traces")).await;
+        assert_eq!(
+            (&none["kind"], &none["items"]),
+            (&json!("TraceList"), &json!([]))
+        );
+        let found = loop {
+            let list = read(&router, &format!("{GROUP}/traces")).await;
+            if list["items"] != json!([]) {
+                break list;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        };
+        let item = &found["items"][0];
+        assert_eq!(
+            (&item["failed"], &item["spanCount"]),
+            (&json!(true), &json!(2))
+        );
+        assert_eq!(item["services"], json!(["bank/pay", "shop/web"]));
+        assert_eq!(item["root"]["workload"]["name"], "web");
+        assert!(item["spans"].is_null());
+        // Of a namespace, its own end alone.
+        let path = format!("{GROUP}/namespaces/bank/traces?trace=t1");
+        let one = read(&router, &path).await;
+        let spans = one["items"][0]["spans"].as_array().unwrap();
+        assert_eq!(spans.len(), 1);
+        assert_eq!(spans[0]["workload"]["name"], "pay");
+        let path = format!("{GROUP}/namespaces/other/traces?trace=t1");
+        assert_eq!(read(&router, &path).await["items"], json!([]));
+        let asked = node.asked.lock().clone();
+        assert!(asked.contains(&"/spans?traces=t1".to_owned()), "{asked:?}");
+        closing.cancel();
+    };
+    tokio::join!(collecting, reading);
+}
+
 #[tokio::test]
 async fn who_may_not_see_a_namespace_sees_nothing_of_it() {
     let world = World::new().await;
     let node = StubNode::start(&world).await;
     let shop = json!({"metadata": {"name": "shop"}});
     assert_eq!(world.ask("POST /api/v1/namespaces", shop).await.status, 201);
-    for (name, resource) in [("edges", "edges"), ("tap", "tap")] {
+    for resource in ["edges", "tap", "frames", "traces"] {
+        let name = resource;
         let role = json!({
             "metadata": {"name": name},
             "rules": [{"apiGroups": ["mesh.weft.dev"], "resources": [resource], "verbs": ["list", "watch"]}],
@@ -109,6 +268,14 @@ async fn who_may_not_see_a_namespace_sees_nothing_of_it() {
         ("/tap?watch=true", 403),
         ("/namespaces/bank/edges", 403),
         ("/edges", 403),
+        ("/namespaces/shop/frames?watch=true", 200),
+        ("/namespaces/bank/frames?watch=true", 403),
+        ("/frames?watch=true", 403),
+        ("/namespaces/shop/traces", 200),
+        ("/namespaces/bank/traces", 403),
+        ("/traces", 403),
+        ("/namespaces/shop/frames", 400),
+        ("/namespaces/shop/traces?watch=true", 400),
         // There is no list of what is kept nowhere.
         ("/namespaces/shop/tap", 400),
     ] {
@@ -146,6 +313,11 @@ async fn discovery_has_nothing_that_clients_would_watch_as_objects() {
         .collect();
     assert_eq!(
         names,
-        [r#""edges" "Edge" ["list"]"#, r#""tap" "Call" ["watch"]"#]
+        [
+            r#""edges" "Edge" ["list"]"#,
+            r#""frames" "Frame" ["watch"]"#,
+            r#""tap" "Call" ["watch"]"#,
+            r#""traces" "Trace" ["list"]"#,
+        ]
     );
 }

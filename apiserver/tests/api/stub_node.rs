@@ -52,17 +52,19 @@ impl StubNode {
         };
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls(world)));
         let (asked, chunks, open) = (node.asked.clone(), node.chunks.clone(), node.open.clone());
+        let edges: Arc<AtomicUsize> = Arc::default();
         tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
                 let (asked, chunks, open) = (asked.clone(), chunks.clone(), open.clone());
+                let edges = edges.clone();
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(tcp).await else {
                         return;
                     };
                     let service = hyper::service::service_fn(move |request| {
                         asked.lock().push(request_target(&request));
-                        let answer = answer(request, chunks.clone(), open.clone());
+                        let answer = answer(request, chunks.clone(), edges.clone(), open.clone());
                         async move { Ok::<_, std::convert::Infallible>(answer) }
                     });
                     let server = hyper::server::conn::http1::Builder::new();
@@ -164,6 +166,9 @@ fn edges(asked: u64) -> serde_json::Value {
             edge(end("shop", "web"), end("bank", "pay"), 1000 + 30 * asked, 10 * asked),
             edge(end("bank", "job"), end("bank", "pay"), 5 * asked, 0),
         ],
+        "services": [{
+            "namespace": "bank", "name": "pay", "breaker": {"ejected": 1, "endpoints": 3}, "retries": {"attempts": 2},
+        }],
     })
 }
 
@@ -179,6 +184,7 @@ impl Drop for Count {
 fn answer(
     mut request: Request<Incoming>,
     chunks: Arc<AtomicUsize>,
+    counted: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
@@ -194,8 +200,18 @@ fn answer(
         return Response::new(Full::from(calls(asked).to_string()));
     }
     if path == "/stats/edges" {
-        let asked = chunks.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+        let asked = counted.fetch_add(1, Ordering::SeqCst) as u64 + 1;
         return Response::new(Full::from(edges(asked).to_string()));
+    }
+    if path == "/stats/summary" {
+        let asked = chunks.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+        return Response::new(Full::from(summary(asked).to_string()));
+    }
+    if path == "/spans" {
+        return Response::new(Full::from(match query.contains("watch=true") {
+            true => "{\"traceID\":\"t1\",\"failed\":true,\"slow\":false}\n".to_owned(),
+            false => spans().to_string(),
+        }));
     }
     if path == "/tap" {
         return match query.contains("code=x") {
@@ -244,6 +260,32 @@ fn calls(asked: u64) -> serde_json::Value {
         "pods": [{"namespace": "default", "name": "p", "uid": "u", "calls": counted}],
         "services": [{"namespace": "default", "name": "web", "calls": counted}],
     })
+}
+
+/// What it and its pod have used when it is asked for the so many-th time.
+fn summary(asked: u64) -> serde_json::Value {
+    let now = jiff::Timestamp::now().to_string();
+    let used = json!({
+        "cpu": {"time": now, "usageCoreNanoSeconds": asked * 1_000_000}, "memory": {"time": now, "workingSetBytes": 1024 * asked},
+    });
+    let mut container = used.clone();
+    container["name"] = json!("c");
+    let pod = json!({"name": "p", "namespace": "default", "uid": "u"});
+    json!({"node": used, "pods": [{"podRef": pod, "containers": [container]}]})
+}
+
+/// A call from the namespace shop to bank that failed, as it was seen at both ends.
+fn spans() -> serde_json::Value {
+    let span = |kind: &str, id: &str, parent: &str, namespace: &str, name: &str| {
+        json!({
+            "traceID": "t1", "spanID": id, "parentID": parent, "kind": kind, "node": "a", "failed": true,
+            "workload": {"namespace": namespace, "name": name}, "began": "2026-01-02T03:04:05.000001Z", "durationMicros": 5,
+        })
+    };
+    json!([
+        span("client", "1", "", "shop", "web"),
+        span("server", "2", "1", "bank", "pay")
+    ])
 }
 
 async fn say(writer: &mut (impl AsyncWrite + Unpin), frame: Frame) -> bool {

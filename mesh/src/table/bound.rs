@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use weft_gateway::{PortStreams, ServiceRoutes, ServiceStreams, StreamProtocol, StreamRoute};
+use weft_gateway::{PortStreams, Rule, ServiceRoutes, ServiceStreams, StreamProtocol, StreamRoute};
 
 use crate::route::RouteList;
 
@@ -38,6 +38,13 @@ impl BoundRoutes {
                 .collect(),
             streams: routes.streams.clone(),
         }
+    }
+
+    /// The rule that all callers meet first that leads them to several, or else the first of all.
+    pub(super) fn shares(&self) -> Option<&Rule> {
+        let mut rules = self.producer.rules();
+        let several = self.producer.rules().find(|rule| rule.backends.len() > 1);
+        several.or_else(|| rules.next()).map(|rule| &**rule)
     }
 
     /// For callers in `namespace`, if there are any for `port`; else for all.

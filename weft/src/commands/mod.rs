@@ -4,6 +4,7 @@ pub mod apply;
 pub mod attach;
 pub mod canary;
 pub mod cp;
+pub mod dash;
 pub mod debug;
 pub mod delete;
 pub mod exec;

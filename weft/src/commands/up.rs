@@ -310,7 +310,9 @@ impl Cluster {
         };
         ready?;
         if !stop.is_cancelled() {
-            self.announce(server, started, output);
+            let seconds = started.elapsed().as_secs_f64();
+            let dashboard = server.dashboard().await;
+            self.announce(server, seconds, &dashboard, output);
         }
         tokio::select! {
             () = stop.cancelled() => {
@@ -463,14 +465,13 @@ impl Cluster {
     }
 
     /// Says what is ready. A cluster whose output nobody reads any more goes on.
-    fn announce(&self, server: &Servers, started: Instant, output: Option<Output>) {
-        let seconds = started.elapsed().as_secs_f64();
+    fn announce(&self, server: &Servers, seconds: f64, dashboard: &str, output: Option<Output>) {
         let kubeconfig = server.kubeconfig.display().to_string();
         let gateway = format!("http://{}", self.gateway);
         if output == Some(Output::Json) {
             let nodes: Vec<String> = self.names().collect();
             let _ = stdout::line(
-                json!({"kubeconfig": kubeconfig, "api": server.url, "gateway": gateway, "servers": server.urls, "nodes": nodes, "ready_seconds": seconds}),
+                json!({"kubeconfig": kubeconfig, "api": server.url, "gateway": gateway, "dashboard": dashboard, "servers": server.urls, "nodes": nodes, "ready_seconds": seconds}),
             );
             return;
         }
@@ -479,7 +480,9 @@ impl Cluster {
             "weft is ready after {seconds:.1} s, with {servers}{nodes} node{plural}.\n\n  \
              kubeconfig  {kubeconfig}\n  \
              API         {api}\n  \
-             gateway     {gateway}  (http://SERVICE.NAMESPACE.localhost:{port})\n\n  \
+             gateway     {gateway}  (http://SERVICE.NAMESPACE.localhost:{port})\n  \
+             dashboard   {dashboard}\n              \
+             (signs in once, within five minutes; `weft dash` makes another link)\n\n  \
              export KUBECONFIG={kubeconfig}\n\n\
              Ctrl-C stops it; pods and data stay in {dir}, and go on with the next start.\n",
             servers = match server.urls.len() {

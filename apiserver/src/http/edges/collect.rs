@@ -22,11 +22,12 @@ use hyper::client::conn::http1::SendRequest;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use weft_call::edges::{EdgeName, Figures, NodeEdges};
+use weft_call::edges::{EdgeName, Figures, NodeEdges, ServicePolicies};
 
 use super::Graph;
+use crate::http::AppState;
 use crate::http::proxy::NodeClient;
-use crate::http::usage::nodes_of;
+use crate::http::usage::{FRESH, nodes_of, used};
 use crate::objects::Objects;
 
 /// How often nodes are asked while somebody looks, and otherwise.
@@ -45,9 +46,14 @@ const NODES_AT_ONCE: usize = 64;
 /// Longest answer of a node: four thousand edges, each in as many ways to end as there may be.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
+/// How often it is looked what is used, while somebody follows that: as often as it is read anew.
+const USAGE_EVERY: Duration = FRESH;
+
 /// What is known of a node from asking it.
 #[derive(Default)]
 struct Asked {
+    /// What it last said that policies ask of it.
+    policies: Vec<ServicePolicies>,
     connection: Option<(SendRequest<Body>, String)>,
     /// When it last answered, and what it had counted by then.
     last: Option<(Instant, Counts)>,
@@ -146,7 +152,52 @@ pub(in crate::http) async fn run(
         let Some(new) = stop.run_until_cancelled(reading).await else {
             return;
         };
-        graph.push(Timestamp::now(), width, new);
+        let policies = merged(asked.values());
+        graph.push(Timestamp::now(), width, new, policies);
+    }
+}
+
+/// What policies do, as all nodes together see it, in the order of the services' names.
+fn merged<'a>(nodes: impl Iterator<Item = &'a Asked>) -> Vec<ServicePolicies> {
+    let mut all: BTreeMap<(&str, &str), ServicePolicies> = BTreeMap::new();
+    // One that does not answer says nothing of now.
+    let answering = nodes.filter(|node| node.failed.is_none());
+    for one in answering.flat_map(|node| &node.policies) {
+        match all.get_mut(&(one.namespace.as_str(), one.name.as_str())) {
+            Some(sum) => sum.add(one),
+            None => {
+                all.insert((&one.namespace, &one.name), one.clone());
+            }
+        }
+    }
+    all.into_values().collect()
+}
+
+/// Reads what is used while somebody follows that, until `stop`.
+pub(in crate::http) async fn usage(state: AppState, stop: CancellationToken) {
+    let graph = &state.graph;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = graph.usage_wanted.notified() => {}
+        }
+        while graph.is_usage_watched() {
+            let meters = (&*state.meter, &*state.calls);
+            let reading = used(&state.objects, &state.nodes, meters);
+            match stop.run_until_cancelled(reading).await {
+                None => return,
+                Some(Ok(used)) => {
+                    let mut usage = graph.usage.lock();
+                    *usage = (usage.0 + 1, Arc::new(used));
+                }
+                Some(Err(error)) => tracing::debug!(%error, "what is used cannot be read"),
+            }
+            let pause = tokio::time::sleep(USAGE_EVERY);
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+        }
     }
 }
 
@@ -201,11 +252,12 @@ async fn read(
     };
     let begun = Instant::now();
     let body = ask(client, node, known, &path).await?;
-    let answer: NodeEdges = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let mut answer: NodeEdges = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     let (is_first, mut counts) = match known.last.take() {
         Some((_, counts)) => (false, counts),
         None => (true, Counts::default()),
     };
+    known.policies = std::mem::take(&mut answer.services);
     let new = counts.new_of(answer, is_first);
     known.last = Some((begun, counts));
     Ok(new)
@@ -270,6 +322,7 @@ mod tests {
             since,
             edges: edges.collect(),
             overflowed: 0,
+            services: Vec::new(),
         }
     }
 

@@ -209,6 +209,11 @@ impl Rings {
         }
     }
 
+    /// What both rings hold, the fine one first.
+    pub(super) fn bytes(&self) -> [usize; 2] {
+        [self.fine.bytes, self.coarse.bytes]
+    }
+
     /// The end of the newest frame.
     pub(super) fn newest(&self) -> Option<Timestamp> {
         self.fine.frames.back().map(|frame| frame.at)

@@ -142,7 +142,7 @@ async fn begin(
 }
 
 /// Pieces that end where lines do; so many lines at once as came.
-fn whole_lines(body: Body) -> impl Stream<Item = Bytes> + Send {
+pub(super) fn whole_lines(body: Body) -> impl Stream<Item = Bytes> + Send {
     let parts = body.into_data_stream();
     futures::stream::unfold(
         (parts, BytesMut::new()),

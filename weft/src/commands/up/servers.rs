@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::process::{Process, tail};
 use crate::balancer::{Balancer, host_and_port};
+use crate::commands::dash;
 use crate::data_dir;
 use crate::exit::{Chain, Failure};
 use crate::kubeconfig::ClientArgs;
@@ -225,6 +226,21 @@ impl Servers {
         }
         .client()
         .await
+    }
+
+    /// Where the dashboard is, with what signs its administrator in once; the page alone where no link can be made now.
+    pub async fn dashboard(&self) -> String {
+        let made = match self.client().await {
+            Ok(client) => dash::link(&client, &self.url).await,
+            Err(failure) => Err(failure),
+        };
+        made.map_or_else(
+            |error| {
+                tracing::warn!(%error, "no link to the dashboard could be made");
+                format!("{}/dashboard/", self.url)
+            },
+            |link| link.url,
+        )
     }
 
     /// Comes when the server of this process ended by itself. Children are started again instead.

@@ -1,0 +1,5 @@
+/** Every page at two widths, into docs/dashboard. */
+
+import { run } from "./run.mjs";
+
+await run("screenshots");
