@@ -511,6 +511,7 @@ fn evict(
             "status": "True",
             "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint",
+            "observedGeneration": pod.meta.generation,
             "lastTransitionTime": stamp(cx.now),
         });
         outcome.writes.push(Write::condition(pod, &target));
@@ -597,6 +598,7 @@ pub(crate) fn remove(pod: &Cached<Pod>, why: Option<&str>, cx: &Context<'_>) -> 
             "type": kind,
             "status": status,
             "reason": reason,
+            "observedGeneration": pod.meta.generation,
             "lastTransitionTime": stamp(cx.now),
         });
         if let Some(message) = message {
@@ -613,7 +615,9 @@ pub(crate) fn remove(pod: &Cached<Pod>, why: Option<&str>, cx: &Context<'_>) -> 
             why,
         ));
     }
-    let status = json!({"phase": "Failed", "conditions": conditions});
+    let status = json!({
+        "phase": "Failed", "observedGeneration": pod.meta.generation, "conditions": conditions,
+    });
     vec![Write::status_fields(pod, &status), removed]
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The same story about the same object is one Event with a count, and so are stories beyond the first few that differ in their words alone;
 //! one source tells a bounded number of them about one object ([`EventFilter`]), so that a ReplicaSet of ten thousand pods is not ten
-//! thousand events. One that ended is made again, and goes on counting. Events never hold up work: the queue is bounded, and what does not fit is dropped and counted in the log.
+//! thousand events. One that ended is made again, and goes on counting. The scheduler's have a series for that ([`reported`]). Events never
+//! hold up work: the queue is bounded, and what does not fit is dropped and counted in the log.
 //!
 //! Names are the time in hex after the object's, as Kubernetes' are: by them events of one second keep the order in which they were told.
 
@@ -14,12 +15,14 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::debug;
 use weft_api::event_filter::{EventFilter, Source};
-use weft_api::time::rfc3339;
+use weft_api::time::{rfc3339, rfc3339_micros};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{Objects, Patch, WriteOptions};
 use weft_apiserver::request::ObjectRef;
 use weft_controllers::Note;
 use weft_store::Term;
+
+use super::placement;
 
 /// Notes waiting to be written; beyond it they are dropped.
 const QUEUE_MAX: usize = 2048;
@@ -288,6 +291,46 @@ fn event_name(about: &str, nanos: i128) -> String {
     }
 }
 
+/// What a component was doing that reports as `events.k8s.io/v1` has it: as in Kubernetes the scheduler alone.
+fn action(component: &str, reason: &str) -> Option<&'static str> {
+    if component != placement::COMPONENT {
+        return None;
+    }
+    match reason {
+        "Scheduled" => Some("Binding"),
+        "FailedScheduling" => Some("Scheduling"),
+        "Preempted" => Some("Preempting"),
+        _ => None,
+    }
+}
+
+/// How often and when, as the first version of events has it: of a new event, and of one that is told again.
+fn counted(component: &str, told: &Told, last: Timestamp) -> (Value, Value) {
+    let (first, last) = (rfc3339(told.first), rfc3339(last));
+    let times = json!({
+        "source": {"component": component},
+        "reportingInstance": "",
+        "firstTimestamp": first,
+        "lastTimestamp": last,
+        "count": told.count,
+    });
+    (times, json!({"count": told.count, "lastTimestamp": last}))
+}
+
+/// The same as a series, which there is from the second time on.
+fn reported(component: &str, action: &str, told: &Told, last: Timestamp) -> (Value, Value) {
+    let series = json!({"count": told.count, "lastObservedTime": rfc3339_micros(last)});
+    let mut times = json!({
+        "reportingInstance": component,
+        "action": action,
+        "eventTime": rfc3339_micros(told.first),
+    });
+    if told.count > 1 {
+        times["series"] = series.clone();
+    }
+    (times, json!({ "series": series }))
+}
+
 /// `nanos` is the time in the name of a new one.
 fn event(repeats: &Repeats, before: Option<&Told>, nanos: i128) -> Event {
     let (component, note) = &repeats.story;
@@ -306,15 +349,14 @@ fn event(repeats: &Repeats, before: Option<&Told>, nanos: i128) -> Event {
             first: repeats.first,
         },
     };
-    let (first, last) = (rfc3339(told.first), rfc3339(repeats.last));
-    let change = before.map(|_| {
-        let mut change = json!({"count": told.count, "lastTimestamp": last});
-        if note.message != repeats.message {
-            change["message"] = json!(repeats.message);
-        }
-        change
-    });
-    let value = json!({
+    let (times, mut change) = match action(component, note.reason) {
+        Some(action) => reported(component, action, &told, repeats.last),
+        None => counted(component, &told, repeats.last),
+    };
+    if note.message != repeats.message {
+        change["message"] = json!(repeats.message);
+    }
+    let mut value = json!({
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": told.name, "namespace": told.namespace},
@@ -328,16 +370,14 @@ fn event(repeats: &Repeats, before: Option<&Told>, nanos: i128) -> Event {
         "type": if note.warning { "Warning" } else { "Normal" },
         "reason": note.reason,
         "message": repeats.message,
-        "source": {"component": component},
         "reportingComponent": component,
-        "reportingInstance": "",
-        "firstTimestamp": first,
-        "lastTimestamp": last,
-        "count": told.count,
     });
+    if let (Value::Object(value), Value::Object(times)) = (&mut value, times) {
+        value.extend(times);
+    }
     Event {
         told,
-        change,
+        change: before.map(|_| change),
         value,
     }
 }
@@ -409,6 +449,41 @@ mod tests {
             (whole("count"), whole("message")),
             (json!(3), json!("again"))
         );
+    }
+
+    #[test]
+    fn what_the_scheduler_tells_is_a_series() {
+        let mut filter = EventFilter::default();
+        let telling = |second: i64| Telling {
+            component: placement::COMPONENT,
+            note: Note {
+                reason: "FailedScheduling",
+                ..note(true, "no node")
+            },
+            at: Timestamp::from_second(second).unwrap(),
+        };
+        let first = event(&repeats([telling(1)].into_iter(), &mut filter)[0], None, 1);
+        let told = |name: &str| first.value[name].clone();
+        assert_eq!(
+            [
+                told("action"),
+                told("eventTime"),
+                told("reportingInstance"),
+                told("series")
+            ],
+            [
+                json!("Scheduling"),
+                json!("1970-01-01T00:00:01.000000Z"),
+                json!("default-scheduler"),
+                Value::Null
+            ]
+        );
+        assert_eq!([told("count"), told("source")], [Value::Null, Value::Null]);
+        let again = &repeats([telling(7)].into_iter(), &mut filter)[0];
+        let second = event(again, Some(&first.told), 2);
+        let series = json!({"count": 2, "lastObservedTime": "1970-01-01T00:00:07.000000Z"});
+        assert_eq!(second.change, Some(json!({ "series": series })));
+        assert_eq!(second.value["series"], series);
     }
 
     #[test]
