@@ -1,7 +1,8 @@
 //! Events about pods and this node, as `kubectl describe` shows them.
 //!
 //! Writing an event never waits and never fails its caller: it goes into a bounded queue that one task empties. The same
-//! event again within [`SAME_FOR`] raises the count of the first instead of making another, as Kubernetes' recorder does.
+//! event again raises the count of the first instead of making another; many that differ in their message alone become one, and of one
+//! object a bounded number is told ([`EventFilter`]), as Kubernetes' recorder does it.
 //!
 //! Names are the time in hex after the object's, as Kubernetes' are, so that events of one second stay in their order.
 //!
@@ -14,16 +15,16 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use std::collections::HashMap;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use weft_api::event_filter::{EventFilter, Source};
 
 /// Events waiting to be written.
 const QUEUE_MAX: usize = 1024;
 /// Recent events remembered for counting.
 const RECENT_MAX: usize = 4096;
-/// How long an event is the same as the one before; Kubernetes' ten minutes.
-const SAME_FOR: Duration = Duration::from_secs(600);
+/// What nodes are called where they tell something.
+const COMPONENT: &str = "kubelet";
 /// Longest message; the API refuses more than 1 KiB.
 const MESSAGE_BYTES_MAX: usize = 1000;
 
@@ -57,19 +58,30 @@ pub struct Writing {
     last_nanos: i128,
 }
 
+/// What makes two events the same. Those that stand for others have neither a field nor a message of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Sameness {
     uid: String,
+    severity: Severity,
     field: Option<String>,
     reason: &'static str,
-    message: String,
+    message: Option<String>,
 }
 
+/// An event that was written.
+#[derive(Clone)]
 struct Recent {
     namespace: String,
     name: String,
     count: i32,
-    last: Timestamp,
+    first: Timestamp,
+}
+
+/// What was written lately.
+#[derive(Default)]
+struct Lately {
+    events: HashMap<Sameness, Recent>,
+    filter: EventFilter,
 }
 
 impl Recorder {
@@ -181,7 +193,7 @@ fn event_name(object: &str, nanos: i128) -> String {
 impl Writing {
     /// Writes events until `shutdown`.
     pub async fn run(mut self, link: Link, shutdown: CancellationToken) {
-        let mut recent: HashMap<Sameness, Recent> = HashMap::new();
+        let mut lately = Lately::default();
         loop {
             let noted = tokio::select! {
                 biased;
@@ -189,13 +201,10 @@ impl Writing {
                 () = shutdown.cancelled() => return,
             };
             let Some(noted) = noted else { return };
-            if recent.len() >= RECENT_MAX {
-                recent.retain(|_, event| crate::pod_state::later(event.last, SAME_FOR) > noted.at);
-                if recent.len() >= RECENT_MAX {
-                    recent.clear();
-                }
+            if lately.events.len() >= RECENT_MAX {
+                lately.events.clear();
             }
-            if let Err(error) = self.write(&link, &mut recent, noted).await {
+            if let Err(error) = self.write(&link, &mut lately, noted).await {
                 tracing::debug!(%error, "event not written");
             }
         }
@@ -204,90 +213,153 @@ impl Writing {
     async fn write(
         &mut self,
         link: &Link,
-        recent: &mut HashMap<Sameness, Recent>,
+        lately: &mut Lately,
         noted: Noted,
     ) -> Result<(), kube::Error> {
-        let same = Sameness {
-            uid: noted.object.uid.clone().unwrap_or_default(),
-            field: noted.object.field_path.clone(),
-            reason: noted.reason,
-            message: noted.message.clone(),
+        let Some((same, message)) = lately.story(&self.node, &noted) else {
+            return Ok(());
         };
-        if let Some(before) = recent.get_mut(&same)
-            && crate::pod_state::later(before.last, SAME_FOR) > noted.at
-        {
-            before.count = before.count.saturating_add(1);
-            before.last = noted.at;
-            let patch = serde_json::json!({"count": before.count, "lastTimestamp": Time(noted.at)});
-            let api: Api<Event> = Api::namespaced(link.client(), &before.namespace);
-            return match api
-                .patch(&before.name, &PatchParams::default(), &Patch::Merge(&patch))
-                .await
-            {
-                Ok(_) => Ok(()),
-                Err(kube::Error::Api(status)) if status.code == 404 => {
-                    recent.remove(&same);
-                    Ok(())
+        let before = lately.events.get(&same).cloned();
+        let is_again = before.is_some();
+        let mut told = before.unwrap_or_else(|| self.first_of(&noted));
+        told.count = told.count.saturating_add(1);
+        let api: Api<Event> = Api::namespaced(link.client(), &told.namespace);
+        if is_again {
+            let mut patch =
+                serde_json::json!({"count": told.count, "lastTimestamp": Time(noted.at)});
+            if same.message.is_none() {
+                patch["message"] = message.as_str().into();
+            }
+            let written = api
+                .patch(&told.name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await;
+            match written {
+                Ok(_) => {
+                    lately.events.insert(same, told);
+                    return Ok(());
                 }
-                Err(error) => Err(error),
-            };
+                // It ended an hour after it was last told: this is the same story, and a new object.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
         }
-        let namespace = noted
-            .object
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned());
-        self.last_nanos = noted.at.as_nanosecond().max(self.last_nanos + 1);
-        let name = event_name(
-            noted.object.name.as_deref().unwrap_or("node"),
-            self.last_nanos,
-        );
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(name.clone()),
-                namespace: Some(namespace.clone()),
+                name: Some(told.name.clone()),
+                namespace: Some(told.namespace.clone()),
                 ..ObjectMeta::default()
             },
             involved_object: noted.object,
             reason: Some(noted.reason.to_owned()),
-            message: Some(noted.message),
+            message: Some(message),
             type_: Some(match noted.severity {
                 Severity::Normal => "Normal".to_owned(),
                 Severity::Warning => "Warning".to_owned(),
             }),
             source: Some(EventSource {
-                component: Some("kubelet".into()),
+                component: Some(COMPONENT.into()),
                 host: Some(self.node.clone()),
             }),
-            reporting_component: Some("kubelet".into()),
+            reporting_component: Some(COMPONENT.into()),
             reporting_instance: Some(self.node.clone()),
-            count: Some(1),
-            first_timestamp: Some(Time(noted.at)),
+            count: Some(told.count),
+            first_timestamp: Some(Time(told.first)),
             last_timestamp: Some(Time(noted.at)),
             ..Event::default()
         };
-        let api: Api<Event> = Api::namespaced(link.client(), &namespace);
-        match api.create(&PostParams::default(), &event).await {
-            Ok(_) => {
-                recent.insert(
-                    same,
-                    Recent {
-                        namespace,
-                        name,
-                        count: 1,
-                        last: noted.at,
-                    },
-                );
-                Ok(())
-            }
-            Err(error) => Err(error),
+        lately.events.remove(&same);
+        api.create(&PostParams::default(), &event).await?;
+        lately.events.insert(same, told);
+        Ok(())
+    }
+
+    /// What a story is called that was not told before.
+    fn first_of(&mut self, noted: &Noted) -> Recent {
+        self.last_nanos = noted.at.as_nanosecond().max(self.last_nanos + 1);
+        let about = noted.object.name.as_deref().unwrap_or("node");
+        let namespace = noted.object.namespace.clone();
+        Recent {
+            namespace: namespace.unwrap_or_else(|| "default".to_owned()),
+            name: event_name(about, self.last_nanos),
+            count: 0,
+            first: noted.at,
         }
+    }
+}
+
+impl Lately {
+    /// What an event is the same as, and its message; `None`: too many were told of that object.
+    fn story(&mut self, node: &str, noted: &Noted) -> Option<(Sameness, String)> {
+        let uid = noted.object.uid.as_deref().unwrap_or_default();
+        let source = Source {
+            component: COMPONENT,
+            host: node,
+            uid,
+            kind: noted.object.kind.as_deref().unwrap_or_default(),
+            name: noted.object.name.as_deref().unwrap_or_default(),
+            is_warning: noted.severity == Severity::Warning,
+        };
+        let combined = self
+            .filter
+            .combined(&source, noted.reason, &noted.message, noted.at);
+        if !self.filter.may_tell(&source, noted.at) {
+            return None;
+        }
+        let (field, own) = match &combined {
+            Some(_) => (None, None),
+            None => (noted.object.field_path.clone(), Some(noted.message.clone())),
+        };
+        let same = Sameness {
+            uid: uid.to_owned(),
+            severity: noted.severity,
+            field,
+            reason: noted.reason,
+            message: own,
+        };
+        Some((same, combined.unwrap_or_else(|| noted.message.clone())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_in_its_message_alone_becomes_one_and_a_long_story_is_cut() {
+        let mut lately = Lately::default();
+        let mut told = |reason, message: &str, second: i64| {
+            let noted = Noted {
+                object: ObjectReference {
+                    uid: Some("u".to_owned()),
+                    field_path: Some("spec.containers{c}".to_owned()),
+                    ..ObjectReference::default()
+                },
+                severity: Severity::Warning,
+                reason,
+                message: message.to_owned(),
+                at: Timestamp::from_second(second).unwrap(),
+            };
+            lately.story("a", &noted)
+        };
+        let first = told("Failed", "m", 0).unwrap();
+        assert_eq!(told("Failed", "m", 1).unwrap(), first);
+        assert!(first.0.field.is_some() && first.0.message.is_some());
+        for number in 0..8 {
+            let (same, message) = told("Failed", &format!("m{number}"), 1).unwrap();
+            assert_eq!(same.message, Some(message));
+        }
+        let (ninth, message) = told("Failed", "m8", 2).unwrap();
+        assert_eq!(message, "(combined from similar events): m8");
+        assert_eq!((&ninth.field, &ninth.message), (&None, &None));
+        let (tenth, message) = told("Failed", "m9", 3).unwrap();
+        assert_eq!(
+            (tenth, &*message),
+            (ninth, "(combined from similar events): m9")
+        );
+        let more = (0..100).filter(|_| told("Failed", "m", 4).is_some());
+        assert_eq!(more.count(), 13, "twenty-five were told of it");
+        assert!(told("Failed", "m", 400).is_some());
+    }
 
     #[test]
     fn names_sort_by_time_and_fit() {

@@ -9,6 +9,7 @@
 //! - [`status::StatusError`] is the one error of the API, worded as Kubernetes words it.
 
 pub mod annotation;
+pub mod event_filter;
 pub mod gvk;
 pub mod hash;
 pub mod identity;

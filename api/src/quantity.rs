@@ -264,6 +264,11 @@ impl Quantity {
         ceil_div(self.nano, NANO)
     }
 
+    /// As nearly as a floating-point number has it: for ratios.
+    pub fn as_f64(self) -> f64 {
+        self.nano as f64 / NANO as f64
+    }
+
     pub fn is_negative(self) -> bool {
         self.nano < 0
     }

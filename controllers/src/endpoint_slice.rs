@@ -27,7 +27,7 @@ use crate::lens::Service;
 use crate::metadata::Key;
 use crate::pod::{self, Pod};
 use crate::view::{Touched, View};
-use crate::write::{Write, object};
+use crate::write::{Note, Write, object};
 use crate::{Context, Controller, Outcome};
 
 pub const CONTROLLER: Controller = Controller {
@@ -132,7 +132,26 @@ fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
     };
     let mut writes = fill_slices(service, spec, &present, wanted, &beside);
     writes.extend(others.into_iter().map(|slice| Write::delete(slice)));
-    Outcome::from_writes(writes)
+    let writes = writes.into_iter().map(|write| {
+        let words = refused_words(&write, key);
+        let reason = "FailedToUpdateEndpointSlices";
+        write.telling(Note::of_refusal(service.reference(), reason, words))
+    });
+    Outcome::from_writes(writes.collect())
+}
+
+/// What the Service is told of a write that is refused.
+fn refused_words(write: &Write, service: &Key) -> String {
+    let (done, slice) = match write {
+        Write::Patch { key, .. } => ("update", format!("{} ", key.name)),
+        Write::Delete { key, .. } => ("delete", format!("{} ", key.name)),
+        Write::Create { .. } | Write::Event(_) | Write::ConfirmGone { .. } => {
+            ("create", String::new())
+        }
+    };
+    format!(
+        "Error updating Endpoint Slices for Service {service}: failed to {done} {slice}EndpointSlice for Service {service}"
+    )
 }
 
 /// A slice of just this Service: not of one before it with its name, nor of another family.

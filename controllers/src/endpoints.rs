@@ -22,7 +22,7 @@ use crate::lens::Service;
 use crate::metadata::{Key, Texts};
 use crate::pod::Pod;
 use crate::view::{Touched, View};
-use crate::write::{Write, merge_patch, object};
+use crate::write::{Note, Reference, Write, merge_patch, object};
 use crate::{Context, Controller, Outcome};
 
 pub const CONTROLLER: Controller = Controller {
@@ -95,9 +95,25 @@ fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
         json!(subsets)
     };
     let over_capacity = is_cut.then_some("truncated");
+    let refused = |uid: &Arc<str>, reason, what: &str| {
+        let about = Reference {
+            kind: Arc::clone(&ENDPOINTS),
+            key: key.clone(),
+            uid: Arc::clone(uid),
+        };
+        Note::of_refusal(about, reason, format!("Failed to {what} {key}"))
+    };
     let write = match present {
-        Some(row) => update(row, &subsets, &labels, over_capacity),
-        None => Some(create(key, subsets, &labels, over_capacity)),
+        Some(row) => update(row, &subsets, &labels, over_capacity).map(|write| {
+            let told = refused(&row.meta.uid, "FailedToUpdateEndpoint", "update endpoint");
+            write.telling(told)
+        }),
+        None => {
+            let what = "create endpoint for service";
+            // It has no uid yet.
+            let told = refused(&Arc::from(""), "FailedToCreateEndpoint", what);
+            Some(create(key, subsets, &labels, over_capacity).telling(told))
+        }
     };
     Outcome::from_writes(write.into_iter().collect())
 }

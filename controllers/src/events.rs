@@ -1,23 +1,26 @@
-//! Events end an hour after they were last seen, as in Kubernetes, so that telling stories costs bounded space.
+//! Events end an hour after they were last written, as in Kubernetes, so that telling stories costs bounded space.
+//!
+//! When that was is what the leader saw ([`Written`]), whatever times an event tells: a source whose clock is wrong loses none, and keeps
+//! none. Of those that were there before it led, what they tell is all that is known; none of them has longer than an hour from then on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
 use weft_api::object::{Object, ObjectError};
 use weft_kinds::{EVENT, Kind};
 
-use crate::indexer::{Index, Lens};
+use crate::indexer::Lens;
 use crate::metadata::Key;
-use crate::view::{Touched, View};
+use crate::view::{Touched, Track, View};
 use crate::write::Write;
 use crate::{Context, Controller, Outcome, plus_seconds, until};
 
 pub const CONTROLLER: Controller = Controller {
     name: "event-ttl-controller",
     reads: |reads| {
-        reads.index(&BY_AGE);
+        reads.kind::<Seen>().track::<Written>();
     },
     keys,
     relieved: |_, _| Vec::new(),
@@ -38,7 +41,7 @@ fn sweep() -> Key {
     Key::cluster("sweep")
 }
 
-/// When an event was last seen. Read without the published type: an event of any shape ends some day.
+/// When an event says that it was seen last. Read without the published type: an event of any shape ends some day.
 #[derive(Debug)]
 struct Seen(Timestamp);
 
@@ -49,34 +52,51 @@ impl Lens for Seen {
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
         let event = object.as_value();
-        let time = |text: &Value| text.as_str().and_then(|text| text.parse().ok());
-        let seen = time(&event["lastTimestamp"])
-            .or_else(|| time(&event["series"]["lastObservedTime"]))
-            .or_else(|| time(&event["eventTime"]))
-            .or_else(|| time(&event["metadata"]["creationTimestamp"]));
+        let times = [
+            "/lastTimestamp",
+            "/series/lastObservedTime",
+            "/eventTime",
+            "/metadata/creationTimestamp",
+        ];
+        let time = |path: &&str| event.pointer(path)?.as_str()?.parse().ok();
+        let seen: Option<Timestamp> = times.iter().filter_map(time).max();
         Ok(Self(seen.unwrap_or(Timestamp::UNIX_EPOCH)))
     }
 }
 
-/// Seconds since the first second there is, so that the order of the texts is that of the times.
-static BY_AGE: Index<Seen> = Index {
-    name: "age",
-    of: |event| {
-        let since = event.body.0.as_second() - Timestamp::MIN.as_second();
-        format!("{since:012}")
-    },
-};
+/// When each event was last written, by its uid, and all of them in that order.
+#[derive(Debug, Default)]
+struct Written {
+    times: BTreeMap<Arc<str>, Timestamp>,
+    in_order: BTreeSet<(Timestamp, Key)>,
+}
+
+impl Track for Written {
+    fn notice(&mut self, touched: &Touched, news: bool, now: Timestamp) {
+        if !touched.is_of(&EVENT) {
+            return;
+        }
+        if let Some(time) = self.times.remove(&touched.uid) {
+            self.in_order.remove(&(time, touched.key.clone()));
+        }
+        if let Some(event) = touched.after::<Seen>() {
+            let time = if news { now } else { event.body.0.min(now) };
+            self.times.insert(Arc::clone(&touched.uid), time);
+            self.in_order.insert((time, touched.key.clone()));
+        }
+    }
+}
 
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     // The first event starts the clock; from then on the sweep asks for its own next turn.
-    let first = touched.is_of(&EVENT) && view.indexer::<Seen>().len() <= 1;
+    let first = touched.is_of(&EVENT) && view.tracked::<Written>().times.len() <= 1;
     if first { vec![sweep()] } else { Vec::new() }
 }
 
 fn reconcile(view: &View, _: &Key, cx: &Context<'_>) -> Outcome {
     let mut outcome = Outcome::default();
-    for event in view.indexer::<Seen>().in_order(&BY_AGE) {
-        let due = plus_seconds(event.body.0, TTL_SECONDS);
+    for (time, key) in &view.tracked::<Written>().in_order {
+        let due = plus_seconds(*time, TTL_SECONDS);
         if due > cx.now {
             outcome.again_after(until(due, cx.now).max(PAUSE));
             break;
@@ -86,7 +106,9 @@ fn reconcile(view: &View, _: &Key, cx: &Context<'_>) -> Outcome {
             outcome.again_after(Duration::ZERO);
             break;
         }
-        outcome.writes.push(Write::delete(event));
+        if let Some(event) = view.get::<Seen>(key) {
+            outcome.writes.push(Write::delete(event));
+        }
     }
     outcome
 }

@@ -131,15 +131,6 @@ impl<K: Lens> Indexer<K> {
         keys.filter_map(|key| self.rows.get(key))
     }
 
-    /// All rows in the order of an index.
-    pub fn in_order<'a>(
-        &'a self,
-        index: &Index<K>,
-    ) -> impl Iterator<Item = &'a Arc<Cached<K>>> + use<'a, K> {
-        let keys = self.indexed(index).keys.values().flatten();
-        keys.filter_map(|key| self.rows.get(key))
-    }
-
     /// What rows are found by.
     pub fn values<'a>(&'a self, index: &Index<K>) -> impl Iterator<Item = &'a str> + use<'a, K> {
         self.indexed(index).keys.keys().map(String::as_str)
@@ -438,9 +429,7 @@ mod tests {
         let gone = swaps[0].before::<Colour>();
         assert_eq!(gone.map(|row| row.body.0.as_str()), Some("blue"));
         assert_eq!(names(&indexers, "blue"), Vec::<String>::new());
-        let indexer = indexers.of::<Colour>();
-        let values: Vec<&str> = indexer.values(&BY_COLOUR).collect();
+        let values: Vec<&str> = indexers.of::<Colour>().values(&BY_COLOUR).collect();
         assert_eq!(values, ["red"]);
-        assert_eq!(indexer.in_order(&BY_COLOUR).count(), indexer.len());
     }
 }

@@ -48,6 +48,7 @@ mod node_ranges;
 mod past;
 pub mod persistent_volume;
 pub mod pod;
+mod pod_garbage;
 mod quota;
 mod replicaset;
 mod revision;
@@ -113,6 +114,7 @@ pub static CONTROLLERS: &[Controller] = &[
     namespace::CONTROLLER,
     garbage::CONTROLLER,
     node::CONTROLLER,
+    pod_garbage::CONTROLLER,
     node_ranges::CONTROLLER,
     service_address::CONTROLLER,
     gateway::CONTROLLER,

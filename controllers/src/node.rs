@@ -19,8 +19,8 @@
 //! Heartbeats are timed by when *we* saw them, so after a change of leader every node gets its whole time again, and so does
 //! one whose lease somebody deleted.
 //!
-//! Terminating pods of a node that is gone are removed at once; of an unreachable node once their grace is over, if a
-//! ReplicaSet runs them: only those never promised to run at most once. And those that ask their node to stop them when it is cut off
+//! Terminating pods of a node that is gone, or that somebody tainted as out of service while it is not ready, are removed at once; of an
+//! unreachable node once their grace is over, if a ReplicaSet runs them: only those never promised to run at most once. And those that ask their node to stop them when it is cut off
 //! (`weft.dev/fenced`), once the node has done that: its lease says how long after the last renewal.
 //!
 //! Left to others: stopping what still runs on a node that comes back (`weft_agent`).
@@ -99,6 +99,8 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Somebody saw that the machine is off: nothing of it runs on.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 const NO_SCHEDULE: &str = "NoSchedule";
 const NO_EXECUTE: &str = "NoExecute";
@@ -234,7 +236,11 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         outcome.writes.extend(mark_pods_not_ready(view, node, cx));
     }
     evict(view, node, held, cx, &mut outcome);
-    if lost && held.is_none() {
+    if present != Readiness::Ready && taints(node).iter().any(|t| t.key == OUT_OF_SERVICE) {
+        let going = pod::on_node(view, &key.name).filter(|pod| pod.meta.is_deleting());
+        let removed = going.flat_map(|pod| remove(pod, None, cx));
+        outcome.writes.extend(removed);
+    } else if lost && held.is_none() {
         remove_terminated(view, &key.name, cx, &mut outcome);
     }
     outcome
@@ -505,6 +511,7 @@ fn evict(
             "status": "True",
             "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint",
+            "observedGeneration": pod.meta.generation,
             "lastTransitionTime": stamp(cx.now),
         });
         outcome.writes.push(Write::condition(pod, &target));
@@ -580,8 +587,8 @@ fn remove_terminated(view: &View, node: &str, cx: &Context<'_>, outcome: &mut Ou
     }
 }
 
-/// Removes a pod whose node cannot. As that would, it says before how the pod ended, as far as anybody can know: it failed.
-fn remove(pod: &Cached<Pod>, why: Option<&str>, cx: &Context<'_>) -> Vec<Write> {
+/// Removes a pod that no node can. As that would, it says before how the pod ended, as far as anybody can know: it failed.
+pub(crate) fn remove(pod: &Cached<Pod>, why: Option<&str>, cx: &Context<'_>) -> Vec<Write> {
     let removed = Write::delete(pod).forced();
     if pod.body.is_finished() {
         return vec![removed];
@@ -591,6 +598,7 @@ fn remove(pod: &Cached<Pod>, why: Option<&str>, cx: &Context<'_>) -> Vec<Write> 
             "type": kind,
             "status": status,
             "reason": reason,
+            "observedGeneration": pod.meta.generation,
             "lastTransitionTime": stamp(cx.now),
         });
         if let Some(message) = message {
@@ -607,7 +615,9 @@ fn remove(pod: &Cached<Pod>, why: Option<&str>, cx: &Context<'_>) -> Vec<Write> 
             why,
         ));
     }
-    let status = json!({"phase": "Failed", "conditions": conditions});
+    let status = json!({
+        "phase": "Failed", "observedGeneration": pod.meta.generation, "conditions": conditions,
+    });
     vec![Write::status_fields(pod, &status), removed]
 }
 

@@ -144,14 +144,14 @@ fn wanted_slices(endpoints: &Cached<Endpoints>) -> (Vec<Wanted>, Vec<Note>) {
             if taken == ADDRESSES_MAX {
                 break;
             }
-            match address.ip.parse::<IpAddr>() {
-                Ok(ip) => {
+            match address_of(&address.ip) {
+                Some(ip) => {
                     let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
                     let slice = families.entry(family).or_default();
                     slice.push(endpoint(address, ip, *is_ready));
                     taken += 1;
                 }
-                Err(_) => invalid += 1,
+                None => invalid += 1,
             }
         }
         skipped += all.len() - taken;
@@ -180,6 +180,23 @@ fn wanted_slices(endpoints: &Cached<Endpoints>) -> (Vec<Wanted>, Vec<Note>) {
         tell("TooManyAddressesToMirror", message);
     }
     (wanted, notes)
+}
+
+/// An address, however it is written: numbers may begin with zeros, and one of IPv4 may be wrapped in one of IPv6.
+fn address_of(text: &str) -> Option<IpAddr> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some(ip.to_canonical());
+    }
+    let numbers = text.split('.').map(|number| {
+        let bare = number.trim_start_matches('0');
+        if bare.is_empty() && !number.is_empty() {
+            "0"
+        } else {
+            bare
+        }
+    });
+    let bare: Vec<&str> = numbers.collect();
+    bare.join(".").parse().ok()
 }
 
 fn endpoint(address: &EndpointAddress, ip: IpAddr, ready: bool) -> Endpoint {
@@ -367,6 +384,11 @@ mod tests {
                 json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
                     "notReadyAddresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 80, "protocol": "TCP"}]}]),
                 vec![("IPv4", vec![80], 2), ("IPv6", vec![80], 1)],
+                vec![],
+            ),
+            (
+                json!([{"addresses": [{"ip": "010.000.0.01"}, {"ip": "::ffff:10.0.0.2"}], "ports": [{"port": 80}]}]),
+                vec![("IPv4", vec![80], 2)],
                 vec![],
             ),
             (

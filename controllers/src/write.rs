@@ -85,6 +85,8 @@ pub struct Note {
     pub refused_reason: Option<&'static str>,
     /// What stands before the error's text then, where that is not just `Error creating` or the like.
     pub refused_words: Option<String>,
+    /// That the write was done is no story.
+    pub only_refused: bool,
 }
 
 /// Which object an event is about.
@@ -104,7 +106,15 @@ impl Note {
             message: message.into(),
             refused_reason: None,
             refused_words: None,
+            only_refused: false,
         }
+    }
+
+    /// Tells of a refusal alone, in these words and the error's.
+    pub fn of_refusal(about: Reference, reason: &'static str, words: impl Into<String>) -> Self {
+        let mut note = Self::warning(about, reason, String::new());
+        note.only_refused = true;
+        note.or_refused_saying(reason, words)
     }
 
     pub fn warning(about: Reference, reason: &'static str, message: impl Into<String>) -> Self {

@@ -342,7 +342,7 @@ impl<'a> Pass<'a> {
             let quantity: Option<Quantity> = rules
                 .and_then(|rules| rules.tolerance.as_ref())
                 .and_then(|tolerance| tolerance.0.parse().ok());
-            quantity.map_or(TOLERANCE, |quantity| quantity.milli() as f64 / 1000.0)
+            quantity.map_or(TOLERANCE, Quantity::as_f64)
         };
         Tolerances {
             down: of(behavior.and_then(|behavior| behavior.scale_down.as_ref())),

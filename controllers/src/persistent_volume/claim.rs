@@ -1,5 +1,7 @@
 //! A look at a claim: finds or makes its volume, says that it is bound, grows it, and lets it go.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,9 +12,9 @@ use weft_kinds::lens::text;
 
 use super::matching::{best, is_on, is_reserved_for, mismatch, size};
 use super::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Claim, Class, HOST_NAME, PROVISIONED_BY,
-    PROVISIONER, PROVISIONER_BETA, SELECTED_NODE, VOLUME_PROTECTION, Volume, class_of, is_folder,
-    users,
+    BETA_CLASS, BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Claim, Class, HOST_NAME,
+    PROVISIONED_BY, PROVISIONER, PROVISIONER_BETA, SELECTED_NODE, VOLUME_PROTECTION, Volume,
+    class_of, is_folder, users,
 };
 use crate::indexer::Cached;
 use crate::metadata::Key;
@@ -71,9 +73,12 @@ fn unbound(view: &View, claim: &Cached<Claim>) -> Vec<Write> {
         let Some(volume) = view.get::<Volume>(&Key::new("", named)) else {
             return phase(claim, "Pending").into_iter().collect();
         };
-        let taken = !volume.body.spec["claimRef"].is_null() && !is_reserved_for(volume, claim);
-        if taken {
-            return phase(claim, "Pending").into_iter().collect();
+        if is_reserved_for(volume, claim) {
+            return bind(claim, volume);
+        }
+        if !volume.body.spec["claimRef"].is_null() {
+            let message = format!("volume {named:?} already bound to a different claim.");
+            return tell(claim, true, "FailedBinding", message);
         }
         if let Some(why) = mismatch(claim, volume) {
             let message = format!("Cannot bind to requested volume \"{named}\": {why}");
@@ -93,9 +98,16 @@ fn unbound(view: &View, claim: &Cached<Claim>) -> Vec<Write> {
     if let Some(volume) = best(claim, in_reach, waits) {
         return bind(claim, volume);
     }
+    if !has_class(claim)
+        && let Some(class) = default_class(view)
+    {
+        // It was made before there was a default.
+        let patch = json!({"spec": {"storageClassName": class}});
+        return vec![Write::patch(claim, patch)];
+    }
     if waits {
-        let message = "waiting for first consumer to be created before binding";
-        return tell(claim, false, "WaitForFirstConsumer", message.to_owned());
+        let (reason, message) = awaited(view, claim);
+        return tell(claim, false, reason, message);
     }
     if name.is_empty() {
         let message = "no persistent volumes available for this claim and no storage class is set";
@@ -113,6 +125,44 @@ fn unbound(view: &View, claim: &Cached<Claim>) -> Vec<Write> {
         }
         FOLDER_DRIVER => provision(view, claim, class, node),
         other => wanted_from(claim, other),
+    }
+}
+
+/// Whether it says of which class it is to be, be it of none.
+fn has_class(claim: &Cached<Claim>) -> bool {
+    claim.body.spec["storageClassName"].is_string()
+        || claim.meta.annotations.contains_key(BETA_CLASS)
+}
+
+/// The newest of the classes that are for claims that name none; of equally old ones the first by name.
+fn default_class(view: &View) -> Option<String> {
+    let classes = view.list::<Class>().filter(|class| class.body.is_default);
+    let newest = classes.min_by_key(|class| {
+        let born = class.meta.creation_timestamp;
+        (Reverse(born), Arc::clone(&class.key.name))
+    });
+    newest.map(|class| class.key.name.to_string())
+}
+
+/// What a claim of a class that waits for a consumer waits for: pods without a node, or any pod at all.
+fn awaited(view: &View, claim: &Cached<Claim>) -> (&'static str, String) {
+    let pods = users(view, &claim.key);
+    let waiting = pods.filter(|(_, uses)| !uses.is_finished && uses.node.is_empty());
+    let mut names: Vec<&str> = waiting.map(|(pod, _)| &*pod.key.name).collect();
+    names.sort_unstable();
+    match names.as_slice() {
+        [] => (
+            "WaitForFirstConsumer",
+            "waiting for first consumer to be created before binding".to_owned(),
+        ),
+        [one] => (
+            "WaitForPodScheduled",
+            format!("waiting for pod {one} to be scheduled"),
+        ),
+        many => (
+            "WaitForPodScheduled",
+            format!("waiting for pods {} to be scheduled", many.join(",")),
+        ),
     }
 }
 
@@ -299,9 +349,12 @@ fn bound(view: &View, claim: &Cached<Claim>) -> Vec<Write> {
     if !status.is_object() {
         status = json!({});
     }
+    // Whoever drives a volume tells by the claim's capacity how much of it the file system has by now.
+    if status["phase"] != json!("Bound") || is_folder(volume) {
+        status["capacity"] = volume.body.spec["capacity"].clone();
+    }
     status["phase"] = json!("Bound");
     status["accessModes"] = volume.body.spec["accessModes"].clone();
-    status["capacity"] = volume.body.spec["capacity"].clone();
     let write = Write::status(claim, &claim.body.status, &status);
     write.into_iter().collect()
 }

@@ -1,6 +1,7 @@
 //! Which volume fits a claim. Pure arithmetic over what both say.
 //!
-//! Of the volumes that are free, or set aside for just this claim, the smallest that is large enough; one that is set aside comes first.
+//! Of the volumes that are free, the one that can do least beyond what is asked for: fewest access modes, then the smallest that is large
+//! enough. One that is set aside for just this claim comes first, and is asked for its size and mode alone: whoever set it aside meant it.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +14,39 @@ use super::{Claim, Volume, class_of};
 use crate::indexer::Cached;
 
 /// Why a volume that a claim names by itself is not its.
-pub(super) fn mismatch(claim: &Cached<Claim>, volume: &Cached<Volume>) -> Option<&'static str> {
+pub(super) fn mismatch(claim: &Cached<Claim>, volume: &Cached<Volume>) -> Option<String> {
+    if volume.meta.is_deleting() {
+        let name = &volume.key.name;
+        return Some(format!("the volume is marked for deletion {name:?}"));
+    }
+    difference(claim, volume).map(str::to_owned)
+}
+
+fn difference(claim: &Cached<Claim>, volume: &Cached<Volume>) -> Option<&'static str> {
+    const ATTRIBUTES: &str = "/volumeAttributesClassName";
     let (wanted, has) = (&claim.body.spec, &volume.body.spec);
-    if size(wanted, "/resources/requests/storage") > size(has, "/capacity/storage") {
+    if is_too_small(wanted, has) {
         return Some("requested PV is too small");
     }
     if class_of(claim, wanted) != class_of(volume, has) {
         return Some("storageClassName does not match");
     }
-    if mode(wanted) != mode(has) {
+    if text(wanted, ATTRIBUTES) != text(has, ATTRIBUTES) {
+        return Some("volumeAttributesClassName does not match");
+    }
+    if !is_of_mode(wanted, has) {
         return Some("incompatible volumeMode");
     }
     (!has_modes(wanted, has)).then_some("incompatible accessMode")
+}
+
+fn is_too_small(wanted: &Value, has: &Value) -> bool {
+    size(wanted, "/resources/requests/storage") > size(has, "/capacity/storage")
+}
+
+/// Whether both mean files, or both a device.
+pub(super) fn is_of_mode(wanted: &Value, has: &Value) -> bool {
+    mode(wanted) == mode(has)
 }
 
 /// The best of `volumes` for `claim`. Where the claim waits for a consumer, only what is set aside for it.
@@ -40,20 +62,24 @@ pub(super) fn best<'a>(
         false => LabelSelector::from_object(selector).unwrap_or_else(|_| LabelSelector::nothing()),
     };
     let fitting = volumes.filter_map(|volume| {
-        let reserved = is_reserved_for(volume, claim);
-        let is_taken = !volume.body.spec["claimRef"].is_null();
-        if volume.meta.is_deleting() || (is_taken && !reserved) || mismatch(claim, volume).is_some()
-        {
+        let has = &volume.body.spec;
+        if volume.meta.is_deleting() {
             return None;
         }
-        if reserved {
-            return Some((false, None, volume));
+        let order = (
+            items(has, "/accessModes").len(),
+            size(has, "/capacity/storage"),
+        );
+        if is_reserved_for(volume, claim) {
+            let fits =
+                !is_too_small(wanted, has) && is_of_mode(wanted, has) && has_modes(wanted, has);
+            return fits.then_some((false, order, volume));
         }
         let phase = text(&volume.body.status, "/phase");
+        let is_free = has["claimRef"].is_null() && matches!(phase, "Available" | "");
         let matches = selector.matches(&volume.meta.labels);
-        let free = !waits && matches && matches!(phase, "Available" | "");
-        let size = size(&volume.body.spec, "/capacity/storage");
-        free.then_some((true, Some(size), volume))
+        let fits = !waits && is_free && matches && difference(claim, volume).is_none();
+        fits.then_some((true, order, volume))
     });
     let best = fitting.min_by(|a, b| (a.0, a.1, &a.2.key).cmp(&(b.0, b.1, &b.2.key)));
     best.map(|(_, _, volume)| volume)

@@ -47,6 +47,11 @@ pub(crate) const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 pub(crate) const PROVISIONER_BETA: &str = "volume.beta.kubernetes.io/storage-provisioner";
 pub(crate) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 pub(crate) const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+/// On the StorageClass that claims without one are given.
+const IS_DEFAULT: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
 pub(crate) const HOST_NAME: &str = "kubernetes.io/hostname";
 
 pub const CONTROLLER: Controller = Controller {
@@ -126,6 +131,8 @@ pub struct Class {
     pub reclaim: String,
     pub waits: bool,
     pub grows: bool,
+    /// For claims that name no class.
+    pub is_default: bool,
     pub mount_options: Value,
 }
 
@@ -141,6 +148,9 @@ impl Lens for Class {
             reclaim: text(class, "/reclaimPolicy").to_owned(),
             waits: text(class, "/volumeBindingMode") == "WaitForFirstConsumer",
             grows: class["allowVolumeExpansion"] == Value::Bool(true),
+            is_default: IS_DEFAULT
+                .iter()
+                .any(|name| class["metadata"]["annotations"][*name] == "true"),
             mount_options: class["mountOptions"].clone(),
         })
     }

@@ -135,6 +135,9 @@ fn line(write: Write) -> String {
                     (Value::Object(spec), _) if spec.contains_key("volumeName") => {
                         format!("names {}", text(&patch, "/spec/volumeName"))
                     }
+                    (Value::Object(spec), _) if spec.contains_key("storageClassName") => {
+                        format!("is of {}", text(&patch, "/spec/storageClassName"))
+                    }
                     (Value::Object(_), _) => {
                         format!("has {}", text(&patch, "/spec/capacity/storage"))
                     }
@@ -217,6 +220,35 @@ fn a_claim_finds_the_smallest_volume_that_fits() {
             json!({}),
             "persistentvolume v1 for c",
         ),
+        // Of whichever class it is, but not of another mode or size.
+        (
+            vec![
+                json!({"spec": {"storageClassName": "x", "claimRef": {"name": "c", "namespace": NAMESPACE}}}),
+            ],
+            json!({}),
+            "persistentvolume v0 for c",
+        ),
+        (
+            vec![
+                json!({"spec": {"volumeMode": "Block", "claimRef": {"name": "c", "namespace": NAMESPACE}}}),
+            ],
+            json!({}),
+            none,
+        ),
+        // One that can do no more than what is asked for comes before a smaller one that can.
+        (
+            vec![
+                json!({"spec": {"accessModes": ["ReadWriteOnce", "ReadOnlyMany"]}}),
+                big.clone(),
+            ],
+            json!({}),
+            "persistentvolume v1 for c",
+        ),
+        (
+            vec![json!({"spec": {"volumeAttributesClassName": "gold"}})],
+            json!({}),
+            none,
+        ),
         (
             vec![json!({}), json!({"metadata": {"labels": {"disk": "fast"}}})],
             json!({"spec": {"selector": {"matchLabels": {"disk": "fast"}}}}),
@@ -283,7 +315,33 @@ fn a_claim_that_names_a_volume_gets_that_or_waits() {
     world.volume("v", json!({"spec": {"capacity": {"storage": "2Gi"}}}));
     assert_eq!(world.of_claim(), ["persistentvolume v for c"]);
     world.volume("v", json!({"spec": claimed("other")}));
-    assert_eq!(world.of_claim(), [""; 0], "it is somebody else's");
+    assert_eq!(
+        world.of_claim(),
+        ["FailedBinding: volume \"v\" already bound to a different claim."]
+    );
+    world.volume(
+        "v",
+        json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+    );
+    assert_eq!(
+        world.of_claim(),
+        [
+            "VolumeMismatch: Cannot bind to requested volume \"v\": the volume is marked for deletion \"v\""
+        ]
+    );
+    world.volume(
+        "v",
+        json!({"spec": {"capacity": {"storage": "2Gi"}, "volumeAttributesClassName": "gold"}}),
+    );
+    assert_eq!(
+        world.of_claim(),
+        [
+            "VolumeMismatch: Cannot bind to requested volume \"v\": volumeAttributesClassName does not match"
+        ]
+    );
+    // Whoever set a volume aside for it meant it, whatever else they say.
+    world.volume("v", json!({"spec": claimed("")}));
+    assert_eq!(world.of_claim(), ["persistentvolume v for c"]);
 }
 
 #[test]
@@ -301,7 +359,12 @@ fn volumes_are_made_where_their_class_says() {
     let waits = "WaitForFirstConsumer: waiting for first consumer to be created before binding";
     assert_eq!(world.of_claim(), [waits]);
     world.pod("p", "", "Pending");
+    let waits = "WaitForPodScheduled: waiting for pod p to be scheduled";
     assert_eq!(world.of_claim(), [waits], "it has no node yet");
+    world.pod("o", "", "Pending");
+    world.pod("n", "", "Failed");
+    let waits = "WaitForPodScheduled: waiting for pods o,p to be scheduled";
+    assert_eq!(world.of_claim(), [waits]);
     world.pod("p", "b", "Pending");
     assert_eq!(world.of_claim(), ["persistentvolumeclaim c goes to b"]);
 
@@ -317,6 +380,47 @@ fn volumes_are_made_where_their_class_says() {
         world.of_claim(),
         [
             "ProvisioningFailed: failed to provision volume with StorageClass \"now\": a folder is no block device"
+        ]
+    );
+}
+
+#[test]
+fn a_claim_without_a_class_is_given_the_newest_default() {
+    let mut world = World::new();
+    for (name, born, default) in [
+        ("older", "2026-01-01T00:00:00Z", "true"),
+        ("b-newer", "2026-01-01T00:01:00Z", "true"),
+        ("a-newer", "2026-01-01T00:01:00Z", "true"),
+        ("newest", "2026-01-01T00:02:00Z", "false"),
+    ] {
+        world.0.put(
+            &STORAGE_CLASS,
+            json!({"metadata": {"name": name, "creationTimestamp": born,
+                "annotations": {"storageclass.kubernetes.io/is-default-class": default}}, "provisioner": FOLDER_DRIVER}),
+        );
+    }
+    let none =
+        "FailedBinding: no persistent volumes available for this claim and no storage class is set";
+    world.claim(json!({}));
+    assert_eq!(world.of_claim(), [none], "it says that it is of none");
+    world.claim(json!({"spec": {"storageClassName": null}}));
+    assert_eq!(world.of_claim(), ["persistentvolumeclaim c is of a-newer"]);
+    world.volume("v", json!({}));
+    assert_eq!(world.of_claim(), ["persistentvolume v for c"]);
+}
+
+#[test]
+fn a_volume_that_was_set_aside_for_a_claim_of_another_mode_is_told_of() {
+    let mut world = World::new();
+    let mut spec = claimed(&own());
+    spec["volumeMode"] = json!("Block");
+    world.volume("v", json!({ "spec": spec }));
+    world.claim(json!({}));
+    assert_eq!(
+        world.of_volume("v"),
+        [
+            "VolumeMismatch: Cannot bind PersistentVolume to requested PersistentVolumeClaim \"c\" due to incompatible volumeMode.",
+            "VolumeMismatch: Cannot bind PersistentVolume \"v\" to requested PersistentVolumeClaim due to incompatible volumeMode.",
         ]
     );
 }

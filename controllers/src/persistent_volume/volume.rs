@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use weft_kinds::lens::text;
 
+use super::matching::is_of_mode;
 use super::{BOUND_BY_CONTROLLER, Claim, VOLUME_PROTECTION, Volume, is_folder, owner};
 use crate::Outcome;
 use crate::indexer::Cached;
@@ -52,6 +53,7 @@ fn next(view: &View, volume: &Cached<Volume>) -> Vec<Write> {
         return reclaim(volume);
     };
     match text(&claim.body.spec, "/volumeName") {
+        "" if !is_of_mode(&claim.body.spec, &volume.body.spec) => unlike(claim, volume),
         // The claim's next look names it.
         "" => Vec::new(),
         named if named == &*volume.key.name => phase(volume, "Bound", None),
@@ -69,6 +71,25 @@ fn next(view: &View, volume: &Cached<Volume>) -> Vec<Write> {
             vec![Write::patch(volume, patch)]
         }
     }
+}
+
+/// The volume was set aside for a claim that wants files where it is a device, or the other way round.
+fn unlike(claim: &Cached<Claim>, volume: &Cached<Volume>) -> Vec<Write> {
+    let tell = |about, what: String| {
+        let message = format!("Cannot bind {what} due to incompatible volumeMode.");
+        Write::Event(Note::warning(about, "VolumeMismatch", message))
+    };
+    let (of_claim, of_volume) = (&claim.key.name, &volume.key.name);
+    vec![
+        tell(
+            volume.reference(),
+            format!("PersistentVolume to requested PersistentVolumeClaim {of_claim:?}"),
+        ),
+        tell(
+            claim.reference(),
+            format!("PersistentVolume {of_volume:?} to requested PersistentVolumeClaim"),
+        ),
+    ]
 }
 
 fn policy(volume: &Cached<Volume>) -> &str {

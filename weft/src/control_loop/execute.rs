@@ -215,7 +215,9 @@ async fn execute_one(
     match outcome {
         Ok(change) => {
             // A write that found nothing to do is no story.
-            if let (Some(note), Some(_)) = (note, &change) {
+            if let (Some(note), Some(_)) = (note, &change)
+                && !note.only_refused
+            {
                 recorder.tell_of(note, begun);
             }
             Ok(change)

@@ -59,6 +59,8 @@ pub struct Unscheduled {
     reason: String,
     message: String,
     since: Option<Timestamp>,
+    /// Of the pod that was looked at.
+    generation: i64,
 }
 
 impl Unscheduled {
@@ -70,6 +72,7 @@ impl Unscheduled {
             reason: text("reason"),
             message: text("message"),
             since: text("lastTransitionTime").parse().ok(),
+            generation: condition["observedGeneration"].as_i64().unwrap_or(0),
         })
     }
 }
@@ -473,7 +476,7 @@ impl Placement {
         let note = Note::warning(row.reference(), "FailedScheduling", message.clone());
         let before = waiting.condition.as_ref();
         let mut status =
-            not_scheduled(before, "Unschedulable", &message, self.at).unwrap_or_default();
+            not_scheduled(row, before, "Unschedulable", &message, self.at).unwrap_or_default();
         if let Some(preemption) = preempted {
             status["nominatedNodeName"] = json!(&*preemption.node);
         }
@@ -488,7 +491,7 @@ impl Placement {
         let told = all.iter().filter_map(|(key, aside)| {
             let row = view.get::<Pod>(key)?;
             let before = aside.condition.as_ref();
-            let status = not_scheduled(before, aside.reason, &aside.message, self.at)?;
+            let status = not_scheduled(row, before, aside.reason, &aside.message, self.at)?;
             Some(Write::status_fields(row, &status))
         });
         told.collect()
@@ -549,6 +552,7 @@ fn drive_off(row: &Cached<Pod>, preemption: &Preemption, at: Timestamp) -> Vec<W
         "status": "True",
         "reason": "PreemptionByScheduler",
         "message": format!("{COMPONENT}: preempting to accommodate a higher priority pod"),
+        "observedGeneration": row.meta.generation,
         "lastTransitionTime": rfc3339(at),
     });
     let message = format!(
@@ -574,12 +578,16 @@ fn takes_the_same(before: &Cached<Pod>, after: &Cached<Pod>) -> bool {
 
 /// A status with `PodScheduled=False`, if that is not what the pod says already.
 fn not_scheduled(
+    row: &Cached<Pod>,
     before: Option<&Unscheduled>,
     reason: &str,
     message: &str,
     at: Timestamp,
 ) -> Option<Value> {
-    if before.is_some_and(|before| before.reason == reason && before.message == message) {
+    let generation = row.meta.generation;
+    if before.is_some_and(|before| {
+        before.reason == reason && before.message == message && before.generation == generation
+    }) {
         return None;
     }
     let since = before.and_then(|before| before.since);
@@ -588,6 +596,7 @@ fn not_scheduled(
         "status": "False",
         "reason": reason,
         "message": message,
+        "observedGeneration": generation,
         "lastTransitionTime": rfc3339(since.unwrap_or(at)),
     });
     Some(json!({"conditions": [condition]}))

@@ -1,36 +1,33 @@
 //! Tells users what happened, as core/v1 Events that `kubectl describe` shows.
 //!
-//! The same story about the same object is one Event with a count. One source may tell [`BURST`] stories about one object
-//! and then one every [`REFILL`], as in Kubernetes, so that a ReplicaSet of ten thousand pods is not ten thousand events.
-//! Events never hold up work: the queue is bounded, and what does not fit is dropped and counted in the log.
+//! The same story about the same object is one Event with a count, and so are stories beyond the first few that differ in their words alone;
+//! one source tells a bounded number of them about one object ([`EventFilter`]), so that a ReplicaSet of ten thousand pods is not ten
+//! thousand events. One that ended is made again, and goes on counting. The scheduler's have a series for that ([`reported`]). Events never
+//! hold up work: the queue is bounded, and what does not fit is dropped and counted in the log.
 //!
 //! Names are the time in hex after the object's, as Kubernetes' are: by them events of one second keep the order in which they were told.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 use tracing::debug;
-use weft_api::time::rfc3339;
+use weft_api::event_filter::{EventFilter, Source};
+use weft_api::time::{rfc3339, rfc3339_micros};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{Objects, Patch, WriteOptions};
 use weft_apiserver::request::ObjectRef;
 use weft_controllers::Note;
 use weft_store::Term;
 
+use super::placement;
+
 /// Notes waiting to be written; beyond it they are dropped.
 const QUEUE_MAX: usize = 2048;
 /// Notes written in one go, side by side.
 const BATCH: usize = 32;
-/// Stories one source may tell about one object at once.
-const BURST: u32 = 25;
-/// One more story each.
-const REFILL: Duration = Duration::from_secs(300);
 /// Longest name of an object.
 const NAME_MAX: usize = 253;
 /// Stories remembered for counting; beyond it all are forgotten, and a repeat starts a new Event.
@@ -64,7 +61,7 @@ impl Recorder {
             caller: Caller::system("event-recorder", Some(term)),
             objects,
             stories: BTreeMap::new(),
-            buckets: Buckets::default(),
+            filter: EventFilter::default(),
             last_nanos: 0,
         };
         let task = tokio::spawn(writer.run(receiver)).abort_handle();
@@ -110,7 +107,7 @@ impl Handle {
     }
 }
 
-/// What makes two notes the same story.
+/// What makes two notes the same story. One that stands for others has no message of its own.
 type Story = (&'static str, Note);
 
 /// An Event that was written.
@@ -118,13 +115,14 @@ struct Told {
     namespace: String,
     name: String,
     count: u32,
+    first: Timestamp,
 }
 
 struct Writer {
     objects: Objects,
     caller: Caller,
     stories: BTreeMap<Story, Told>,
-    buckets: Buckets,
+    filter: EventFilter,
     /// Of the last new Event's name.
     last_nanos: i128,
 }
@@ -133,13 +131,27 @@ struct Writer {
 #[derive(Debug, PartialEq, Eq)]
 struct Repeats {
     story: Story,
+    /// The latest of them.
+    message: String,
     times: u32,
     first: Timestamp,
     last: Timestamp,
 }
 
+fn source(story: &Story) -> Source<'_> {
+    let (component, Note { about, warning, .. }) = story;
+    Source {
+        component,
+        host: "",
+        uid: &about.uid,
+        kind: &about.kind.kind,
+        name: &about.key.name,
+        is_warning: *warning,
+    }
+}
+
 /// The stories of a batch, each once, in the order in which they were told first.
-fn repeats(batch: impl Iterator<Item = Telling>) -> Vec<Repeats> {
+fn repeats(batch: impl Iterator<Item = Telling>, filter: &mut EventFilter) -> Vec<Repeats> {
     let mut order: Vec<Repeats> = Vec::new();
     for telling in batch {
         let Telling {
@@ -147,15 +159,25 @@ fn repeats(batch: impl Iterator<Item = Telling>) -> Vec<Repeats> {
             note,
             at,
         } = telling;
-        let story = (component, note);
+        let mut story = (component, note);
+        let told = &story.1;
+        let message = match filter.combined(&source(&story), told.reason, &told.message, at) {
+            Some(combined) => {
+                story.1.message.clear();
+                combined
+            }
+            None => told.message.clone(),
+        };
         match order.iter_mut().find(|known| known.story == story) {
             Some(known) => {
+                known.message = message;
                 known.times += 1;
                 known.first = known.first.min(at);
                 known.last = known.last.max(at);
             }
             None => order.push(Repeats {
                 story,
+                message,
                 times: 1,
                 first: at,
                 last: at,
@@ -167,52 +189,26 @@ fn repeats(batch: impl Iterator<Item = Telling>) -> Vec<Repeats> {
     order
 }
 
-/// Stories left, and when that was counted, by source and object; warnings apart, so that a burst of good news hides none.
-#[derive(Default)]
-struct Buckets(BTreeMap<(&'static str, bool, Arc<str>), (u32, Instant)>);
-
-impl Buckets {
-    /// Takes one of the stories that are left.
-    fn may_tell(&mut self, story: &Story, now: Instant) -> bool {
-        let source = (story.0, story.1.warning, Arc::clone(&story.1.about.uid));
-        let (left, since) = self.0.entry(source).or_insert((BURST, now));
-        let periods = now.duration_since(*since).as_secs() / REFILL.as_secs();
-        let refilled = u32::try_from(periods).unwrap_or(BURST);
-        if refilled > 0 {
-            *left = left.saturating_add(refilled).min(BURST);
-            *since = now;
-        }
-        if *left == 0 {
-            return false;
-        }
-        *left -= 1;
-        true
-    }
-}
-
 impl Writer {
     async fn run(mut self, mut receiver: mpsc::Receiver<Telling>) {
         let mut batch = Vec::with_capacity(BATCH);
         while receiver.recv_many(&mut batch, BATCH).await > 0 {
-            let mut repeats = repeats(batch.drain(..));
+            let mut repeats = repeats(batch.drain(..), &mut self.filter);
             if self.stories.len() > REMEMBERED_MAX {
                 self.stories.clear();
-                self.buckets.0.clear();
             }
-            let now = Instant::now();
-            repeats.retain(|repeats| self.buckets.may_tell(&repeats.story, now));
+            let now = Timestamp::now();
+            repeats.retain(|repeats| self.filter.may_tell(&source(&repeats.story), now));
             let writes: Vec<_> = repeats
                 .into_iter()
                 .map(|repeats| {
-                    let told = self.stories.get(&repeats.story);
-                    let count = told.map_or(0, |told| told.count) + repeats.times;
                     self.last_nanos = repeats.first.as_nanosecond().max(self.last_nanos + 1);
-                    let event = event(&repeats, told, count, self.last_nanos);
-                    (event, repeats.story, count)
+                    let event = event(&repeats, self.stories.get(&repeats.story), self.last_nanos);
+                    (event, repeats.story)
                 })
                 .collect();
             let writes = writes.into_iter();
-            let writes = writes.map(|(event, story, count)| self.write(event, story, count));
+            let writes = writes.map(|(event, story)| self.write(event, story));
             let written = futures::future::join_all(writes).await;
             for (story, told) in written {
                 match told {
@@ -223,31 +219,34 @@ impl Writer {
         }
     }
 
-    /// Writes one Event; `None`: it was refused, or the one to count on is gone.
-    async fn write(&self, event: Event, story: Story, count: u32) -> (Story, Option<Told>) {
+    /// Writes one Event; `None`: it was refused.
+    async fn write(&self, event: Event, story: Story) -> (Story, Option<Told>) {
         let options = WriteOptions::default();
-        let namespace = Some(event.namespace.as_str());
+        let namespace = Some(event.told.namespace.as_str());
         let kind = &weft_kinds::EVENT;
         let client = self.objects.client(&self.caller);
-        let written = if event.repeated {
-            let told = ObjectRef::new(kind, namespace, &event.name);
-            let written = client.patch(told, None, Patch::merge(&event.value), &options);
-            written.await.map(drop)
-        } else {
-            match weft_api::Object::from_value(event.value) {
+        let counted = match &event.change {
+            Some(change) => {
+                let told = ObjectRef::new(kind, namespace, &event.told.name);
+                let written = client.patch(told, None, Patch::merge(change), &options);
+                Some(written.await.map(drop))
+            }
+            None => None,
+        };
+        let written = match counted {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) if !error.is_not_found() => Err(error),
+            // The first of its kind, or what there was of it ended long ago.
+            _ => match weft_api::Object::from_value(event.value) {
                 Ok(object) => {
                     let written = client.create(kind, namespace, object, &options);
                     written.await.map(drop)
                 }
                 Err(error) => Err(weft_api::StatusError::internal(error)),
-            }
+            },
         };
         let told = match written {
-            Ok(()) => Some(Told {
-                namespace: event.namespace,
-                name: event.name,
-                count,
-            }),
+            Ok(()) => Some(event.told),
             Err(error) => {
                 debug!(error = error.message, "an event was not recorded");
                 None
@@ -257,11 +256,12 @@ impl Writer {
     }
 }
 
-/// An Event to be written: created, or counted up.
+/// An Event to be written.
 struct Event {
-    namespace: String,
-    name: String,
-    repeated: bool,
+    /// What is known of it, once that is done.
+    told: Told,
+    /// What changes of the one that was written; `None`: none was.
+    change: Option<Value>,
     value: Value,
 }
 
@@ -291,25 +291,75 @@ fn event_name(about: &str, nanos: i128) -> String {
     }
 }
 
-/// `nanos` is the time in the name of a new one.
-fn event(repeats: &Repeats, told: Option<&Told>, count: u32, nanos: i128) -> Event {
-    let (component, note) = &repeats.story;
-    let (first, last) = (rfc3339(repeats.first), rfc3339(repeats.last));
-    let about = &note.about;
-    if let Some(told) = told {
-        return Event {
-            namespace: told.namespace.clone(),
-            name: told.name.clone(),
-            repeated: true,
-            value: json!({"count": count, "lastTimestamp": last}),
-        };
+/// What a component was doing that reports as `events.k8s.io/v1` has it: as in Kubernetes the scheduler alone.
+fn action(component: &str, reason: &str) -> Option<&'static str> {
+    if component != placement::COMPONENT {
+        return None;
     }
-    let namespace = about.key.scope().unwrap_or("default").to_owned();
-    let name = event_name(&about.key.name, nanos);
-    let value = json!({
+    match reason {
+        "Scheduled" => Some("Binding"),
+        "FailedScheduling" => Some("Scheduling"),
+        "Preempted" => Some("Preempting"),
+        _ => None,
+    }
+}
+
+/// How often and when, as the first version of events has it: of a new event, and of one that is told again.
+fn counted(component: &str, told: &Told, last: Timestamp) -> (Value, Value) {
+    let (first, last) = (rfc3339(told.first), rfc3339(last));
+    let times = json!({
+        "source": {"component": component},
+        "reportingInstance": "",
+        "firstTimestamp": first,
+        "lastTimestamp": last,
+        "count": told.count,
+    });
+    (times, json!({"count": told.count, "lastTimestamp": last}))
+}
+
+/// The same as a series, which there is from the second time on.
+fn reported(component: &str, action: &str, told: &Told, last: Timestamp) -> (Value, Value) {
+    let series = json!({"count": told.count, "lastObservedTime": rfc3339_micros(last)});
+    let mut times = json!({
+        "reportingInstance": component,
+        "action": action,
+        "eventTime": rfc3339_micros(told.first),
+    });
+    if told.count > 1 {
+        times["series"] = series.clone();
+    }
+    (times, json!({ "series": series }))
+}
+
+/// `nanos` is the time in the name of a new one.
+fn event(repeats: &Repeats, before: Option<&Told>, nanos: i128) -> Event {
+    let (component, note) = &repeats.story;
+    let about = &note.about;
+    let told = match before {
+        Some(before) => Told {
+            namespace: before.namespace.clone(),
+            name: before.name.clone(),
+            count: before.count.saturating_add(repeats.times),
+            first: before.first,
+        },
+        None => Told {
+            namespace: about.key.scope().unwrap_or("default").to_owned(),
+            name: event_name(&about.key.name, nanos),
+            count: repeats.times,
+            first: repeats.first,
+        },
+    };
+    let (times, mut change) = match action(component, note.reason) {
+        Some(action) => reported(component, action, &told, repeats.last),
+        None => counted(component, &told, repeats.last),
+    };
+    if note.message != repeats.message {
+        change["message"] = json!(repeats.message);
+    }
+    let mut value = json!({
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": told.name, "namespace": told.namespace},
         "involvedObject": {
             "apiVersion": about.kind.api_version(),
             "kind": about.kind.kind,
@@ -319,24 +369,23 @@ fn event(repeats: &Repeats, told: Option<&Told>, count: u32, nanos: i128) -> Eve
         },
         "type": if note.warning { "Warning" } else { "Normal" },
         "reason": note.reason,
-        "message": note.message,
-        "source": {"component": component},
+        "message": repeats.message,
         "reportingComponent": component,
-        "reportingInstance": "",
-        "firstTimestamp": first,
-        "lastTimestamp": last,
-        "count": count,
     });
+    if let (Value::Object(value), Value::Object(times)) = (&mut value, times) {
+        value.extend(times);
+    }
     Event {
-        namespace,
-        name,
-        repeated: false,
+        told,
+        change: before.map(|_| change),
         value,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn note(warning: bool, message: &str) -> Note {
@@ -361,26 +410,6 @@ mod tests {
     }
 
     #[test]
-    fn one_source_tells_so_many_stories_of_an_object_and_then_one_now_and_then() {
-        let mut buckets = Buckets::default();
-        let begun = Instant::now();
-        let good: Story = ("a", note(false, "good"));
-        let told = (0..100).filter(|_| buckets.may_tell(&good, begun)).count();
-        assert_eq!(told, 25);
-        // Warnings, and other sources, are counted apart.
-        assert!(buckets.may_tell(&("a", note(true, "bad")), begun));
-        assert!(buckets.may_tell(&("b", note(false, "good")), begun));
-        let later = begun + 2 * REFILL;
-        let told = (0..100).filter(|_| buckets.may_tell(&good, later)).count();
-        assert_eq!(told, 2);
-        let much_later = later + 1000 * REFILL;
-        let told = (0..100)
-            .filter(|_| buckets.may_tell(&good, much_later))
-            .count();
-        assert_eq!(told, 25);
-    }
-
-    #[test]
     fn a_note_waits_for_nobody() {
         let (sender, mut receiver) = mpsc::channel(1);
         let handle = Handle::new("a", sender);
@@ -397,26 +426,84 @@ mod tests {
 
     #[test]
     fn a_repeated_story_is_one_event_that_counts() {
-        let told = repeats([telling("again", 0), telling("again", 9)].into_iter());
+        let mut filter = EventFilter::default();
+        let batch = [telling("again", 0), telling("again", 8)];
+        let told = repeats(batch.into_iter(), &mut filter);
         assert_eq!((told.len(), told[0].times), (1, 2));
-        let first = event(&told[0], None, 1, 0x1b);
-        assert!(!first.repeated);
-        assert_eq!(first.name, "a.1b");
+        let first = event(&told[0], None, 0x1b);
+        assert_eq!(first.change, None);
+        assert_eq!(first.told.name, "a.1b");
         assert_eq!(
-            (&*first.namespace, &first.value["count"]),
-            ("default", &json!(1))
+            (&*first.told.namespace, &first.value["count"]),
+            ("default", &json!(2))
         );
-        let told = Told {
-            namespace: first.namespace,
-            name: first.name.clone(),
-            count: 1,
+        let again = repeats([telling("again", 9)].into_iter(), &mut filter);
+        let second = event(&again[0], Some(&first.told), 0x1c);
+        assert_eq!(second.told.name, first.told.name);
+        let expected = json!({"count": 3, "lastTimestamp": "1970-01-01T00:00:09Z"});
+        assert_eq!(second.change, Some(expected));
+        // Should the first have ended, all of it is told again.
+        let whole = |name: &str| second.value[name].clone();
+        assert_eq!(whole("firstTimestamp"), "1970-01-01T00:00:00Z");
+        assert_eq!(
+            (whole("count"), whole("message")),
+            (json!(3), json!("again"))
+        );
+    }
+
+    #[test]
+    fn what_the_scheduler_tells_is_a_series() {
+        let mut filter = EventFilter::default();
+        let telling = |second: i64| Telling {
+            component: placement::COMPONENT,
+            note: Note {
+                reason: "FailedScheduling",
+                ..note(true, "no node")
+            },
+            at: Timestamp::from_second(second).unwrap(),
         };
-        let again = repeats([telling("again", 9)].into_iter());
-        let second = event(&again[0], Some(&told), 4, 0x1c);
-        assert!(second.repeated);
-        assert_eq!(second.name, first.name);
-        let expected = json!({"count": 4, "lastTimestamp": "1970-01-01T00:00:09Z"});
-        assert_eq!(second.value, expected);
+        let first = event(&repeats([telling(1)].into_iter(), &mut filter)[0], None, 1);
+        let told = |name: &str| first.value[name].clone();
+        assert_eq!(
+            [
+                told("action"),
+                told("eventTime"),
+                told("reportingInstance"),
+                told("series")
+            ],
+            [
+                json!("Scheduling"),
+                json!("1970-01-01T00:00:01.000000Z"),
+                json!("default-scheduler"),
+                Value::Null
+            ]
+        );
+        assert_eq!([told("count"), told("source")], [Value::Null, Value::Null]);
+        let again = &repeats([telling(7)].into_iter(), &mut filter)[0];
+        let second = event(again, Some(&first.told), 2);
+        let series = json!({"count": 2, "lastObservedTime": "1970-01-01T00:00:07.000000Z"});
+        assert_eq!(second.change, Some(json!({ "series": series })));
+        assert_eq!(second.value["series"], series);
+    }
+
+    #[test]
+    fn stories_that_differ_in_their_words_alone_become_one() {
+        let mut filter = EventFilter::default();
+        let batch = (0..12).map(|number| telling(&format!("port {number}"), number));
+        let told = repeats(batch, &mut filter);
+        assert_eq!(told.len(), 10);
+        let last = &told[9];
+        assert_eq!(
+            (last.times, &*last.message),
+            (3, "(combined from similar events): port 11")
+        );
+        let first = event(last, None, 1);
+        assert_eq!(first.value["message"], last.message);
+        let more = repeats([telling("port 12", 20)].into_iter(), &mut filter);
+        assert_eq!(more[0].story, last.story);
+        let expected = json!({"count": 4, "lastTimestamp": "1970-01-01T00:00:20Z",
+            "message": "(combined from similar events): port 12"});
+        assert_eq!(event(&more[0], Some(&first.told), 2).change, Some(expected));
     }
 
     /// `kubectl describe` once showed that a pod was started, then that it was created, and last that it had been scheduled.
@@ -427,10 +514,11 @@ mod tests {
         let scheduled = telling("scheduled", 0);
         let mut names = Vec::new();
         let mut last_nanos = 0;
-        for repeats in repeats(told.into_iter().chain([scheduled])) {
+        let batch = told.into_iter().chain([scheduled]);
+        for repeats in repeats(batch, &mut EventFilter::default()) {
             last_nanos = repeats.first.as_nanosecond().max(last_nanos + 1);
-            let name = event(&repeats, None, 1, last_nanos).name;
-            names.push((name, repeats.story.1.message));
+            let name = event(&repeats, None, last_nanos).told.name;
+            names.push((name, repeats.message));
         }
         names.sort();
         let order: Vec<&str> = names.iter().map(|(_, message)| &**message).collect();

@@ -332,6 +332,7 @@ fn events_go_as_fast_as_they_are_due() {
             }),
         );
     }
+    world.pass_time(3601);
     world.change_leader();
     // 500 a pass, and no time in between.
     for left in [701, 201, 0] {

@@ -316,3 +316,25 @@ fn what_a_silent_node_has_stopped_is_removed_and_what_may_run_there_is_not() {
         assert_eq!(count(&world, &POD), left, "{story}");
     }
 }
+
+/// Its pods are no ReplicaSet's, so nobody else may say that they run no more.
+#[test]
+fn whoever_taints_a_silent_node_as_out_of_service_lets_its_pods_go() {
+    let mut world = world_of(3, 8);
+    let others = |_| vec![0, 2];
+    live(&mut world, 30, others);
+    assert_eq!(pods_left(&world), 2);
+    assert_eq!(count(&world, &POD), 3, "it may still run there");
+    let mut taints = world.get(&NODE, "n001")["spec"]["taints"].clone();
+    taints.as_array_mut().unwrap().push(json!({
+        "key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute",
+    }));
+    world.patch(&NODE, "n001", json!({"spec": {"taints": taints}}));
+    world.settle();
+    assert_eq!(count(&world, &POD), 2);
+    // Of one that is well, the taint drives pods off, and it is for the node to end them.
+    let taints = json!([taints[taints.as_array().unwrap().len() - 1]]);
+    world.patch(&NODE, "n000", json!({"spec": {"taints": taints}}));
+    live(&mut world, 2, others);
+    assert_eq!((pods_left(&world), count(&world, &POD)), (1, 2));
+}
