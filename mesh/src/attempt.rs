@@ -284,10 +284,9 @@ impl Call {
             repeated: self.context.repeated || attempt > 0,
             ..self.context.clone()
         };
-        if attempt > 0
-            && let Some(trace) = &context.trace
-        {
-            context.trace = Some(trace.child(rand::random()));
+        if attempt > 0 {
+            // The one that whoever tells of the call means, too.
+            context.trace = context.trace.map(|trace| trace.of_try(attempt));
         }
         context
     }

@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     net::IpAddr,
     sync::{Arc, LazyLock, Weak, atomic::AtomicU64},
 };
@@ -49,11 +50,32 @@ pub(crate) struct Caller {
 #[derive(Default)]
 struct EdgeCache {
     generation: u64,
-    edges: HashMap<EdgeCacheKey, CachedEdges>,
+    edges: HashMap<EdgeCacheKey, CachedEdges, BuildHasherDefault<OfAddresses>>,
 }
 
 /// Workload, principal and service of the callee, and the way there.
 type EdgeCacheKey = (usize, usize, usize, Transport);
+
+/// Hashes keys of addresses by a multiplication each: nobody outside chooses them, and each call asks.
+#[derive(Default)]
+struct OfAddresses(u64);
+
+impl Hasher for OfAddresses {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.0 = (self.0.rotate_left(5) ^ value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// The upper bits are the mixed ones; tables look at the lower ones first.
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
+    }
+}
 
 #[derive(Clone)]
 struct CachedEdges {
@@ -173,7 +195,7 @@ impl Caller {
             let mut known = if cache.generation == generation {
                 cache.edges.clone()
             } else {
-                HashMap::new()
+                HashMap::default()
             };
             known.insert(
                 key,

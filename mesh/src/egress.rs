@@ -34,6 +34,7 @@ pub use address::{OwnAddresses, SpecialAddress};
 pub use destination::EgressScheme;
 pub use names::{Resolve, Resolving};
 pub use rule::{EGRESS_RULES_MAX, EgressRule, EgressRuleError, NotGranted};
+pub use tls::outside_verifier;
 
 use names::Names;
 use pool::{Account, Pool};
