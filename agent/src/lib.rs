@@ -302,11 +302,14 @@ impl Agent {
         });
 
         let telemetry_counts = Arc::<otlp::Counts>::default();
+        let printing = telemetry.as_ref().and_then(otlp::Lines::wanted);
+        let (lines, printed) = printing.unzip();
         if let Some(telemetry) = telemetry {
             let counts = telemetry_counts.clone();
             rest.spawn(otlp::run(
                 telemetry,
                 mesh.clone(),
+                printed,
                 counts,
                 stop_rest.clone(),
             ));
@@ -353,6 +356,7 @@ impl Agent {
             shares: Shares::default(),
             host_ports: HostPorts::default(),
             telemetry: telemetry_counts,
+            lines,
             next_core: AtomicUsize::new(0),
         });
         rest.spawn({
