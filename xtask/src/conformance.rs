@@ -3,6 +3,7 @@
 mod flagger;
 mod gateway_api;
 mod kubernetes;
+mod opentelemetry;
 
 use anyhow::Result;
 
@@ -18,6 +19,8 @@ enum Suite {
     Kubernetes(kubernetes::Args),
     /// The conformance tests of sigs.k8s.io/gateway-api
     GatewayApi(gateway_api::Args),
+    /// Jaeger, which receives traces by OpenTelemetry's protocol
+    Opentelemetry(opentelemetry::Args),
     /// Flagger, which brings images out by the Gateway API
     Flagger(flagger::Args),
 }
@@ -30,6 +33,7 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.suite {
         Suite::Kubernetes(args) => kubernetes::run(args),
         Suite::GatewayApi(args) => gateway_api::run(args),
+        Suite::Opentelemetry(args) => opentelemetry::run(args),
         Suite::Flagger(args) => flagger::run(args),
     }
 }
