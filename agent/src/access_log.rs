@@ -23,9 +23,8 @@ use crate::tap::Line;
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Calls that wait for the disk.
 const QUEUE: usize = 8192;
-/// Calls that are written at once, and how long the first of them waits for others.
-const BATCH_MAX: usize = 1024;
-const BATCH_TIME: Duration = Duration::from_millis(200);
+/// How long the first call waits for others that are written with it: all that there is room for, so that none is lost to the pause.
+const BATCH_TIME: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -111,7 +110,7 @@ impl AccessLog {
             let gathered = stop.run_until_cancelled(gather(&mut calls, &mut batch));
             let is_over = gathered.await.is_none();
             let rest = std::iter::from_fn(|| calls.try_next());
-            batch.extend(rest.take(BATCH_MAX));
+            batch.extend(rest.take(QUEUE));
             let mut lines = String::new();
             for call in batch.drain(..).filter(|call| self.takes(call)) {
                 lines.push_str(&self.line(&call, mesh.node()));

@@ -258,15 +258,16 @@ async fn route(
     match segments[..] {
         ["healthz"] => Ok(full(StatusCode::OK, "text/plain", "ok")),
         ["metrics"] => {
-            // A thousand series are tens of megabytes: not on an async thread.
-            let node = node.clone();
             let accept = request.headers().get(header::ACCEPT);
             let accept = accept.and_then(|accept| accept.to_str().ok());
             let format = Format::accepted(accept.unwrap_or_default());
-            let text = tokio::task::spawn_blocking(move || metrics::text(&node, format)).await;
-            let text = text
-                .map_err(|error| StatusError::internal(format!("writing the metrics: {error}")))?;
-            Ok(full(StatusCode::OK, metrics::content_type(format), text))
+            let pieces = metrics::pieces(node.clone(), format);
+            let frames = pieces.map(|piece| piece.map(Frame::data));
+            let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+            if let Ok(value) = metrics::content_type(format).parse() {
+                response.headers_mut().insert(header::CONTENT_TYPE, value);
+            }
+            Ok(response)
         }
         ["stats", "summary"] => Ok(full(StatusCode::OK, "application/json", summary(node))),
         ["stats", "calls"] => {

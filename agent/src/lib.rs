@@ -308,11 +308,14 @@ impl Agent {
         });
 
         let telemetry_counts = Arc::<otlp::Counts>::default();
+        let printing = telemetry.as_ref().and_then(otlp::Lines::wanted);
+        let (lines, printed) = printing.unzip();
         if let Some(telemetry) = telemetry {
             let counts = telemetry_counts.clone();
             rest.spawn(otlp::run(
                 telemetry,
                 mesh.clone(),
+                printed,
                 counts,
                 stop_rest.clone(),
             ));
@@ -360,6 +363,7 @@ impl Agent {
             host_ports: HostPorts::default(),
             spans: spans::Spans::default(),
             telemetry: telemetry_counts,
+            lines,
             next_core: AtomicUsize::new(0),
         });
         rest.spawn({

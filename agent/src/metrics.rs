@@ -5,8 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures::Stream;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text,
@@ -16,12 +21,20 @@ use prometheus_client::metrics::MetricType::{Counter, Gauge, Histogram};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use weft_mesh::Format;
 use weft_runtime::host::metrics::{BOUNDS, Series, Value};
 use weft_runtime::{Usage, VolumeUsage};
 use weft_turns::Waited;
 
 use crate::node::Node;
+
+/// Pieces of a quarter of a megabyte that are written before one is read.
+const PIECES_MAX: usize = 4;
+/// How long reading may take: it holds a thread.
+const READING_MAX: Duration = Duration::from_secs(30);
 
 /// The media type of a format.
 pub(crate) fn content_type(format: Format) -> &'static str {
@@ -31,12 +44,41 @@ pub(crate) fn content_type(format: Format) -> &'static str {
     }
 }
 
-/// All that there is to count now.
-pub(crate) fn text(node: &Node, format: Format) -> String {
-    let mut out = String::new();
-    node.mesh.render_metrics_as(format, &mut out);
-    write(Seen::on(node), format, &mut out);
-    out
+/// All that there is to count now, piece by piece: while [`PIECES_MAX`] wait, none is written. What is not read within [`READING_MAX`] ends in
+/// an error, so that nobody takes a part for all.
+pub(crate) fn pieces(
+    node: Arc<Node>,
+    format: Format,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let runtime = Handle::current();
+    let until = Instant::now() + READING_MAX;
+    // Of thousands of edges it is tens of megabytes. Whoever goes away ends it with the next piece.
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut is_read = true;
+        let mut give = |text: &mut String| {
+            let piece = Bytes::from(std::mem::take(text));
+            let sent = tokio::time::timeout_at(until, sender.send(piece));
+            is_read = is_read && matches!(runtime.block_on(sent), Ok(Ok(())));
+        };
+        let mut out = String::new();
+        node.mesh.render_metrics_as(format, &mut out, &mut give);
+        write(Seen::on(&node), format, &mut out);
+        give(&mut out);
+        is_read
+    });
+    let state = Some((receiver, writing));
+    futures::stream::unfold(state, |state| async move {
+        let (mut receiver, writing) = state?;
+        if let Some(piece) = receiver.recv().await {
+            return Some((Ok(piece), Some((receiver, writing))));
+        }
+        match writing.await {
+            Ok(true) => None,
+            Ok(false) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+            Err(error) => Some((Err(io::Error::other(error)), None)),
+        }
+    })
 }
 
 fn write(seen: Seen, format: Format, out: &mut String) {

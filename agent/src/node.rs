@@ -66,6 +66,8 @@ pub struct Node {
     pub(crate) spans: Spans,
     /// What became of the telemetry that it sends.
     pub(crate) telemetry: Arc<otlp::Counts>,
+    /// Where what its containers print is sent, where that is asked for.
+    pub(crate) lines: Option<otlp::Lines>,
     /// Spreads commands and probes over the cores.
     pub next_core: AtomicUsize,
 }

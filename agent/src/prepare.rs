@@ -25,6 +25,7 @@ use crate::kept_pod::KeptPod;
 use crate::last_words::LastWords;
 use crate::logs::{self, RunId, Stream};
 use crate::node::Node;
+use crate::otlp;
 use crate::pod_state::StartFailure;
 use crate::pod_view::PodView;
 use crate::probes;
@@ -247,6 +248,13 @@ impl Preparing {
             matches!(spec.config.policy, Some(InstancePolicy::Pooled { .. })),
         ));
         let info = workload_info(pod);
+        let sent = self.node.lines.as_ref().map(|lines| {
+            let (name, restart) = (&self.container.name, self.restart);
+            let container =
+                otlp::Container::new(info.clone(), pod.name(), pod.uid(), name, restart);
+            let container = Arc::new(container);
+            [Stream::Stdout, Stream::Stderr].map(|stream| lines.printing(&container, stream))
+        });
         let caller = CallerInfo {
             identity: identity.clone(),
             workload: info,
@@ -286,6 +294,7 @@ impl Preparing {
         let printing = Printing {
             failures: failures.clone(),
             console: console.clone(),
+            sent,
         };
         let built = build(&self.node, place, &artifact, printing, setup);
         let workload = built.await.map_err(|message| {
@@ -728,6 +737,19 @@ struct Files {
 struct Printing {
     failures: Arc<Failures>,
     console: Arc<Console>,
+    /// Both streams, where lines are sent to somebody.
+    sent: Option<[otlp::Printing; 2]>,
+}
+
+/// A sink that `write` takes all of, and whoever it is sent to, if anybody.
+fn sink(sent: Option<otlp::Printing>, write: impl Fn(&[u8]) + Send + Sync + 'static) -> LogSink {
+    match sent {
+        None => LogSink::new(write),
+        Some(sent) => LogSink::with_calls(move |bytes, call| {
+            write(bytes);
+            sent.write(bytes, call.and_then(|call| call.trace.as_ref()));
+        }),
+    }
 }
 
 /// The guest, in its place.
@@ -738,15 +760,20 @@ async fn build(
     printing: Printing,
     setup: Setup,
 ) -> Result<Guest, String> {
-    let Printing { failures, console } = printing;
-    let stdout = LogSink::new({
+    let Printing {
+        failures,
+        console,
+        sent,
+    } = printing;
+    let (sent_stdout, sent_stderr) = sent.map(|[stdout, stderr]| (stdout, stderr)).unzip();
+    let stdout = sink(sent_stdout, {
         let (log, console) = (failures.log().clone(), console.clone());
         move |bytes| {
             log.write(Stream::Stdout, bytes);
             console.print(Stream::Stdout, bytes);
         }
     });
-    let stderr = LogSink::new({
+    let stderr = sink(sent_stderr, {
         let failures = failures.clone();
         move |bytes| {
             failures.hear(bytes);

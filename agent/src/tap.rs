@@ -20,8 +20,10 @@ use serde::Serialize;
 use weft_api::StatusError;
 use weft_mesh::{Interest, Mesh, QUEUE_USUAL, Reporter, Sighting, Sightings, WATCHES_MAX};
 
-/// Calls that are written at once, where so many wait.
-const BATCH_MAX: usize = 64;
+/// Calls that are written at once, where so many wait, and how long the first of them waits for others: a reader of thousands of calls a second
+/// would otherwise be woken by each.
+const BATCH_MAX: usize = QUEUE_USUAL;
+const BATCH_TIME: Duration = Duration::from_millis(20);
 /// After how long of nothing an empty line is sent.
 const QUIET_MAX: Duration = Duration::from_secs(5);
 
@@ -120,6 +122,9 @@ pub(crate) fn watch(
 /// The next lines; an empty one where there was nothing for long.
 async fn lines(sightings: &mut Sightings, node: &str) -> String {
     let first = tokio::time::timeout(QUIET_MAX, sightings.next()).await;
+    if first.is_ok() {
+        tokio::time::sleep(BATCH_TIME).await;
+    }
     let rest = std::iter::from_fn(|| sightings.try_next());
     let mut out = String::new();
     for sighting in first.into_iter().chain(rest.take(BATCH_MAX)) {
@@ -161,6 +166,8 @@ pub(crate) struct Line<'s> {
     response_bytes: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     retries: Vec<Retry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<Fault>,
     #[serde(rename = "traceID", skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
     #[serde(rename = "spanID", skip_serializing_if = "Option::is_none")]
@@ -191,6 +198,16 @@ struct Retry {
     after_micros: u64,
     address: String,
     reason: &'static str,
+}
+
+/// What was done to it on purpose.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fault {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_micros: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    abort: Option<u16>,
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -243,6 +260,10 @@ impl<'s> Line<'s> {
                     reason: retry.reason,
                 })
                 .collect(),
+            fault: sighting.spoiled().map(|spoiled| Fault {
+                delay_micros: spoiled.delay.map(micros),
+                abort: spoiled.abort,
+            }),
             trace_id: span
                 .as_ref()
                 .map(|(span, _)| format!("{:032x}", span.trace_id)),

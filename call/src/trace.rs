@@ -191,7 +191,7 @@ fn state(headers: &HeaderMap) -> Option<HeaderValue> {
     is_state(joined.as_bytes()).then_some(joined)
 }
 
-/// Whether a list names few enough vendors, each once. What they say of themselves is theirs.
+/// Whether a list names few enough vendors, each once. What they say of themselves is theirs, as far as it can stand in a list (§3.3.1.3.2).
 fn is_state(list: &[u8]) -> bool {
     let mut vendors = Vec::new();
     for member in list.split(|byte| *byte == b',') {
@@ -204,7 +204,10 @@ fn is_state(list: &[u8]) -> bool {
             return false;
         };
         let (vendor, value) = member.split_at(equals);
-        let is_new = is_vendor(vendor) && value.len() > 1 && !vendors.contains(&vendor);
+        let value = value.get(1..).unwrap_or_default();
+        let is_value = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'=';
+        let is_said = !value.is_empty() && value.iter().all(is_value);
+        let is_new = is_vendor(vendor) && is_said && !vendors.contains(&vendor);
         if !is_new || vendors.len() == STATE_MEMBERS_MAX {
             return false;
         }
@@ -455,6 +458,7 @@ mod tests {
                 parent("00", "01-what-the-future-will-be-like"),
                 "new".into(),
             ),
+            (parent("00", "01."), "new".into()),
             (parent("ff", "01"), "new".into()),
             (parent(".0", "01"), "new".into()),
             (parent("0", "01"), "new".into()),
@@ -492,6 +496,11 @@ mod tests {
         let long_name = format!("{}=1", "z".repeat(257));
         let tenant = format!("{}@{}=1", "t".repeat(241), "v".repeat(14));
         let tenant_long = format!("t@{}=1", "v".repeat(15));
+        let tenant_too_long = format!("foo=1,{}@v=1", "t".repeat(242));
+        let key = "abcdefghijklmnopqrstuvwxyz0123456789_-*/";
+        let value: String = (' '..='~').filter(|one| !",=".contains(*one)).collect();
+        let allowed = format!("{key}={value}");
+        let allowed_of_tenant = format!("{key}@a-z0-9_-*/={value}");
         for (state, expected) in [
             ("foo=1,bar=2", "foo=1,bar=2"),
             ("foo=1 \t , \t bar=2", "foo=1 \t , \t bar=2"),
@@ -507,7 +516,15 @@ mod tests {
             ("foo.bar=1", "none"),
             ("foo", "none"),
             ("foo=", "none"),
+            ("foo=bar=baz", "none"),
+            ("foo=,bar=3", "none"),
             ("foo=1,foo=1", "none"),
+            ("foo=1,foo=2", "none"),
+            ("foo@bar@baz=1,bar=2", "none"),
+            ("", ""),
+            (&allowed, &allowed),
+            (&allowed_of_tenant, &allowed_of_tenant),
+            (&tenant_too_long, "none"),
             (&many.join(","), "none"),
             (&many[..32].join(","), &many[..32].join(",")),
             (&long_name, "none"),
@@ -516,6 +533,20 @@ mod tests {
         ] {
             let found = of(&[("traceparent", &whole), ("tracestate", state)]);
             assert_eq!(found, format!("{whole} {expected}"), "{state}");
+        }
+        // Lines are one list, in their order.
+        for (lines, expected) in [
+            (&["foo=1", ""][..], "foo=1,"),
+            (&["", "foo=1"], ",foo=1"),
+            (
+                &["foo=1,bar=2", "rojo=1,congo=2", "baz=3"],
+                "foo=1,bar=2,rojo=1,congo=2,baz=3",
+            ),
+            (&["foo=1", "foo=2"], "none"),
+        ] {
+            let mut all = vec![("traceparent", whole.as_str())];
+            all.extend(lines.iter().map(|line| ("tracestate", *line)));
+            assert_eq!(of(&all), format!("{whole} {expected}"), "{lines:?}");
         }
         // Names of lines have no case; a list without a parent is none.
         assert_eq!(of(&[("TraceParent", &whole)]), known);

@@ -593,11 +593,12 @@ impl Attachment<'_> {
             match routes.iter().position(is_same) {
                 None => routes.push(new),
                 Some(at) => {
-                    let known = routes.get_mut(at).map(|known| &mut known.gateways);
-                    for gateway in known {
-                        let others = new.gateways.iter().filter(|one| !gateway.contains(one));
-                        let others: Vec<_> = others.cloned().collect();
-                        gateway.extend(others);
+                    if let Some(known) = routes.get_mut(at) {
+                        for gateway in new.gateways {
+                            if !known.gateways.contains(&gateway) {
+                                known.gateways.push(gateway);
+                            }
+                        }
                     }
                 }
             }

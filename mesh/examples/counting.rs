@@ -21,6 +21,7 @@ use weft_mesh::{
 #[expect(dead_code, reason = "only what a call does is measured")]
 #[path = "../src/metrics/edge.rs"]
 mod edge;
+#[expect(dead_code, reason = "only what a call does is measured")]
 #[path = "../src/shard.rs"]
 mod shard;
 

@@ -320,10 +320,9 @@ impl Call {
         let mut context = self.context.clone();
         context.attempt = attempt;
         context.repeated |= attempt > 0;
-        if attempt > 0
-            && let Some(trace) = &context.trace
-        {
-            context.trace = Some(trace.child(rand::random()));
+        if attempt > 0 {
+            // The one that whoever tells of the call means, too.
+            context.trace = context.trace.map(|trace| trace.of_try(attempt));
         }
         context
     }

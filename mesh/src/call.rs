@@ -306,7 +306,10 @@ impl Call {
                     .exact()
                     .map_or(window, |size| size.min(window))
             }),
-            body: replay::Source::new(body, declared),
+            body: match grpc {
+                true => replay::Source::new(body, declared).of_messages(),
+                false => replay::Source::new(body, declared),
+            },
             edges: None,
             is_charged: false,
             ongoing,
@@ -348,6 +351,7 @@ impl Call {
 
     /// Does to the call what a policy has done to it; its answer, if that is one.
     async fn spoil(&mut self, injected: Injected) -> Option<Response<Body>> {
+        Seen::spoiled(&mut self.seen, injected);
         if let Some(delay) = injected.delay {
             self.acted("fault-delay");
             tokio::time::sleep(delay).await;
@@ -425,6 +429,7 @@ impl Call {
                 Some(after) => {
                     let hedged = Box::pin(self.hedged(after, this, &head, &table)).await;
                     if let Some(second) = hedged.second {
+                        Seen::hedged(&mut self.seen, second.address, after, hedged.is_seconds);
                         tried.push(endpoint.address);
                         attempt += 1;
                         if hedged.is_seconds {
@@ -763,7 +768,11 @@ impl Call {
             edges,
             started: self.started,
             grpc: self.grpc,
-            request_bytes: match (self.request_bytes, self.body.counter()) {
+            // What is counted has the number of messages, too.
+            request_bytes: match (
+                self.request_bytes.filter(|_| !self.grpc),
+                self.body.counter(),
+            ) {
                 (Some(bytes), _) => RequestBytes::Known(bytes),
                 (None, Some(counter)) => RequestBytes::Counted(counter),
                 (None, None) => RequestBytes::Known(0),

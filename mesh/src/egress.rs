@@ -37,6 +37,7 @@ pub use destination::EgressScheme;
 pub use manner::{EgressCredential, EgressManner};
 pub use names::{Resolve, Resolving};
 pub use rule::{EGRESS_RULES_MAX, EgressRule, EgressRuleError, NotGranted};
+pub use tls::outside_verifier;
 
 use names::Names;
 use pool::{Account, Pool};

@@ -368,7 +368,7 @@ impl Session {
         let trace = context.trace.as_ref();
         let what = (&parts.method, &parts.uri);
         let seen = Seen::of(&self.inner, what, trace, None, started);
-        let (body, request_bytes) = counted(body);
+        let (body, request_bytes) = counted(body, grpc);
         let body = in_turn(to.tenant, body);
 
         let mut unanswered = measure::Unanswered::new(Charge {
@@ -479,14 +479,17 @@ impl Session {
     }
 }
 
-/// The request's body, and its size: from its length, else counted while it is read.
-pub(crate) fn counted(body: Incoming) -> (Body, RequestBytes) {
-    let exact = body.size_hint().exact();
+/// The request's body, and its size: from its length, else counted while it is read, as messages of gRPC are.
+pub(crate) fn counted(body: Incoming, is_grpc: bool) -> (Body, RequestBytes) {
+    let exact = body.size_hint().exact().filter(|_| !is_grpc);
     let body = Body::new(body.map_err(Into::into));
     match exact {
         Some(bytes) => (body, RequestBytes::Known(bytes)),
         None => {
-            let source = replay::Source::new(body, None);
+            let source = match is_grpc {
+                true => replay::Source::new(body, None).of_messages(),
+                false => replay::Source::new(body, None),
+            };
             let bytes = source
                 .counter()
                 .map_or(RequestBytes::Known(0), RequestBytes::Counted);

@@ -61,6 +61,7 @@ mod judge;
 mod limit;
 mod load;
 mod measure;
+mod messages;
 mod metrics;
 mod mirror;
 mod names;
@@ -106,7 +107,7 @@ pub use deliver::Detached;
 pub use dns::{Answering, DnsConfig, Over};
 pub use egress::{
     EGRESS_RULES_MAX, EgressConfig, EgressCredential, EgressManner, EgressRule, EgressRuleError,
-    EgressScheme, NotGranted, OwnAddresses, Resolve, Resolving, SpecialAddress,
+    EgressScheme, NotGranted, OwnAddresses, Resolve, Resolving, SpecialAddress, outside_verifier,
 };
 pub use exposed::Spawn;
 pub use forwarded::TRUSTED_HOPS_MAX;
@@ -115,7 +116,9 @@ pub use guards::Keys;
 pub use hello::Hello;
 pub use hold::Wanted;
 pub use identity::{Identities, SvidError, server_name};
-pub use metrics::{Format, Reporter};
+pub use metrics::{
+    BYTE_BOUNDS, CallExemplar, CallSeries, Format, Labels, NodeSeries, Reporter, SeriesBytes,
+};
 pub use names::Search;
 pub use outbound::{
     Datagrams, FLOW_IDLE_MAX, FlowReceiver, FlowSender, Outbound, Raw, TooLong, Unframed, flow,
@@ -126,7 +129,9 @@ pub use route::{
     Front, FrontTls, HeaderChange, HostPattern, Match, Mirror, NamespacedName, PathChange,
     PathMatch, Redirect, Retry, Rewrite, Rule, Served, ServiceRoutes,
 };
-pub use sighting::{Interest, QUEUE_MAX, QUEUE_USUAL, Retried, Sighting, Sightings, WATCHES_MAX};
+pub use sighting::{
+    Interest, QUEUE_MAX, QUEUE_USUAL, Retried, Sighting, Sightings, Spoiled, WATCHES_MAX,
+};
 pub use speak::{Driven, SpeaksH2, speak};
 pub use table::{
     Endpoint, EndpointSpec, HostName, PodRange, Protocol, Service, ServicePortSpec, ServiceSpec,
@@ -532,6 +537,12 @@ impl Mesh {
         counted
     }
 
+    /// All that was counted of calls and connections, at both ends.
+    #[must_use]
+    pub fn series(&self) -> NodeSeries {
+        self.inner.metrics.series(self.inner.since)
+    }
+
     /// How this node's mesh stands, and with it a service by its namespace and name.
     #[must_use]
     pub fn standing(&self, service: Option<(&str, &str)>) -> NodeMesh {
@@ -573,12 +584,18 @@ impl Mesh {
 
     /// Appends the mesh's metrics in Prometheus text format.
     pub fn render_metrics(&self, out: &mut String) {
-        self.render_metrics_as(Format::Prometheus, out);
+        self.render_metrics_as(Format::Prometheus, out, &mut |_| {});
     }
 
-    /// Appends the mesh's metrics; of OpenMetrics, the end is left to whoever knows that nothing follows.
-    pub fn render_metrics_as(&self, format: Format, out: &mut String) {
-        metrics::render(&self.inner, format, out);
+    /// Appends the mesh's metrics; of OpenMetrics, the end is left to whoever knows that nothing follows. Of many edges they are tens of
+    /// megabytes: each time that some are there, `spill` may take them away.
+    pub fn render_metrics_as(
+        &self,
+        format: Format,
+        out: &mut String,
+        spill: &mut dyn FnMut(&mut String),
+    ) {
+        metrics::render(&self.inner, format, out, spill);
     }
 }
 

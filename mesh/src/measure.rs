@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -21,7 +21,8 @@ use crate::{
     admission::Admitted,
     attempt::Pending,
     headers::GRPC_STATUS,
-    metrics::{Edge, Outcome},
+    messages::Messages,
+    metrics::{Edge, Outcome, Took},
     replay,
     sighting::{Ended, Seen},
     transport::Stream,
@@ -86,7 +87,8 @@ impl Charge {
         flag: &'static str,
         response_bytes: u64,
     ) {
-        self.settle_at(code, grpc_status, flag, response_bytes, Instant::now());
+        let response = Passed::whole(response_bytes);
+        self.settle_at(code, grpc_status, flag, response, Instant::now());
     }
 
     fn settle_at(
@@ -94,7 +96,7 @@ impl Charge {
         code: u16,
         grpc_status: Option<u16>,
         flag: &'static str,
-        response_bytes: u64,
+        response: Passed,
         now: Instant,
     ) {
         let duration = now.saturating_duration_since(self.started);
@@ -104,22 +106,31 @@ impl Charge {
             flag,
             tcp: self.tcp,
         };
-        let request_bytes = match &self.request_bytes {
-            RequestBytes::Known(bytes) => *bytes,
-            RequestBytes::Counted(shared) => shared.bytes(),
+        let (request_bytes, request_messages) = match &self.request_bytes {
+            RequestBytes::Known(bytes) => (*bytes, 0),
+            RequestBytes::Counted(shared) if self.grpc => (shared.bytes(), shared.messages()),
+            RequestBytes::Counted(shared) => (shared.bytes(), 0),
         };
         if let Some(activity) = self.activity.as_ref().filter(|_| outcome.is_failure()) {
             activity.failed();
         }
+        let took = Took::from(duration);
         for edge in &self.edges {
-            edge.record(outcome, duration, request_bytes, response_bytes, now);
+            edge.record(outcome, took, request_bytes, response.bytes, now);
+            if self.grpc {
+                edge.messages(outcome, request_messages, response.messages);
+            }
         }
         if let Some(seen) = &self.seen {
             let ended = Ended {
                 outcome,
+                // It may have ended a while ago.
+                began: SystemTime::now()
+                    .checked_sub(self.started.elapsed())
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
                 took: duration,
                 request_bytes,
-                response_bytes,
+                response_bytes: response.bytes,
             };
             for edge in &self.edges {
                 seen.tell(edge, &ended);
@@ -128,6 +139,20 @@ impl Charge {
         if let Some((inner, transport)) = &self.by_transport {
             inner.metrics.call(*transport, duration);
         }
+    }
+}
+
+/// What came of a response.
+#[derive(Clone, Copy, Default)]
+struct Passed {
+    bytes: u64,
+    /// Of gRPC.
+    messages: u64,
+}
+
+impl Passed {
+    fn whole(bytes: u64) -> Self {
+        Self { bytes, messages: 0 }
     }
 }
 
@@ -172,12 +197,13 @@ pub(crate) fn finish(
     let grpc_status = grpc_status(response.headers());
     // Nobody has to wait for any of it: the call is over.
     if let Some(bytes) = response.body().is_whole() {
-        charge.settle_at(code, grpc_status, "-", bytes, answered);
+        // What has messages also has a status behind them, and is not whole.
+        charge.settle_at(code, grpc_status, "-", Passed::whole(bytes), answered);
         holds.end(answered);
         return response;
     }
     if response.body().is_end_stream() {
-        charge.settle_at(code, grpc_status, "-", 0, answered);
+        charge.settle_at(code, grpc_status, "-", Passed::default(), answered);
         holds.end(answered);
         return response;
     }
@@ -185,6 +211,7 @@ pub(crate) fn finish(
         Body::new(Measured {
             body,
             bytes: 0,
+            messages: charge.grpc.then(Messages::default),
             code,
             grpc_status,
             open: Some((charge, holds)),
@@ -200,6 +227,7 @@ pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u16> {
 struct Measured {
     body: Body,
     bytes: u64,
+    messages: Option<Messages>,
     code: u16,
     grpc_status: Option<u16>,
     /// None once the call is settled.
@@ -209,10 +237,15 @@ struct Measured {
 impl Measured {
     fn settle(&mut self, flag: &'static str) {
         if let Some((charge, mut holds)) = self.open.take() {
-            charge.settle(self.code, self.grpc_status, flag, self.bytes);
+            let passed = Passed {
+                bytes: self.bytes,
+                messages: self.messages.as_ref().map_or(0, Messages::count),
+            };
+            let now = Instant::now();
+            charge.settle_at(self.code, self.grpc_status, flag, passed, now);
             // Of who went away itself nothing is known.
             if let Some(pending) = holds.pending.as_mut().filter(|_| flag != GONE) {
-                pending.ended(self.grpc_status, Instant::now());
+                pending.ended(self.grpc_status, now);
             }
         }
     }
@@ -235,6 +268,9 @@ impl http_body::Body for Measured {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
+                    if let Some(messages) = &mut self.messages {
+                        messages.pass(data);
+                    }
                 } else if let Some(trailers) = frame.trailers_ref() {
                     self.grpc_status = grpc_status(trailers).or(self.grpc_status);
                 }

@@ -2,7 +2,8 @@
 //!
 //! An [`Edge`] is one caller workload, one callee workload and one service; a call holds it and adds to it (`edge.rs`).
 //! Response codes are series below an edge. Istio's latency buckets begin at half a millisecond, where an in-memory call has
-//! long ended, so finer ones come first. Series of edges are written by `text.rs`, all else by prometheus-client.
+//! long ended, so finer ones come first. Series of edges are written by `text.rs`, all else by prometheus-client; `series.rs` has them as
+//! values, under the same labels (`labels.rs`).
 //!
 //! Invariants: no label comes from an unauthenticated party (paths, hosts and headers of clients never do); the
 //! number of edges is bounded, what exceeds it counts under `overflow` and is told by how much. `connection_security_policy` says
@@ -10,7 +11,9 @@
 //! Source of names: <https://istio.io/latest/docs/reference/config/metrics/>.
 
 mod edge;
+mod labels;
 mod policies;
+mod series;
 mod text;
 
 use std::{
@@ -33,15 +36,17 @@ use prometheus_client::{
 
 use weft_call::edges::{EdgeCounts, EdgeEnd, EdgeName, Figures, NodeEdges, outcome};
 
-pub(crate) use edge::{Exemplar, Outcome};
+pub(crate) use edge::{Exemplar, Outcome, Took};
+pub use series::{BYTE_BOUNDS, Bytes as SeriesBytes, CallExemplar, CallSeries, Labels, NodeSeries};
 pub use text::Format;
+pub(crate) use text::Spill;
 
 /// What is counted of one [`EdgeKey`].
 pub(crate) type Edge = edge::Edge<EdgeKey>;
 
 use crate::{
     Inner, Transport, WorkloadInfo,
-    shard::{self, SHARDS},
+    shard::{self, Place, SHARDS},
     table::ServiceLabels,
 };
 use edge::{Histogram, Total};
@@ -143,20 +148,24 @@ impl Metrics {
             Transport::InProcess => &self.in_process,
             Transport::MutualTls => &self.mtls,
         };
-        histograms[shard::current(SHARDS)].add(
+        let Place { index, alone } = shard::place(SHARDS);
+        histograms[index].add(
             &MICROSECONDS,
             duration.as_secs_f64() * 1e6,
             duration.as_nanos() as u64,
+            alone,
         );
     }
 
     /// The head of a response came: what the call took until then beyond the workload's own time.
     pub(crate) fn added(&self, origin: Origin, transport: Transport, added: Duration) {
         let histograms = &self.added[origin as usize][transport as usize];
-        histograms[shard::current(SHARDS)].add(
+        let Place { index, alone } = shard::place(SHARDS);
+        histograms[index].add(
             &ADDED_MICROSECONDS,
             added.as_secs_f64() * 1e6,
             added.as_nanos() as u64,
+            alone,
         );
     }
 
@@ -208,6 +217,12 @@ impl Metrics {
             overflowed: self.overflowed.load(Ordering::Relaxed),
             services: Vec::new(),
         }
+    }
+
+    /// All that was counted of calls and connections, at both ends.
+    pub(crate) fn series(&self, since: u64) -> NodeSeries {
+        let since = UNIX_EPOCH.checked_add(Duration::from_micros(since));
+        series::of(&self.edges(), since)
     }
 
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -325,9 +340,10 @@ impl EdgeKey {
 
 // === Text ===
 
-/// Appends what `inner` counts; in OpenMetrics without the end, as more may follow.
-pub(crate) fn render(inner: &Arc<Inner>, format: Format, out: &mut String) {
-    text::edges(&inner.metrics.edges(), format, out);
+/// Appends what `inner` counts, of which `spill` may take away what is there, now and then; in OpenMetrics without the end, as more may
+/// follow.
+pub(crate) fn render(inner: &Arc<Inner>, format: Format, out: &mut String, spill: Spill<'_>) {
+    text::edges(&inner.metrics.edges(), format, out, spill);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Counted(Arc::clone(inner))));
     // Writing to a String cannot fail.
@@ -617,7 +633,15 @@ mod tests {
             edge.exemplify(OK, exemplar);
         }
         let mut text = String::new();
-        mesh.render_metrics_as(Format::OpenMetrics, &mut text);
+        let (mut pieces, mut longest) = (0, 0);
+        let mut all = String::new();
+        mesh.render_metrics_as(Format::OpenMetrics, &mut text, &mut |piece| {
+            pieces += 1;
+            longest = longest.max(piece.len());
+            all.push_str(&std::mem::take(piece));
+        });
+        assert!(pieces > 50 && longest < 400_000, "{pieces} of {longest}");
+        let text = all + &text;
         let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
         assert_eq!(count("istio_requests_total{"), 1000);
         assert_eq!(count("istio_request_duration_milliseconds_bucket{"), 24_000);
@@ -693,6 +717,8 @@ mod tests {
         istio_request_duration_milliseconds histogram: Time from a request to the end of its response.
         istio_request_bytes histogram: Bytes in the bodies of requests.
         istio_response_bytes histogram: Bytes in the bodies of responses.
+        istio_request_messages_total counter: Messages of gRPC that were sent.
+        istio_response_messages_total counter: Messages of gRPC that came back.
         istio_tcp_connections_opened_total counter: Connections that began.
         istio_tcp_connections_closed_total counter: Connections that ended.
         istio_tcp_sent_bytes_total counter: Bytes that came back on connections.

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use crate::{Body, BoxError, headers};
+use crate::{Body, BoxError, headers, messages::Messages};
 
 /// Bodies up to this size are kept for another try; the figure is Linkerd's.
 pub(crate) const REPLAY_BYTES_MAX: u64 = 64 << 10;
@@ -62,6 +62,8 @@ struct State {
     /// It ended with an error.
     is_broken: bool,
     newest: u32,
+    /// Where it is of gRPC.
+    messages: Option<Messages>,
     /// Since when the newest reader waits for the caller, and how long it did before that.
     waiting: Option<Instant>,
     waited: Duration,
@@ -88,12 +90,21 @@ impl Source {
                 ended: false,
                 is_broken: false,
                 newest: 0,
+                messages: None,
                 waiting: None,
                 waited: Duration::ZERO,
             }),
             bytes: AtomicU64::new(0),
             declared,
         }))
+    }
+
+    /// The same, with its messages counted: it is of gRPC.
+    pub(crate) fn of_messages(self) -> Self {
+        if let Source::Stream(shared) = &self {
+            shared.state.lock().messages = Some(Messages::default());
+        }
+        self
     }
 
     /// Whether another try would send the same bytes.
@@ -158,6 +169,12 @@ impl Source {
 impl Shared {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages that the caller has sent so far; none where it is not of gRPC.
+    pub(crate) fn messages(&self) -> u64 {
+        let state = self.state.lock();
+        state.messages.as_ref().map_or(0, Messages::count)
     }
 
     /// Whether its sender has nothing more to do.
@@ -288,6 +305,9 @@ impl http_body::Body for Reader {
                 state.is_broken = true;
             }
             Some(Ok(frame)) => {
+                if let (Some(messages), Some(data)) = (&mut state.messages, frame.data_ref()) {
+                    messages.pass(data);
+                }
                 let total = this.shared.bytes();
                 let more = frame.data_ref().map_or(0, Bytes::len) as u64;
                 if state.keeping && (total > REPLAY_BYTES_MAX || !state.keep(more)) {

@@ -27,6 +27,7 @@ use weft_call::Attribute;
 
 use crate::{
     CallContext, Inner, Mesh, TraceContext, WorkloadInfo,
+    fault::Injected,
     metrics::{Edge, Exemplar, Outcome, Reporter},
 };
 
@@ -118,8 +119,16 @@ pub struct Retried {
     pub after: Duration,
     /// Of the endpoint.
     pub address: SocketAddr,
-    /// A kind of failure, or `answered` for an answer that is asked for again.
+    /// A kind of failure, `answered` for an answer that is asked for again, or `hedged` for one that did not come in time.
     pub reason: &'static str,
+}
+
+/// What was done to a call on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spoiled {
+    pub delay: Option<Duration>,
+    /// The status that it was answered with.
+    pub abort: Option<u16>,
 }
 
 /// What is known of a call from its request, and from its tries.
@@ -134,6 +143,18 @@ struct Asked {
     retries: Vec<Retried>,
     tries: u32,
     attributes: Vec<Attribute>,
+    /// The try that answered; the last where this says nothing.
+    answered: Option<u32>,
+    spoiled: Option<Spoiled>,
+}
+
+impl Asked {
+    fn tried_again(&mut self, retried: Retried) {
+        self.tries = self.tries.saturating_add(1);
+        if self.retries.len() < RETRIES_MAX {
+            self.retries.push(retried);
+        }
+    }
 }
 
 /// A call that somebody watches, while it is under way.
@@ -168,6 +189,8 @@ impl Seen {
                 retries: Vec::new(),
                 tries: 0,
                 attributes: Vec::new(),
+                answered: None,
+                spoiled: None,
             }),
             started,
         }))
@@ -188,17 +211,9 @@ impl Seen {
 
     /// A try came to nothing, and there is another.
     pub(crate) fn retried(this: &mut Option<Arc<Self>>, address: SocketAddr, reason: &'static str) {
-        let Some(seen) = this.as_mut().and_then(Arc::get_mut) else {
-            return;
-        };
-        let after = seen.started.elapsed();
-        let Some(asked) = Arc::get_mut(&mut seen.asked) else {
-            return;
-        };
-        asked.tries = asked.tries.saturating_add(1);
-        if asked.retries.len() < RETRIES_MAX {
-            asked.retries.push(Retried {
-                after,
+        if let Some((asked, started)) = Self::change(this) {
+            asked.tried_again(Retried {
+                after: started.elapsed(),
                 address,
                 reason,
             });
@@ -216,6 +231,39 @@ impl Seen {
         }
     }
 
+    /// There was a second try beside the first, `after` so long; it answered, or the first did.
+    pub(crate) fn hedged(
+        this: &mut Option<Arc<Self>>,
+        address: SocketAddr,
+        after: Duration,
+        is_seconds: bool,
+    ) {
+        if let Some((asked, _)) = Self::change(this) {
+            asked.answered = (!is_seconds).then_some(asked.tries);
+            asked.tried_again(Retried {
+                after,
+                address,
+                reason: "hedged",
+            });
+        }
+    }
+
+    /// A fault is injected into it.
+    pub(crate) fn spoiled(this: &mut Option<Arc<Self>>, injected: Injected) {
+        if let Some((asked, _)) = Self::change(this) {
+            asked.spoiled = Some(Spoiled {
+                delay: injected.delay,
+                abort: injected.abort.map(|status| status.as_u16()),
+            });
+        }
+    }
+
+    /// What is known of a call that is under way, and when it began.
+    fn change(this: &mut Option<Arc<Self>>) -> Option<(&mut Asked, Instant)> {
+        let seen = Arc::get_mut(this.as_mut()?)?;
+        Some((Arc::get_mut(&mut seen.asked)?, seen.started))
+    }
+
     /// Tells whoever watches that the call is over, as `edge` saw it.
     pub(crate) fn tell(&self, edge: &Arc<Edge>, ended: &Ended) {
         let sighting = Sighting {
@@ -225,9 +273,7 @@ impl Seen {
             code: ended.outcome.code,
             grpc: ended.outcome.grpc,
             flag: ended.outcome.flag,
-            began: SystemTime::now()
-                .checked_sub(ended.took)
-                .unwrap_or(SystemTime::UNIX_EPOCH),
+            began: ended.began,
             took: ended.took,
             request_bytes: ended.request_bytes,
             response_bytes: ended.response_bytes,
@@ -250,6 +296,7 @@ impl Seen {
 /// How a call ended.
 pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
+    pub(crate) began: SystemTime,
     pub(crate) took: Duration,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
@@ -361,6 +408,12 @@ impl Sighting {
         }
     }
 
+    /// What was done to it on purpose.
+    #[must_use]
+    pub fn spoiled(&self) -> Option<Spoiled> {
+        self.asked.spoiled
+    }
+
     /// The trace that the call is of, at the end that calls.
     #[must_use]
     pub fn trace(&self) -> Option<&TraceContext> {
@@ -374,7 +427,7 @@ impl Sighting {
         Some(match self.reporter() {
             Reporter::Source => (call.clone(), self.asked.parent),
             Reporter::Destination => {
-                let tried = call.of_try(self.asked.tries);
+                let tried = call.of_try(self.asked.answered.unwrap_or(self.asked.tries));
                 (tried.served(), Some(tried.span_id))
             }
         })
@@ -550,6 +603,7 @@ mod tests {
                 flag: "-",
                 tcp: false,
             },
+            began: SystemTime::UNIX_EPOCH,
             took: Duration::from_millis(5),
             request_bytes: 1,
             response_bytes: 2,

@@ -21,6 +21,7 @@
 //! * `failures`: how long a lost node is noticed, and what rollouts and drains cost under load; not part of `all`.
 //! * `wake`: what the first call to a Deployment without a replica waits for; not part of `all`.
 //! * `tcp`: bytes and connections through a TCP listener of a Gateway, beside nginx' stream module; not part of `all`.
+//! * `telemetry`: what traces of all calls, an access log and a tap cost, and a scrape of a thousand edges; not part of `all`.
 //! * `port-forward`: how fast bytes pass a forwarded port, beside a proxy that copies and one with TLS; not part of `all`.
 //!
 //! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
@@ -45,6 +46,7 @@ mod scheduler;
 mod sessions;
 mod store;
 mod tcp;
+mod telemetry;
 mod wake;
 mod wasmtime;
 
@@ -115,6 +117,7 @@ enum What {
     Sessions,
     PortForward,
     Tcp,
+    Telemetry,
     Wake,
 }
 
@@ -312,6 +315,12 @@ pub fn run(args: &Args) -> Result<()> {
         ),
         (What::Tcp, "tcp", "TCP through the gateway", tcp::measure),
         (
+            What::Telemetry,
+            "telemetry",
+            "calls that are told of",
+            telemetry::measure,
+        ),
+        (
             What::Wake,
             "wake",
             "the first call to a Deployment without a replica",
@@ -328,6 +337,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Sessions,
         What::PortForward,
         What::Tcp,
+        What::Telemetry,
         What::Wake,
     ];
     let in_all = |what| !apart.contains(&what);
@@ -544,6 +554,7 @@ fn render(document: &Value) -> String {
         ("sessions", sessions::render),
         ("port_forward", port_forward::render),
         ("tcp", tcp::render),
+        ("telemetry", telemetry::render),
         ("wake", wake::render),
     ];
     for (key, render) in sections {
@@ -600,9 +611,26 @@ fn start(effort: &Effort, name: &str, nodes: u16) -> Result<Cluster> {
 
 /// The same with further arguments of `weft up`.
 fn start_with(effort: &Effort, name: &str, nodes: u16, arguments: &[&str]) -> Result<Cluster> {
-    let program = effort.programs.join("weft");
     let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    let program = effort.programs.join("weft");
     let cluster = Cluster::start_at(&program, name, nodes, (0, 0), &arguments)?;
+    furnished(effort, cluster)
+}
+
+/// The same with further variables of its environment.
+fn start_saying(
+    effort: &Effort,
+    name: &str,
+    nodes: u16,
+    environment: &[(&str, String)],
+) -> Result<Cluster> {
+    let program = effort.programs.join("weft");
+    let cluster = Cluster::start_saying(&program, name, nodes, (0, 0), &[], environment)?;
+    furnished(effort, cluster)
+}
+
+/// With the components of the benches and their namespace.
+fn furnished(effort: &Effort, cluster: Cluster) -> Result<Cluster> {
     for guest in ["hello", "hello-p3", "probe"] {
         let image = format!("bench/{guest}:0.1");
         // A build of before may not have what today's guests import.

@@ -103,8 +103,20 @@ impl Cluster {
         program: &Path,
         name: &str,
         nodes: u16,
+        ports: (u16, u16),
+        arguments: &[String],
+    ) -> Result<Self> {
+        Self::start_saying(program, name, nodes, ports, arguments, &[])
+    }
+
+    /// The same with further variables of its environment.
+    pub fn start_saying(
+        program: &Path,
+        name: &str,
+        nodes: u16,
         (api_port, gateway_port): (u16, u16),
         arguments: &[String],
+        environment: &[(&str, String)],
     ) -> Result<Self> {
         let folder = Folder::take(&target(), name)?;
         let log = folder.path.with_extension("log");
@@ -134,6 +146,7 @@ impl Cluster {
             &gateway_port.to_string(),
         ]);
         command.args(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         progress::clean_environment(&mut command);
         interrupts::watch()?;
         let mut process = command

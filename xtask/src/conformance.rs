@@ -3,6 +3,7 @@
 mod flagger;
 mod gateway_api;
 mod kubernetes;
+mod opentelemetry;
 
 use anyhow::Result;
 
@@ -20,6 +21,8 @@ enum Suite {
     Netpol(kubernetes::Args),
     /// The conformance tests of sigs.k8s.io/gateway-api
     GatewayApi(gateway_api::Args),
+    /// Jaeger, which receives traces by OpenTelemetry's protocol
+    Opentelemetry(opentelemetry::Args),
     /// Flagger, which brings images out by the Gateway API
     Flagger(flagger::Args),
 }
@@ -33,6 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
         Suite::Kubernetes(args) => kubernetes::run(args, kubernetes::Part::Conformance),
         Suite::Netpol(args) => kubernetes::run(args, kubernetes::Part::Netpol),
         Suite::GatewayApi(args) => gateway_api::run(args),
+        Suite::Opentelemetry(args) => opentelemetry::run(args),
         Suite::Flagger(args) => flagger::run(args),
     }
 }

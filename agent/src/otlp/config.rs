@@ -3,9 +3,11 @@
 //! | variable | |
 //! | --- | --- |
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT`, `…_{TRACES,METRICS,LOGS}_ENDPOINT` | whither; nothing is sent where none is named |
-//! | `OTEL_{TRACES,METRICS,LOGS}_EXPORTER` | `otlp` or `none`; logs, a line a call, are sent only where it says `otlp` |
-//! | `OTEL_EXPORTER_OTLP_[…_]PROTOCOL` | `http/protobuf` |
-//! | `OTEL_EXPORTER_OTLP_[…_]HEADERS`, `_TIMEOUT`, `_COMPRESSION`, `_CERTIFICATE` | |
+//! | `OTEL_{TRACES,METRICS,LOGS}_EXPORTER` | `otlp` or `none`; logs are sent only where it says `otlp` |
+//! | `WEFT_OTLP_LOGS` | which: `calls`, a record each, `containers`, what they print, or both, which is usual |
+//! | `OTEL_EXPORTER_OTLP_[…_]PROTOCOL` | `http/protobuf` or `grpc` |
+//! | `OTEL_EXPORTER_OTLP_[…_]HEADERS`, `_TIMEOUT`, `_COMPRESSION`, `_INSECURE` | |
+//! | `OTEL_EXPORTER_OTLP_[…_]CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY` | files |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | [`weft_mesh::Sampling`]; `parentbased_always_on` where traces are sent |
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | of the node; spans have the names of their workloads |
 //! | `OTEL_BSP_{SCHEDULE_DELAY,MAX_QUEUE_SIZE,MAX_EXPORT_BATCH_SIZE}`, `OTEL_BLRP_…` | |
@@ -25,12 +27,37 @@ use weft_mesh::Sampling;
 /// Bounds of what the environment may ask for.
 const QUEUE_MAX: usize = weft_mesh::QUEUE_MAX;
 const BATCH_MAX: usize = 8192;
-/// Where a name is no host's: the default of the specification, for who says `otlp` and no more.
-const ENDPOINT_DEFAULT: &str = "http://localhost:4318";
+
+/// What messages are wrapped in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// A POST each.
+    Http,
+    Grpc,
+}
+
+impl Protocol {
+    /// The default of the specification, for who says `otlp` and no more.
+    fn endpoint(self) -> &'static str {
+        match self {
+            Protocol::Http => "http://localhost:4318",
+            Protocol::Grpc => "http://localhost:4317",
+        }
+    }
+}
+
+/// Which logs are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Records {
+    pub calls: bool,
+    pub containers: bool,
+}
 
 /// What is sent of one signal, and whither.
 #[derive(Clone, PartialEq)]
 pub struct Target {
+    pub protocol: Protocol,
+    /// With the path that messages are sent to.
     pub endpoint: Url,
     /// Credentials may be among them.
     pub headers: HeaderMap,
@@ -38,17 +65,21 @@ pub struct Target {
     pub gzip: bool,
     /// Authorities that the receiver is trusted by, in PEM, besides the platform's.
     pub certificate: Option<PathBuf>,
+    /// What the node proves itself with, in PEM: a chain and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
         f.debug_struct("Target")
+            .field("protocol", &self.protocol)
             .field("endpoint", &shown(&self.endpoint))
             .field("headers", &names)
             .field("timeout", &self.timeout)
             .field("gzip", &self.gzip)
             .field("certificate", &self.certificate)
+            .field("client", &self.client)
             .finish()
     }
 }
@@ -74,6 +105,7 @@ pub struct Config {
     pub traces: Option<(Target, Batches)>,
     pub metrics: Option<(Target, Duration)>,
     pub logs: Option<(Target, Batches)>,
+    pub records: Records,
     pub sampling: Sampling,
     /// Of everything that is sent.
     pub resource: Vec<(String, String)>,
@@ -115,6 +147,15 @@ impl Signal {
             Signal::Traces => "v1/traces",
             Signal::Metrics => "v1/metrics",
             Signal::Logs => "v1/logs",
+        }
+    }
+
+    /// Of the method that takes its messages.
+    fn method(self) -> &'static str {
+        match self {
+            Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
         }
     }
 }
@@ -163,7 +204,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         match self.get(&exporter).as_deref() {
             Some("otlp") => {}
             Some("none") => return Ok(None),
-            // A line for each call is more than anybody asked for who named a receiver.
+            // A record for each call and line is more than anybody asked for who named a receiver.
             None if !is_named || signal == Signal::Logs => return Ok(None),
             None => {}
             Some(other) => {
@@ -173,33 +214,51 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
                 ));
             }
         }
-        if let Some((protocol, name)) = self.of(signal, "PROTOCOL")
-            && protocol != "http/protobuf"
-        {
-            return Err(wrong(
-                &name,
-                format!("must be http/protobuf, not {protocol:?}"),
-            ));
-        }
+        let protocol = match self.of(signal, "PROTOCOL") {
+            None => Protocol::Http,
+            Some((text, name)) => match text.as_str() {
+                "http/protobuf" => Protocol::Http,
+                "grpc" => Protocol::Grpc,
+                other => {
+                    let problem = format!("must be http/protobuf or grpc, not {other:?}");
+                    return Err(wrong(&name, problem));
+                }
+            },
+        };
         let (mut text, variable, is_whole) = match own {
             Some((text, name)) => (text, name, true),
             None => (
-                all.unwrap_or_else(|| ENDPOINT_DEFAULT.to_owned()),
+                all.unwrap_or_else(|| protocol.endpoint().to_owned()),
                 "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
                 false,
             ),
         };
-        if !is_whole {
-            if !text.ends_with('/') {
-                text.push('/');
+        match protocol {
+            Protocol::Http if !is_whole => {
+                if !text.ends_with('/') {
+                    text.push('/');
+                }
+                text.push_str(signal.path());
             }
-            text.push_str(signal.path());
+            // Clients of gRPC also take a host and its port.
+            Protocol::Grpc if !text.contains("://") => {
+                let scheme = match self.flag(signal, "INSECURE")? {
+                    true => "http",
+                    false => "https",
+                };
+                text = format!("{scheme}://{text}");
+            }
+            Protocol::Http | Protocol::Grpc => {}
         }
         let endpoint = text.parse::<Url>().ok();
         let endpoint =
             endpoint.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let endpoint =
+        let mut endpoint =
             endpoint.ok_or_else(|| wrong(&variable, "must be a URL of http or https"))?;
+        if protocol == Protocol::Grpc {
+            endpoint.set_path(signal.method());
+            endpoint.set_query(None);
+        }
         let headers = match self.of(signal, "HEADERS") {
             None => HeaderMap::new(),
             Some((text, name)) => headers(&text, &name)?,
@@ -220,13 +279,67 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
                 }
             },
         };
+        let path = |what: &str| self.of(signal, what).map(|(path, _)| PathBuf::from(path));
+        let client = match (path("CLIENT_CERTIFICATE"), path("CLIENT_KEY")) {
+            (Some(chain), Some(key)) => Some((chain, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                let problem = "must be there where a client's certificate is";
+                return Err(wrong("OTEL_EXPORTER_OTLP_CLIENT_KEY", problem));
+            }
+            (None, Some(_)) => {
+                let problem = "must be there where a client's key is";
+                return Err(wrong("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", problem));
+            }
+        };
         Ok(Some(Target {
+            protocol,
             endpoint,
             headers,
             timeout: Duration::from_millis(timeout.max(1).into()),
             gzip,
-            certificate: self.of(signal, "CERTIFICATE").map(|(path, _)| path.into()),
+            certificate: path("CERTIFICATE"),
+            client,
         }))
+    }
+
+    fn flag(&self, signal: Signal, what: &str) -> Result<bool, ConfigError> {
+        match self.of(signal, what) {
+            None => Ok(false),
+            Some((text, name)) => match text.as_str() {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                other => Err(wrong(
+                    &name,
+                    format!("must be true or false, not {other:?}"),
+                )),
+            },
+        }
+    }
+
+    fn records(&self) -> Result<Records, ConfigError> {
+        let name = "WEFT_OTLP_LOGS";
+        let Some(text) = self.get(name) else {
+            return Ok(Records {
+                calls: true,
+                containers: true,
+            });
+        };
+        let mut records = Records {
+            calls: false,
+            containers: false,
+        };
+        for one in text.split(',').map(str::trim) {
+            match one {
+                "calls" => records.calls = true,
+                "containers" => records.containers = true,
+                other => {
+                    let problem = format!("must be calls, containers or both, not {other:?}");
+                    return Err(wrong(name, problem));
+                }
+            }
+        }
+        Ok(records)
     }
 
     fn batches(&self, prefix: &str, delay: u32) -> Result<Batches, ConfigError> {
@@ -345,6 +458,7 @@ impl Config {
             traces: traces.map(|target| (target, spans)),
             metrics: metrics.map(|target| (target, interval)),
             logs: logs.map(|target| (target, records)),
+            records: environment.records()?,
             sampling,
             resource: attributes,
         }))
@@ -440,9 +554,55 @@ mod tests {
     }
 
     #[test]
+    fn by_grpc_it_is_a_method_of_a_host() {
+        let traces = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+        let metrics = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        let named = |text| ("OTEL_EXPORTER_OTLP_ENDPOINT", text);
+        for (variables, host) in [
+            (
+                &[("OTEL_TRACES_EXPORTER", "otlp")][..],
+                "http://localhost:4317",
+            ),
+            (&[named("http://collector:4317/x")], "http://collector:4317"),
+            (&[named("https://collector")], "https://collector"),
+            (&[named("collector:4317")], "https://collector:4317"),
+            (
+                &[
+                    named("127.0.0.1:4317"),
+                    ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
+                ],
+                "http://127.0.0.1:4317",
+            ),
+            (
+                &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://[::1]:1")],
+                "http://[::1]:1",
+            ),
+        ] {
+            let all: Vec<_> = variables.iter().copied().chain([grpc]).collect();
+            let config = read(&all).expect("understood").expect("something");
+            let (target, _) = config.traces.expect("traces");
+            assert_eq!(target.protocol, Protocol::Grpc);
+            assert_eq!(target.endpoint.as_str(), format!("{host}{traces}"));
+        }
+        // Each signal may go by its own.
+        let config = read(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc")]);
+        let config = config.expect("understood").expect("something");
+        let protocol = config.traces.map(|(target, _)| target.protocol);
+        assert_eq!(protocol, Some(Protocol::Http));
+        let endpoint = config.metrics.map(|(target, _)| target.endpoint);
+        assert_eq!(endpoint.expect("metrics").path(), metrics);
+        let both = Records {
+            calls: true,
+            containers: true,
+        };
+        assert_eq!(config.records, both);
+    }
+
+    #[test]
     fn what_is_not_understood_is_told_and_no_secret_with_it() {
         let told: Vec<String> = [
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "s3cret"),
@@ -451,6 +611,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
             ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
             ("OTEL_RESOURCE_ATTRIBUTES", "team"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k.pem"),
+            ("WEFT_OTLP_LOGS", "calls,nodes"),
         ]
         .into_iter()
         .map(|variable| match read(&[ENDPOINT, variable]) {
@@ -459,7 +621,7 @@ mod tests {
         })
         .collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
-        OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, not "grpc"; correct it, or unset it
+        OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf or grpc, not "http/json"; correct it, or unset it
         OTEL_TRACES_EXPORTER must be otlp or none, not "zipkin"; correct it, or unset it
         OTEL_TRACES_SAMPLER must be one of always_on, always_off, traceidratio and these with parentbased_ before them, and its share from 0 to 1, not "jaeger_remote"; correct it, or unset it
         OTEL_EXPORTER_OTLP_HEADERS must be like name=value,other=value; correct it, or unset it
@@ -468,6 +630,8 @@ mod tests {
         OTEL_EXPORTER_OTLP_TIMEOUT must be milliseconds, not "10s"; correct it, or unset it
         OTEL_BSP_SCHEDULE_DELAY must be a number, not "soon"; correct it, or unset it
         OTEL_RESOURCE_ATTRIBUTES must be like name=value,other=value; correct it, or unset it
+        OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE must be there where a client's key is; correct it, or unset it
+        WEFT_OTLP_LOGS must be calls, containers or both, not "nodes"; correct it, or unset it
         "#);
     }
 }

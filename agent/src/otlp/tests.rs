@@ -1,21 +1,24 @@
-//! What a receiver gets of calls that go from a workload to a second and on to a third; how it is asked again; what is dropped.
+//! What a receiver gets of calls that go from a workload to a second and on to a third, by both protocols; how it is asked again; what is
+//! dropped.
 //!
-//! The receiver here reads the messages field by field; a real one has them in `tests/`.
+//! The receiver here reads the messages field by field; real ones have them in `tests/` and `cargo xtask conformance opentelemetry`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use weft_api::identity::SpiffeId;
+use weft_gateway::{Fault, NamespacedName, Resilience};
 use weft_mesh::{
-    Body, CallContext, CallerInfo, EndpointSpec, LocalWorkload, PodAddress, ServicePortSpec,
-    ServiceSpec, Table, WorkloadInfo, WorkloadService,
+    Body, CallContext, CallerInfo, EndpointSpec, LocalWorkload, PodAddress, Served,
+    ServicePortSpec, ServiceSpec, Table, WorkloadInfo, WorkloadService,
 };
 
 use super::*;
@@ -40,7 +43,14 @@ impl Stub {
                     let (kept, codes) = (Arc::clone(&kept), Arc::clone(&codes));
                     async move {
                         let (head, body) = request.into_parts();
-                        let body = body.collect().await.expect("a body").to_bytes();
+                        let mut body = body.collect().await.expect("a body").to_bytes();
+                        let kind = head.headers.get("content-type").cloned();
+                        let is_grpc = kind.is_some_and(|kind| kind == "application/grpc");
+                        if is_grpc {
+                            let frame = body.split_to(5);
+                            let length = frame.slice(1..).try_into().map(u32::from_be_bytes);
+                            assert_eq!(length.expect("four bytes") as usize, body.len());
+                        }
                         let mut codes = codes.lock().expect("no panic");
                         let code = if codes.is_empty() {
                             200
@@ -53,14 +63,12 @@ impl Stub {
                                 .expect("no panic")
                                 .push((path, head.headers, body));
                         }
-                        let mut response = Response::new(Full::<Bytes>::default());
-                        *response.status_mut() = StatusCode::from_u16(code).expect("a code");
-                        Ok::<_, Infallible>(response)
+                        Ok::<_, Infallible>(answer(code, is_grpc))
                     }
                 });
-                let serving = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(async move {
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    let serving = builder.serve_connection(TokioIo::new(stream), service);
                     let _ = serving.await;
                 });
             }
@@ -91,6 +99,33 @@ impl Stub {
         let bodies = got.iter().filter(|(known, ..)| known == path);
         bodies.map(|(.., body)| Fields::of(body)).collect()
     }
+}
+
+/// A code of HTTP, as either protocol says it.
+fn answer(
+    code: u16,
+    is_grpc: bool,
+) -> Response<StreamBody<futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>>
+{
+    let mut frames = Vec::new();
+    if is_grpc {
+        let status = match code {
+            200 => "0",
+            503 => "14",
+            _ => "3",
+        };
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", status.parse().expect("a value"));
+        if code == 200 {
+            frames.push(Ok(Frame::data(Bytes::from_static(&[0; 5]))));
+        }
+        frames.push(Ok(Frame::trailers(trailers)));
+    }
+    let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)));
+    if !is_grpc {
+        *response.status_mut() = StatusCode::from_u16(code).expect("a code");
+    }
+    response
 }
 
 /// A message as fields: their number and, of those with a length, their bytes; of others, the number that they are.
@@ -187,6 +222,11 @@ fn caller(name: &str) -> CallerInfo {
 
 /// `web` calls `cart`, which calls `price`.
 fn shop(sampling: weft_mesh::Sampling) -> Mesh {
+    shop_with(sampling, &[], &Served::default())
+}
+
+/// The same with further addresses of `cart` at which nobody is, and with policies.
+fn shop_with(sampling: weft_mesh::Sampling, gone: &[u8], served: &Served) -> Mesh {
     let mesh = Mesh::builder("node-1", "cluster.local")
         .sampling(sampling)
         .build();
@@ -225,28 +265,32 @@ fn shop(sampling: weft_mesh::Sampling) -> Mesh {
             name: name.to_owned(),
             ports: vec![ServicePortSpec {
                 port: 80,
-                endpoints: vec![EndpointSpec {
-                    pod: format!("{name}-1"),
-                    ip: address.ip,
-                    port: address.port,
-                    node: "node-1".to_owned(),
-                    node_address: None,
-                    identity: account(name),
-                    workload: named(name),
-                    ready: true,
-                    serving: true,
-                    assigned: true,
-                }],
+                endpoints: std::iter::once(number)
+                    .chain(gone.iter().copied().filter(|_| name == "cart"))
+                    .map(|number| EndpointSpec {
+                        pod: format!("{name}-{number}"),
+                        ip: [10, 42, 0, number].into(),
+                        port: address.port,
+                        node: "node-1".to_owned(),
+                        node_address: None,
+                        identity: account(name),
+                        workload: named(name),
+                        ready: true,
+                        serving: true,
+                        assigned: true,
+                    })
+                    .collect(),
                 ..ServicePortSpec::default()
             }],
             ..ServiceSpec::default()
         });
     }
-    mesh.publish(Table::builder("node-1", 1).services(services).build());
+    let table = Table::builder("node-1", 1).services(services);
+    mesh.publish(table.routes(served).build());
     mesh
 }
 
-async fn buy(mesh: &Mesh) {
+async fn buy(mesh: &Mesh) -> StatusCode {
     let request = Request::get("http://cart/items/7?token=s3cret")
         .header("authorization", "Bearer s3cret")
         .body(Body::empty());
@@ -254,14 +298,22 @@ async fn buy(mesh: &Mesh) {
         .outbound(caller("web"))
         .call(request.expect("a request"));
     let answer = answer.await.expect("an answer");
+    let status = answer.status();
     answer.into_body().collect().await.expect("a body");
+    status
 }
 
 /// Runs the exporter while `work` is done, and until it has sent the rest.
 async fn exporting(config: Config, mesh: &Mesh, work: impl Future<Output = ()>) -> Arc<Counts> {
     let counts = Arc::<Counts>::default();
     let stop = CancellationToken::new();
-    let running = run(config, mesh.clone(), Arc::clone(&counts), stop.clone());
+    let running = run(
+        config,
+        mesh.clone(),
+        None,
+        Arc::clone(&counts),
+        stop.clone(),
+    );
     let working = async {
         // It begins to watch at its first step.
         tokio::task::yield_now().await;
@@ -330,27 +382,33 @@ async fn spans_of_a_chain_are_one_tree() {
     assert_eq!(counts.spans.exported.load(Ordering::Relaxed), 4);
     assert_eq!(counts.records.exported.load(Ordering::Relaxed), 4);
 
-    let metrics = stub.of("/v1/metrics");
-    let metrics: Vec<String> = metrics
+    // Of two calls, at both ends; each led to by its trace.
+    let mut metrics = Vec::new();
+    for request in stub.of("/v1/metrics") {
+        for of_node in request.all(1) {
+            for scope in of_node.all(2) {
+                metrics.extend(scope.all(2));
+            }
+        }
+    }
+    let shown: Vec<String> = metrics
         .iter()
-        .flat_map(|request| request.all(1).collect::<Vec<_>>())
-        .flat_map(|of| of.all(2).collect::<Vec<_>>())
-        .flat_map(|scope| {
-            scope
-                .all(2)
-                .map(|metric| metric.text(1))
-                .collect::<Vec<_>>()
+        .map(|metric| {
+            let data = metric.all(7).chain(metric.all(9)).next();
+            let points: Vec<Fields> = data.expect("a sum or histogram").all(1).collect();
+            let exemplars = points.iter().flat_map(|point| point.all(8));
+            let exemplars = exemplars.filter(|one| traces.contains(&one.bytes(5)));
+            let exemplars = exemplars.count();
+            let (name, points) = (metric.text(1), points.len());
+            format!("{name}: {points} points, {exemplars} exemplars")
         })
         .collect();
-    assert_eq!(
-        metrics,
-        [
-            "istio_requests",
-            "istio_request_duration_milliseconds",
-            "istio_request_bytes",
-            "istio_response_bytes"
-        ]
-    );
+    insta::assert_snapshot!(shown.join("\n"), @r"
+    istio_requests: 4 points, 0 exemplars
+    istio_request_duration_milliseconds: 4 points, 4 exemplars
+    istio_request_bytes: 4 points, 0 exemplars
+    istio_response_bytes: 4 points, 0 exemplars
+    ");
     for (path, headers, body) in &*stub.got.lock().expect("no panic") {
         assert_eq!(headers["x-key"], "k3y");
         assert_eq!(headers["content-type"], "application/x-protobuf");
@@ -380,7 +438,174 @@ async fn what_is_not_sampled_is_not_told() {
         ("OTEL_TRACES_SAMPLER", "always_off"),
     ]);
     let mesh = shop(config.sampling);
-    let counts = exporting(config, &mesh, buy(&mesh)).await;
+    let counts = exporting(config, &mesh, async {
+        buy(&mesh).await;
+    })
+    .await;
     assert_eq!(counts.spans.exported.load(Ordering::Relaxed), 0);
     assert!(stub.of("/v1/traces").is_empty());
+}
+
+const GRPC: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+const TRACE_SERVICE: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// All spans that a receiver got.
+fn spans(stub: &Stub, path: &str) -> Vec<Fields> {
+    let mut spans = Vec::new();
+    for request in stub.of(path) {
+        for of_workload in request.all(1) {
+            for scope in of_workload.all(2) {
+                spans.extend(scope.all(2));
+            }
+        }
+    }
+    spans
+}
+
+#[tokio::test]
+async fn the_same_goes_by_grpc() {
+    // One that is not there now is asked again, on the connection that there is.
+    let stub = Stub::start(&[503]).await;
+    let config = stub.config(&[
+        GRPC,
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k3y"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+    ]);
+    let mesh = shop(config.sampling);
+    let counts = exporting(config, &mesh, async {
+        buy(&mesh).await;
+        while stub.of(TRACE_SERVICE).is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        buy(&mesh).await;
+    })
+    .await;
+    assert_eq!(spans(&stub, TRACE_SERVICE).len(), 8);
+    assert_eq!(counts.spans.exported.load(Ordering::Relaxed), 8);
+    for (_, headers, _) in &*stub.got.lock().expect("no panic") {
+        assert_eq!(headers["x-key"], "k3y");
+        assert_eq!(headers["te"], "trailers");
+        assert_eq!(headers["grpc-timeout"], "10000m");
+    }
+
+    // And one that refuses is not.
+    let stub = Stub::start(&[400]).await;
+    let config = stub.config(&[GRPC, ("OTEL_METRICS_EXPORTER", "none")]);
+    let mesh = shop(config.sampling);
+    let counts = exporting(config, &mesh, async {
+        buy(&mesh).await;
+    })
+    .await;
+    assert_eq!(counts.spans.dropped.load(Ordering::Relaxed), 4);
+    assert!(stub.of(TRACE_SERVICE).is_empty());
+}
+
+#[tokio::test]
+async fn further_tries_and_what_comes_of_them_are_in_the_tree() {
+    let stub = Stub::start(&[]).await;
+    let config = stub.config(&[("OTEL_METRICS_EXPORTER", "none")]);
+    // Two of three addresses have nobody.
+    let mesh = shop_with(config.sampling, &[8, 9], &Served::default());
+    exporting(config, &mesh, async {
+        for _ in 0..20 {
+            assert_eq!(buy(&mesh).await, 200);
+        }
+    })
+    .await;
+    let spans = spans(&stub, "/v1/traces");
+    let known: Vec<Vec<u8>> = spans.iter().map(|span| span.bytes(2)).collect();
+    let (mut again, mut events) = (0, 0);
+    for span in &spans {
+        let above = span.bytes(4);
+        assert!(
+            above.is_empty() || known.contains(&above),
+            "{} is below a span that nobody sent",
+            span.text(5)
+        );
+        again += usize::from(span.text(5).ends_with(" again"));
+        events += span
+            .all(11)
+            .filter(|event| event.text(2) == "retry")
+            .count();
+    }
+    assert!(again > 0, "nobody was gone");
+    assert_eq!(again, events);
+}
+
+#[tokio::test]
+async fn a_fault_is_an_event() {
+    let stub = Stub::start(&[]).await;
+    let config = stub.config(&[("OTEL_METRICS_EXPORTER", "none")]);
+    let fault = Fault {
+        name: "shop/broken".to_owned(),
+        until: i64::MAX,
+        callers: Vec::new(),
+        delay: Some((Duration::from_millis(3), 100)),
+        abort: Some((StatusCode::IM_A_TEAPOT, 100)),
+    };
+    let policy = Resilience {
+        faults: vec![fault],
+        ..Resilience::default()
+    };
+    let served = Served {
+        resilience: [(NamespacedName::new("shop", "cart"), Arc::new(policy))].into(),
+        ..Served::default()
+    };
+    let mesh = shop_with(config.sampling, &[], &served);
+    exporting(config, &mesh, async {
+        assert_eq!(buy(&mesh).await, 418);
+    })
+    .await;
+    let spans = spans(&stub, "/v1/traces");
+    assert_eq!(spans.len(), 1);
+    let event = spans[0].all(11).next().expect("an event");
+    assert_eq!(event.text(2), "fault");
+    let number = |name: &str| {
+        let pair = event.all(3).find(|pair| pair.text(1) == name);
+        let any = pair.and_then(|pair| pair.all(2).next());
+        any.map(|any| any.number(3))
+    };
+    assert_eq!(number("weft.fault.delay_ms"), Some(3));
+    assert_eq!(number("weft.fault.abort_status"), Some(418));
+}
+
+#[tokio::test]
+async fn what_containers_print_is_a_record_with_its_span() {
+    let stub = Stub::start(&[]).await;
+    let config = stub.config(&[
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+        ("WEFT_OTLP_LOGS", "containers"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+    ]);
+    let mesh = shop(config.sampling);
+    let (lines, printed) = Lines::wanted(&config).expect("wanted");
+    let container = Container::new(named("cart"), "cart-1", "u1", "main", 2);
+    let stdout = lines.printing(&Arc::new(container), crate::logs::Stream::Stdout);
+    let span = weft_mesh::TraceContext::root(5, 7).recorded(true);
+    stdout.write(b"sold\n", Some(&span));
+    let counts = Arc::<Counts>::default();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    run(config, mesh, Some(printed), Arc::clone(&counts), stop).await;
+    assert_eq!(counts.records.exported.load(Ordering::Relaxed), 1);
+    let request = stub.of("/v1/logs").pop().expect("a request");
+    let of_container = request.all(1).next().expect("a container");
+    let resource = of_container.all(1).next().expect("a resource");
+    for (name, value) in [
+        ("service.name", "cart"),
+        ("k8s.namespace.name", "shop"),
+        ("k8s.pod.name", "cart-1"),
+        ("k8s.container.name", "main"),
+        ("k8s.container.restart_count", "2"),
+        ("k8s.node.name", "node-1"),
+    ] {
+        assert_eq!(resource.attribute(1, name), value, "{name}");
+    }
+    let scope = of_container.all(2).next().expect("a scope");
+    let record = scope.all(2).next().expect("a record");
+    let body: String = record.all(5).map(|any| any.text(1)).collect();
+    assert_eq!(body, "sold");
+    assert_eq!(record.attribute(6, "log.iostream"), "stdout");
+    assert_eq!(record.bytes(9), span.trace_id.to_be_bytes());
+    assert_eq!(record.bytes(10), span.span_id.to_be_bytes());
 }

@@ -1,7 +1,7 @@
 //! Calls as spans.
 //!
 //! ```text
-//! client   of who calls: the call, with an event for each try that came to nothing
+//! client   of who calls: the call, with an event for each try that came to nothing, and for what was done to it on purpose
 //! ├─ client   try 2, 3, …: each that was made again
 //! └─ server   of who serves, below the try that reached it
 //! ```
@@ -80,6 +80,19 @@ fn write(scope: &mut Message, call: &Sighting) -> u64 {
         head(span, &context, parent, &name, kind, (began, ended));
         attributes(span, call);
         if !is_server {
+            if let Some(spoiled) = call.spoiled() {
+                span.message(11, |event| {
+                    event.fixed64(1, began);
+                    event.text(2, "fault");
+                    if let Some(delay) = spoiled.delay {
+                        let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                        event.attribute_number(3, "weft.fault.delay_ms", millis);
+                    }
+                    if let Some(status) = spoiled.abort {
+                        event.attribute_number(3, "weft.fault.abort_status", status.into());
+                    }
+                });
+            }
             for (number, retried) in (1_u64..).zip(call.retries()) {
                 span.message(11, |event| {
                     event.fixed64(1, began.saturating_add(nanos_of(retried.after)));

@@ -283,7 +283,9 @@ async fn who_may_not_see_a_namespace_sees_nothing_of_it() {
         assert_eq!(found, status, "{path}");
     }
     // Whatever the query says, a node is asked for the namespace that was allowed, and lines come whole.
-    let path = format!("{GROUP}/namespaces/shop/tap?watch=true&namespace=bank&method=GET&x=y");
+    let path = format!(
+        "{GROUP}/namespaces/shop/tap?watch=true&timeoutSeconds=1&namespace=bank&method=GET&x=y"
+    );
     let (status, body) = get(&router, "user", &path).await;
     let body = body.collect().await.unwrap().to_bytes();
     assert_eq!(status, 200);
@@ -301,6 +303,23 @@ async fn who_may_not_see_a_namespace_sees_nothing_of_it() {
         (status, &refusal["message"]),
         (400, &json!("code must be like 404"))
     );
+}
+
+#[tokio::test]
+async fn a_node_that_comes_later_is_listened_to_and_one_that_ended_again() {
+    let world = World::new().await;
+    let (router, _collecting) = face_counting(&world, CancellationToken::new());
+    let (status, mut body) = get(&router, "secret", &format!("{GROUP}/tap?watch=true")).await;
+    assert_eq!(status, 200);
+    let node = StubNode::start(&world).await;
+    // Its lines end each time, as those of a node that begins anew do.
+    for _ in 0..2 {
+        let lines = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(lines, "{\"path\":\"/a\"}\n{\"lost\":3}\n");
+    }
+    let asked = node.asked.lock().clone();
+    let taps = asked.iter().filter(|path| path.starts_with("/tap"));
+    assert_eq!(taps.count(), 2, "{asked:?}");
 }
 
 #[tokio::test]

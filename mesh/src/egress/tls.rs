@@ -65,7 +65,7 @@ impl Roots {
         let load = || async {
             let extra = self.extra.clone();
             // A bundle of some hundred kilobytes is read and parsed.
-            let loaded = tokio::task::spawn_blocking(move || verifier(extra)).await;
+            let loaded = tokio::task::spawn_blocking(move || outside_verifier(extra)).await;
             loaded.map_err(|error| rustls::Error::General(error.to_string()))?
         };
         Ok(Arc::clone(self.verifier.get_or_try_init(load).await?))
@@ -86,7 +86,12 @@ fn only_by(
     Ok(built)
 }
 
-fn verifier(
+/// Who verifies hosts outside of the cluster: by the platform's roots, or those that weft brings where it has none, and by `extra`. It
+/// reads and parses some hundred kilobytes.
+///
+/// # Errors
+/// When a root of `extra` is none.
+pub fn outside_verifier(
     extra: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());

@@ -1,7 +1,7 @@
-//! What a finished call adds to: a few atomics of this thread's copy, relaxed, without a lock.
+//! What a finished call adds to: a few numbers of this thread's copy, relaxed, without a lock.
 //!
-//! An [`Edge`] is one caller, callee and service, and is held by its calls; how they ended are [`Series`] below it. Whoever reads sums up
-//! the copies. `examples/counting.rs` has what that saves beside histograms with a lock. A call whose trace is recorded leaves its number as
+//! An [`Edge`] is one caller, callee and service, and is held by its calls; how they ended are [`Series`] below it, of which the first, mostly
+//! the only one, is found at once. Whoever reads sums up the copies. A thread that is alone with its copy adds without telling other cores. `examples/counting.rs` has what that saves beside histograms with a lock. A call whose trace is recorded leaves its number as
 //! an [`Exemplar`] of the group of its duration.
 //!
 //! Invariants: an edge has at most [`SERIES_MAX`] series; nothing here knows a label, and nobody waits for an exemplar to be kept.
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::{MetricEncoder, NoLabelSet};
 use weft_call::edges::DURATION_MICROS;
 
-use crate::shard::{self, SHARDS};
+use crate::shard::{self, Place, SHARDS};
 
 /// Codes and protocols kept apart below one edge; further ones share the last.
 pub(crate) const SERIES_MAX: usize = 64;
@@ -61,6 +61,7 @@ impl Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Edge<K> {
     pub(crate) of: K,
+    first: OnceLock<Arc<Series>>,
     series: ArcSwap<Vec<Arc<Series>>>,
     /// Second after [`STARTED`] of the last call.
     used: AtomicU64,
@@ -86,6 +87,22 @@ pub(crate) struct Exemplar {
     pub(crate) at: SystemTime,
 }
 
+/// How long a call took, with its group, which is looked up once for all who count it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Took {
+    nanos: u64,
+    group: usize,
+}
+
+impl From<Duration> for Took {
+    fn from(took: Duration) -> Self {
+        Self {
+            nanos: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+            group: group(took),
+        }
+    }
+}
+
 /// One thread's copy; the alignment keeps two threads off one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -94,12 +111,16 @@ pub(crate) struct Cells {
     pub(crate) duration: Histogram<{ DURATION_MICROS.len() }>,
     pub(crate) request_bytes: Histogram<{ BYTES.len() }>,
     pub(crate) response_bytes: Histogram<{ BYTES.len() }>,
+    /// Of gRPC.
+    pub(crate) request_messages: AtomicU64,
+    pub(crate) response_messages: AtomicU64,
 }
 
 impl<K> Edge<K> {
     pub(crate) fn new(of: K) -> Self {
         Self {
             of,
+            first: OnceLock::new(),
             series: ArcSwap::default(),
             used: AtomicU64::new(0),
             opened: AtomicU64::new(0),
@@ -109,7 +130,7 @@ impl<K> Edge<K> {
     pub(crate) fn record(
         &self,
         outcome: Outcome,
-        duration: Duration,
+        took: impl Into<Took>,
         request_bytes: u64,
         response_bytes: u64,
         now: Instant,
@@ -118,23 +139,45 @@ impl<K> Edge<K> {
         if self.used.load(Ordering::Relaxed) != used {
             self.used.store(used, Ordering::Relaxed);
         }
+        let took = took.into();
+        let add = |series: &Series| series.add(took, request_bytes, response_bytes);
+        if !self.with(outcome, add) {
+            add(&self.insert(outcome));
+        }
+    }
+
+    /// Counts the messages of a call of gRPC that was recorded as this.
+    pub(crate) fn messages(&self, outcome: Outcome, request: u64, response: u64) {
+        self.with(outcome, |series| {
+            let Place { index, alone } = shard::place(series.cells.len());
+            if let Some(cells) = series.cells.get(index) {
+                increase(&cells.request_messages, request, alone);
+                increase(&cells.response_messages, response, alone);
+            }
+        });
+    }
+
+    /// Hands the series of an outcome to `what`; says whether there is one.
+    fn with(&self, outcome: Outcome, what: impl FnOnce(&Series)) -> bool {
+        if let Some(first) = self.first.get()
+            && first.outcome == outcome
+        {
+            what(first);
+            return true;
+        }
         let known = self.series.load();
         match known.iter().find(|series| series.outcome == outcome) {
-            Some(series) => series.add(duration, request_bytes, response_bytes),
-            None => {
-                drop(known);
-                self.insert(outcome)
-                    .add(duration, request_bytes, response_bytes);
+            Some(series) => {
+                what(series);
+                true
             }
+            None => false,
         }
     }
 
     /// Keeps what leads to the trace of a call that was recorded as this; unless somebody else does just now.
     pub(crate) fn exemplify(&self, outcome: Outcome, exemplar: Exemplar) {
-        let known = self.series.load();
-        if let Some(series) = known.iter().find(|series| series.outcome == outcome) {
-            series.exemplify(exemplar);
-        }
+        self.with(outcome, |series| series.exemplify(exemplar));
     }
 
     /// How long nobody called, at a [`second`].
@@ -165,24 +208,24 @@ impl<K> Edge<K> {
             }
             series
         });
+        self.first.get_or_init(|| Arc::clone(&chosen));
         chosen
     }
 }
 
 impl Series {
-    fn add(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
-        let cells = &self.cells[shard::current(self.cells.len())];
-        cells.duration.add(
-            &DURATION_MICROS,
-            duration.as_secs_f64() * 1e6,
-            duration.as_nanos() as u64,
-        );
+    fn add(&self, took: Took, request_bytes: u64, response_bytes: u64) {
+        let Place { index, alone } = shard::place(self.cells.len());
+        let Some(cells) = self.cells.get(index) else {
+            return;
+        };
+        cells.duration.add_to(took.group, took.nanos, alone);
         cells
             .request_bytes
-            .add(&BYTES, request_bytes as f64, request_bytes);
+            .add(&BYTES, request_bytes as f64, request_bytes, alone);
         cells
             .response_bytes
-            .add(&BYTES, response_bytes as f64, response_bytes);
+            .add(&BYTES, response_bytes as f64, response_bytes, alone);
     }
 
     fn exemplify(&self, exemplar: Exemplar) {
@@ -204,6 +247,12 @@ impl Series {
         among.max_by_key(|exemplar| exemplar.at).copied()
     }
 
+    /// What all threads counted in the one of its numbers that `which` says.
+    pub(crate) fn sum(&self, which: fn(&Cells) -> &AtomicU64) -> u64 {
+        let all = self.cells.iter().map(which);
+        all.map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// What all threads counted in the one of its histograms that `which` says.
     pub(crate) fn total<const N: usize>(&self, which: fn(&Cells) -> &Histogram<N>) -> Total<N> {
         Total::summed(self.cells.iter().map(which))
@@ -216,12 +265,12 @@ fn group(took: Duration) -> usize {
     DURATION_MICROS.partition_point(|bound| *bound < micros)
 }
 
-/// Copies a thread-split structure has: as many as cores, within reason.
+/// Copies a thread-split structure has: as many as cores, within reason, and the one that all other threads share.
 fn cells() -> usize {
     static CORES: LazyLock<usize> = LazyLock::new(|| {
-        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(SHARDS))
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(SHARDS - 1))
     });
-    *CORES
+    *CORES + 1
 }
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -250,14 +299,29 @@ impl<const N: usize> Default for Histogram<N> {
 }
 
 impl<const N: usize> Histogram<N> {
-    /// `exact` is what the sum counts in, an integer so that one addition does.
-    pub(crate) fn add(&self, bounds: &[f64; N], value: f64, exact: u64) {
-        let index = bounds.partition_point(|bound| *bound < value);
-        self.buckets
-            .get(index)
-            .unwrap_or(&self.over)
-            .fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(exact, Ordering::Relaxed);
+    /// `exact` is what the sum counts in, an integer so that one addition does; `alone` says that no other thread adds to this.
+    pub(crate) fn add(&self, bounds: &[f64; N], value: f64, exact: u64, alone: bool) {
+        self.add_to(bounds.partition_point(|bound| *bound < value), exact, alone);
+    }
+
+    /// The same to a group that is known.
+    fn add_to(&self, group: usize, exact: u64, alone: bool) {
+        increase(self.buckets.get(group).unwrap_or(&self.over), 1, alone);
+        if exact > 0 {
+            increase(&self.sum, exact, alone);
+        }
+    }
+}
+
+fn increase(count: &AtomicU64, by: u64, alone: bool) {
+    match alone {
+        true => {
+            let now = count.load(Ordering::Relaxed).wrapping_add(by);
+            count.store(now, Ordering::Relaxed);
+        }
+        false => {
+            count.fetch_add(by, Ordering::Relaxed);
+        }
     }
 }
 

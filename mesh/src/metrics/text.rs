@@ -1,23 +1,29 @@
 //! Series of edges as text: of Prometheus, or of OpenMetrics with exemplars.
 //!
-//! A series is fifty lines that begin alike, and a node may have thousands: the labels of each are written once and copied from then on.
-//! A thousand edges are some 40 MB, which takes tens of milliseconds (`examples/counting.rs`).
+//! A series is fifty lines that begin alike, and a node may have thousands: the labels of each are put together once a family and copied from
+//! then on. A thousand edges are some 40 MB, which takes tens of milliseconds (`examples/counting.rs`) and is never there as a whole: whoever
+//! reads takes it away piece by piece.
 //!
-//! Invariants: families come one after the other, each after what it is; of a label's value nothing ends the line or the quotes that it is in.
+//! Invariants: a piece is [`PIECE_BYTES`] and one series at most; families come one after the other, each after what it is; of a label's
+//! value nothing ends the line or the quotes that it is in.
 //! Sources: <https://prometheus.io/docs/instrumenting/exposition_formats/>, <https://prometheus.io/docs/specs/om/open_metrics_spec/>,
 //! <https://istio.io/latest/docs/reference/config/metrics/>.
 
 use std::{
     fmt::Write as _,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::UNIX_EPOCH,
 };
 
 use weft_call::edges::DURATION_MICROS;
 
 use super::{
-    Edge, EdgeKey, Outcome, Reporter,
-    edge::{BYTES, Exemplar, Series, Total},
+    Edge, EdgeKey, Outcome,
+    edge::{BYTES, Cells, Exemplar, Series, Total},
+    labels,
 };
 
 /// Ends of the groups that are shown of durations, in microseconds: Istio's, and four below them.
@@ -26,9 +32,10 @@ const SHOWN_MICROS: [f64; 23] = [
     1e7, 3e7, 6e7, 3e8, 6e8, 1.8e9, 3.6e9,
 ];
 
-/// What of a line its labels take, mostly; of a series there are so many lines.
+/// What of a line its labels take, mostly.
 const LINE_BYTES_USUAL: usize = 1000;
-const SERIES_LINES: usize = 48;
+/// After how much text it may be taken away.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// How metrics are written down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,53 +66,49 @@ impl Format {
     }
 }
 
-/// One series and the labels of its lines.
-struct Row {
-    labels: String,
-    series: Arc<Series>,
-}
+/// Takes text away, or leaves it.
+pub(crate) type Spill<'s> = &'s mut dyn FnMut(&mut String);
 
-/// Appends all families of `edges`.
-pub(super) fn edges(edges: &[Arc<Edge>], format: Format, out: &mut String) {
-    let mut requests = Vec::new();
-    let mut connections = Vec::new();
-    for edge in edges {
-        for series in edge.series().iter() {
-            let row = Row {
-                labels: labels(&edge.of, Some(&series.outcome)),
-                series: Arc::clone(series),
-            };
-            match series.outcome.tcp {
-                true => connections.push(row),
-                false => requests.push(row),
-            }
-        }
-    }
-    out.reserve((requests.len() * SERIES_LINES + connections.len() * 3) * LINE_BYTES_USUAL);
-    let mut text = Text { format, out };
-
+/// Appends all families of `edges`, of which `spill` may take away what is there, now and then.
+pub(super) fn edges(edges: &[Arc<Edge>], format: Format, out: &mut String, spill: Spill<'_>) {
+    let mut text = Text {
+        format,
+        out,
+        spill,
+        labels: String::with_capacity(LINE_BYTES_USUAL),
+    };
     text.family(
         "istio_requests",
         "counter",
         "Calls, by both ends and how they ended.",
     );
-    for row in &requests {
-        let count = row.series.total(|cells| &cells.duration).count;
-        text.line("istio_requests_total", &row.labels, count);
-    }
-    text.durations(&requests);
+    text.each(edges, false, |text, series| {
+        let count = series.total(|cells| &cells.duration).count;
+        text.line("istio_requests_total", count);
+    });
+    text.durations(edges);
     text.bytes(
         "istio_request_bytes",
         "Bytes in the bodies of requests.",
-        &requests,
+        edges,
         |series| series.total(|cells| &cells.request_bytes),
     );
     text.bytes(
         "istio_response_bytes",
         "Bytes in the bodies of responses.",
-        &requests,
+        edges,
         |series| series.total(|cells| &cells.response_bytes),
     );
+
+    for (name, help, which) in MESSAGES {
+        text.family(name, "counter", help);
+        let sample = format!("{name}_total");
+        text.each(edges, false, |text, series| {
+            if series.outcome.grpc.is_some() {
+                text.line(&sample, series.sum(which));
+            }
+        });
+    }
 
     text.family(
         "istio_tcp_connections_opened",
@@ -115,21 +118,34 @@ pub(super) fn edges(edges: &[Arc<Edge>], format: Format, out: &mut String) {
     for edge in edges {
         let opened = edge.opened.load(Ordering::Relaxed);
         if opened > 0 {
-            text.line(
-                "istio_tcp_connections_opened_total",
-                &labels(&edge.of, None),
-                opened,
-            );
+            text.label(&edge.of, None);
+            text.line("istio_tcp_connections_opened_total", opened);
         }
     }
     for (name, help, count) in TCP {
         text.family(name, "counter", help);
         let sample = format!("{name}_total");
-        for row in &connections {
-            text.line(&sample, &row.labels, count(&row.series));
-        }
+        text.each(edges, true, |text, series| {
+            text.line(&sample, count(series));
+        });
     }
 }
+
+type OfMessages = (&'static str, &'static str, fn(&Cells) -> &AtomicU64);
+
+/// Messages of gRPC.
+const MESSAGES: [OfMessages; 2] = [
+    (
+        "istio_request_messages",
+        "Messages of gRPC that were sent.",
+        |cells| &cells.request_messages,
+    ),
+    (
+        "istio_response_messages",
+        "Messages of gRPC that came back.",
+        |cells| &cells.response_messages,
+    ),
+];
 
 type OfConnections = (&'static str, &'static str, fn(&Series) -> u64);
 
@@ -155,6 +171,9 @@ const TCP: [OfConnections; 3] = [
 struct Text<'o> {
     format: Format,
     out: &'o mut String,
+    spill: Spill<'o>,
+    /// Of the lines that are written.
+    labels: String,
 }
 
 // Writing to a String cannot fail.
@@ -171,11 +190,57 @@ impl Text<'_> {
         );
     }
 
-    fn line(&mut self, name: &str, labels: &str, count: u64) {
-        let _ = writeln!(self.out, "{name}{{{labels}}} {count}");
+    /// Has each series of requests, or of connections, written.
+    fn each(
+        &mut self,
+        edges: &[Arc<Edge>],
+        is_tcp: bool,
+        mut write: impl FnMut(&mut Self, &Series),
+    ) {
+        for edge in edges {
+            let all = edge.series();
+            for series in all.iter().filter(|one| one.outcome.tcp == is_tcp) {
+                self.label(&edge.of, Some(&series.outcome));
+                write(self, series);
+                if self.out.len() >= PIECE_BYTES {
+                    (self.spill)(self.out);
+                }
+            }
+        }
     }
 
-    fn durations(&mut self, rows: &[Row]) {
+    /// The labels of the lines from here on.
+    fn label(&mut self, edge: &EdgeKey, outcome: Option<&Outcome>) {
+        let out = &mut self.labels;
+        out.clear();
+        labels::each(edge, outcome, |name, value| {
+            if !out.is_empty() {
+                out.push(',');
+            }
+            out.push_str(name);
+            out.push_str("=\"");
+            if !value.contains(['\\', '"', '\n']) {
+                out.push_str(value);
+                out.push('"');
+                return;
+            }
+            for character in value.chars() {
+                match character {
+                    '\\' => out.push_str("\\\\"),
+                    '"' => out.push_str("\\\""),
+                    '\n' => out.push_str("\\n"),
+                    other => out.push(other),
+                }
+            }
+            out.push('"');
+        });
+    }
+
+    fn line(&mut self, name: &str, count: u64) {
+        let _ = writeln!(self.out, "{name}{{{}}} {count}", self.labels);
+    }
+
+    fn durations(&mut self, edges: &[Arc<Edge>]) {
         let name = "istio_request_duration_milliseconds";
         self.family(
             name,
@@ -186,21 +251,21 @@ impl Text<'_> {
             let ours = DURATION_MICROS.partition_point(|known| *known < bound);
             (self.format.float(bound / 1e3), ours)
         });
-        for row in rows {
-            let total = row.series.total(|cells| &cells.duration);
+        self.each(edges, false, |text, series| {
+            let total = series.total(|cells| &cells.duration);
             let mut counted = 0;
             let mut from = 0;
             for (bound, to) in &bounds {
                 let here = total.buckets.get(from..=*to).unwrap_or_default();
                 counted += here.iter().sum::<u64>();
-                let exemplar = self.exemplar(&row.series, from..=*to);
-                self.bucket(name, &row.labels, bound, counted, exemplar);
+                let exemplar = text.exemplar(series, from..=*to);
+                text.bucket(name, bound, counted, exemplar);
                 from = to + 1;
             }
-            let exemplar = self.exemplar(&row.series, from..=DURATION_MICROS.len());
-            self.bucket(name, &row.labels, "+Inf", total.count, exemplar);
-            self.sum(name, &row.labels, total.sum as f64 / 1e6, total.count);
-        }
+            let exemplar = text.exemplar(series, from..=DURATION_MICROS.len());
+            text.bucket(name, "+Inf", total.count, exemplar);
+            text.sum(name, total.sum as f64 / 1e6, total.count);
+        });
     }
 
     fn exemplar(
@@ -218,33 +283,26 @@ impl Text<'_> {
         &mut self,
         name: &str,
         help: &str,
-        rows: &[Row],
+        edges: &[Arc<Edge>],
         which: fn(&Series) -> Total<{ BYTES.len() }>,
     ) {
         self.family(name, "histogram", help);
         let bounds = BYTES.map(|bound| self.format.float(bound));
-        for row in rows {
-            let total = which(&row.series);
+        self.each(edges, false, |text, series| {
+            let total = which(series);
             let mut counted = 0;
             for (bound, here) in bounds.iter().zip(total.buckets) {
                 counted += here;
-                self.bucket(name, &row.labels, bound, counted, None);
+                text.bucket(name, bound, counted, None);
             }
-            self.bucket(name, &row.labels, "+Inf", total.count, None);
-            self.sum(name, &row.labels, total.sum as f64, total.count);
-        }
+            text.bucket(name, "+Inf", total.count, None);
+            text.sum(name, total.sum as f64, total.count);
+        });
     }
 
-    fn bucket(
-        &mut self,
-        name: &str,
-        labels: &str,
-        bound: &str,
-        count: u64,
-        exemplar: Option<Exemplar>,
-    ) {
+    fn bucket(&mut self, name: &str, bound: &str, count: u64, exemplar: Option<Exemplar>) {
         let out = &mut *self.out;
-        for part in [name, "_bucket{", labels, ",le=\"", bound, "\"} "] {
+        for part in [name, "_bucket{", &self.labels, ",le=\"", bound, "\"} "] {
             out.push_str(part);
         }
         let _ = write!(out, "{count}");
@@ -262,100 +320,13 @@ impl Text<'_> {
         out.push('\n');
     }
 
-    fn sum(&mut self, name: &str, labels: &str, sum: f64, count: u64) {
-        let sum = self.format.float(sum);
+    fn sum(&mut self, name: &str, sum: f64, count: u64) {
+        let (sum, labels) = (self.format.float(sum), &self.labels);
         let _ = write!(
             self.out,
             "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}\n"
         );
     }
-}
-
-fn known(value: &str) -> &str {
-    if value.is_empty() { "unknown" } else { value }
-}
-
-/// In Istio's order; of connections that began, how they end is not known.
-fn labels(edge: &EdgeKey, outcome: Option<&Outcome>) -> String {
-    let mut out = String::with_capacity(LINE_BYTES_USUAL);
-    let mut label = |name: &str, value: &str| {
-        if !out.is_empty() {
-            out.push(',');
-        }
-        out.push_str(name);
-        out.push_str("=\"");
-        for character in value.chars() {
-            match character {
-                '\\' => out.push_str("\\\\"),
-                '"' => out.push_str("\\\""),
-                '\n' => out.push_str("\\n"),
-                other => out.push(other),
-            }
-        }
-        out.push('"');
-    };
-    label(
-        "reporter",
-        match edge.reporter {
-            Reporter::Source => "source",
-            Reporter::Destination => "destination",
-        },
-    );
-    let (of_source, of_destination) = (&edge.source, &edge.destination);
-    for (name, value) in [
-        ("source_workload", of_source.name.as_str()),
-        ("source_workload_namespace", &of_source.namespace),
-        ("source_principal", &edge.source_principal),
-        ("source_app", &of_source.app),
-        ("source_version", &of_source.version),
-        ("source_cluster", "Kubernetes"),
-        ("source_canonical_service", &of_source.canonical_service),
-        ("source_canonical_revision", &of_source.canonical_revision),
-        ("destination_workload", &of_destination.name),
-        ("destination_workload_namespace", &of_destination.namespace),
-        ("destination_principal", &edge.destination_principal),
-        ("destination_app", &of_destination.app),
-        ("destination_version", &of_destination.version),
-        ("destination_cluster", "Kubernetes"),
-        (
-            "destination_canonical_service",
-            &of_destination.canonical_service,
-        ),
-        (
-            "destination_canonical_revision",
-            &of_destination.canonical_revision,
-        ),
-    ] {
-        label(name, known(value));
-    }
-    let (name, namespace) = (edge.service.name.as_str(), &edge.service.namespace);
-    let full_name = match namespace.as_str() {
-        _ if name.is_empty() => String::new(),
-        "" => name.to_owned(),
-        namespace => format!("{name}.{namespace}.svc.cluster.local"),
-    };
-    for (name, value) in [
-        ("destination_service", full_name.as_str()),
-        ("destination_service_name", name),
-        ("destination_service_namespace", namespace),
-        ("connection_security_policy", edge.security()),
-        ("request_protocol", outcome.map_or("tcp", Outcome::protocol)),
-    ] {
-        label(name, known(value));
-    }
-    match outcome {
-        None => {}
-        Some(Outcome {
-            tcp: true, flag, ..
-        }) => label("response_flags", flag),
-        Some(outcome) => {
-            label("response_code", &outcome.code.to_string());
-            let status = outcome.grpc.map(|status| status.to_string());
-            label("grpc_response_status", &status.unwrap_or_default());
-            label("response_flags", outcome.flag);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -117,6 +117,34 @@ async fn bodies_stream_both_ways_with_trailers() {
 }
 
 #[tokio::test]
+async fn messages_of_grpc_are_counted_at_both_ends() {
+    let world = world();
+    world.b.attach(pod(2), workload("voting", echo));
+    let endpoints = vec![endpoint("voting", 2, "b", world.b_address)];
+    world.publish(1, vec![service("voting", endpoints)]);
+    // Three messages, the second of them in two pieces.
+    let pieces = [&b"\0\0\0\0\x01a\0\0\0"[..], b"\0\x02bc\0\0\0\0\0"];
+    let pieces = pieces.map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from_static(piece))));
+    let body = Body::new(StreamBody::new(futures::stream::iter(pieces)));
+    let request = Request::post("http://voting/a.B/C")
+        .header("content-type", "application/grpc")
+        .body(body)
+        .expect("a request");
+    let response = world.call(request).await.expect("an answer");
+    text(response).await.expect("its end");
+    for (mesh, reporter) in [(&world.a, "source"), (&world.b, "destination")] {
+        let mut metrics = String::new();
+        mesh.render_metrics(&mut metrics);
+        for name in ["request", "response"] {
+            let start = format!("istio_{name}_messages_total{{reporter=\"{reporter}\"");
+            let line = metrics.lines().find(|line| line.starts_with(&start));
+            let line = line.unwrap_or_default();
+            assert!(line.ends_with(" 3"), "{reporter} {name}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_with_another_identity_is_not_reached() {
     let world = world();
     world.b.attach(pod(2), workload("voting", describe));

@@ -257,8 +257,7 @@ impl Histogram {
 
 /// The labels in order, where name and labels may be.
 fn checked(name: &str, mut labels: Labels) -> Result<Labels, Refusal> {
-    let is_made = |end: &&str| name.ends_with(*end);
-    if !is_name(name) || MADE_ENDS.iter().any(|end| is_made(end)) {
+    if !is_name(name) || MADE_ENDS.iter().any(|end| name.ends_with(end)) {
         return Err(Refusal::Name);
     }
     if labels.len() > LABELS_MAX {

@@ -30,6 +30,7 @@ use crate::capability::{Bound, Capability};
 use crate::engine::Calls;
 use crate::instance::CallSlot;
 use crate::limits::{MemoryShare, Slice};
+use crate::logs::Working;
 use crate::network::Network;
 use crate::ownership::MASK;
 use crate::stdio::{ChannelInput, ChannelOutput, Stdio, TerminalSize, on_terminal};
@@ -52,6 +53,8 @@ pub struct HostState {
     calls: Open,
     /// What a task asks for of the next request that it sends.
     asked: Option<(Option<GuestTaskId>, CallOptions)>,
+    /// Where what it prints is told with its call.
+    working: Option<Arc<Working>>,
     bound: Bound,
     /// The size of the terminal that its streams are of.
     terminal: Option<watch::Receiver<TerminalSize>>,
@@ -89,6 +92,10 @@ impl HostState {
 
     /// From now on, and unless a task is known to belong to another call, the guest works on `context`.
     pub(crate) fn begin_call(&mut self, context: Arc<CallContext>) {
+        if let Some(working) = &self.working {
+            let is_only = self.calls.by_task.iter().all(|(_, slot)| slot.is_over());
+            working.set(is_only.then(|| context.clone()));
+        }
         self.calls.current = Some(context.clone());
         self.hooks.context = Some(context);
         self.asked = None;
@@ -127,6 +134,9 @@ impl HostState {
         self.calls = Open::default();
         self.hooks.context = None;
         self.asked = None;
+        if let Some(working) = &self.working {
+            working.set(None);
+        }
     }
 
     /// The call that the task which began with `root` works on; none when that is over.
@@ -246,15 +256,17 @@ pub(crate) fn store_with(
         wasi.initial_cwd(cwd);
     }
     let terminal = stdio.terminal.is_some();
+    let wants_calls = workload.stdout().wants_calls() || workload.stderr().wants_calls();
+    let working = wants_calls.then(Arc::<Working>::default);
     match (stdio.stdout, workload.stdout()) {
         (Some(chunks), _) => wasi.stdout(ChannelOutput::new(chunks, terminal)),
         (None, sink) if terminal => wasi.stdout(on_terminal(sink)),
-        (None, sink) => wasi.stdout(sink.clone()),
+        (None, sink) => wasi.stdout(sink.of_instance(working.as_ref())),
     };
     match (stdio.stderr, workload.stderr()) {
         (Some(chunks), _) => wasi.stderr(ChannelOutput::new(chunks, terminal)),
         (None, sink) if terminal => wasi.stderr(on_terminal(sink)),
-        (None, sink) => wasi.stderr(sink.clone()),
+        (None, sink) => wasi.stderr(sink.of_instance(working.as_ref())),
     };
     match (stdio.stdin, workload.stdin()) {
         (Some(chunks), _) => {
@@ -288,6 +300,7 @@ pub(crate) fn store_with(
         memory,
         calls: Open::default(),
         asked: None,
+        working,
         terminal: stdio.terminal,
         network: None,
         mask: MASK,

@@ -9,10 +9,10 @@
 //!
 //! Invariant: only processes started here are ended, and none is left.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::guests;
+use crate::process::Ended;
 use crate::progress::{self, Steps, Waiting};
 use crate::target;
 
@@ -505,30 +506,4 @@ fn answers(gateway: &str) -> bool {
         .ok()
         .and_then(|answer| answer.split(' ').nth(1)?.parse::<u16>().ok());
     status.is_some_and(|status| status < 500)
-}
-
-/// A process that ends with this.
-struct Ended(Child);
-
-impl Ended {
-    fn start(command: &mut Command, log: &Path) -> Result<Self> {
-        progress::clean_environment(command);
-        let log = File::create(log)?;
-        let program = command.get_program().to_owned();
-        let process = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
-        Ok(Self(process))
-    }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
