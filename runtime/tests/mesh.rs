@@ -156,7 +156,7 @@ fn recorded() -> TraceContext {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_for_is_of_one_request_and_lowers_alone() {
+async fn attack_141_what_is_asked_for_is_of_one_request_and_lowers_alone() {
     let (world, _) = world("meshed").await;
     for (place, guest) in &world.guests {
         let now = Instant::now();
@@ -203,7 +203,7 @@ async fn what_is_asked_for_is_of_one_request_and_lowers_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_of_hosts_in_a_request_ask_for_nothing() {
+async fn attack_141_lines_of_hosts_in_a_request_ask_for_nothing() {
     let (world, _) = world("meshed").await;
     for (place, guest) in &world.guests {
         let said = guest.say("/lie", CallContext::default()).await;
@@ -304,7 +304,7 @@ async fn what_is_told_of_a_call_is_told_of_that_call_within_its_bounds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_counted_is_the_workloads_and_a_flood_ends() {
+async fn attack_140_what_is_counted_is_the_workloads_and_a_flood_ends() {
     let (world, apart) = world("meshed").await;
     let none = CallContext::default;
     for (place, guest) in &world.guests {

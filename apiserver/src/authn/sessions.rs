@@ -140,11 +140,14 @@ pub(crate) struct Wanted<'w> {
     pub(crate) until: Option<Timestamp>,
 }
 
+/// Records by their keys, each as of a revision.
+type Known = BTreeMap<Key, (Revision, Arc<Record>)>;
+
 /// All of the cluster. Clones share what was read, and the bounds.
 #[derive(Clone)]
 pub(crate) struct Sessions {
     objects: Objects,
-    read: Arc<RwLock<BTreeMap<Key, (Revision, Arc<Record>)>>>,
+    read: Arc<RwLock<Known>>,
     confirmations: Arc<Semaphore>,
 }
 

@@ -306,8 +306,9 @@ async fn begin(state: &AppState, asked: &Asked) -> Answered {
             })?;
             (By::Link, link.record.credential.clone(), Some(link))
         }
-        Shown::Certificate(_) => {
-            let found = asked.certificate().ok_or_else(StatusError::unauthorized)?;
+        Shown::Certificate(is_shown) => {
+            let found = asked.certificate().filter(|_| is_shown);
+            let found = found.ok_or_else(StatusError::unauthorized)?;
             (By::Certificate, Credential::of_certificate(found.1), None)
         }
     };

@@ -224,13 +224,15 @@ impl UsageReader {
     }
 }
 
+/// Of a pod: namespace, name, thousand-millionths of a core and bytes summed over its containers, and calls a second.
+pub(super) type PodInUse = (String, String, u64, u64, f64);
+
 /// What all nodes and pods use, in the order of their names, for who shows all of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct InUse {
     /// Thousand-millionths of a core, and bytes.
     pub(super) nodes: Vec<(String, u64, u64)>,
-    /// Namespace, name, the same summed over its containers, and calls a second.
-    pub(super) pods: Vec<(String, String, u64, u64, f64)>,
+    pub(super) pods: Vec<PodInUse>,
 }
 
 /// What everything uses now. Takes as long as [`UsageReader::pods`].

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::mapped::{Mapped, Services, duration, items, parent, service_of};
+use super::mapped::{Mapped, Services, duration, items, parent};
 use crate::metadata::Key;
 
 const MESH: &str = "mesh";

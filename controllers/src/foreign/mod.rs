@@ -1,8 +1,8 @@
 //! Routes in other meshes' words: Istio's VirtualService, DestinationRule and ServiceEntry, Linkerd's HTTPRoute and ServiceProfile.
 //!
 //! Whoever brings their definitions keeps their objects: each is read as far as it says what the Gateway API says, too, and an HTTPRoute of the
-//! same name is made of it, with Services for subsets, FaultInjections for faults and a MeshPolicy for what a DestinationRule says of all calls. So nothing of them is known to the nodes. What does not map is told in the status, field by
-//! field ([`Mapped`]): a condition that would be lost widens a rule, so such an object is not served at all; anything else that is lost is
+//! same name is made of it, with Services for subsets, FaultInjections for faults and a MeshPolicy for what a DestinationRule says of all calls.
+//! So nothing of them is known to the nodes. What does not map is told in the status, field by field ([`Mapped`]): a condition that would be lost widens a rule, so such an object is not served at all; anything else that is lost is
 //! told, and the rest is served.
 //!
 //! Invariants: an HTTPRoute, a Service or a policy that somebody else made is left alone; what was made goes with the object that it was made of.

@@ -1,5 +1,6 @@
 //! Two meshes in one process, talking over loopback with certificates of one throw-away authority.
 
+mod asked;
 mod calls;
 mod exposed;
 mod faults;

@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_of_a_flood_of_series_ends_at_their_bounds() {
+    fn attack_140_a_flood_of_series_ends_at_their_bounds() {
         let metrics = Metrics::default();
         for number in 0..100_000 {
             let kind = format!("{number}{}", "x".repeat(100));
@@ -546,7 +546,7 @@ mod tests {
 
     /// A worker that holds to nothing.
     #[tokio::test]
-    async fn attack_of_a_worker_that_tells_more_than_a_guest_may_count() {
+    async fn attack_140_a_worker_that_tells_more_than_a_guest_may_count() {
         let node = Metrics::default();
         let tell = async |method: &str, message: Vec<u8>| {
             let answered = MeshMetrics.serve(&node, method, Body::full(message)).await;

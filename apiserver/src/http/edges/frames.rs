@@ -31,7 +31,7 @@ use super::ring::Seen;
 use super::{Graph, duration, lines_response, rounded, watch_end};
 use crate::authz::{Access, Authorized};
 use crate::http::AppState;
-use crate::http::usage::InUse;
+use crate::http::usage::{InUse, PodInUse};
 use crate::request::Params;
 
 /// What rates and quantiles are about where nobody says, and the most.
@@ -149,7 +149,7 @@ struct Told<'s> {
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<Vec<&'s (String, u64, u64)>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pods: Option<Vec<&'s (String, String, u64, u64, f64)>>,
+    pods: Option<Vec<&'s PodInUse>>,
 }
 
 #[derive(Serialize)]
@@ -414,8 +414,8 @@ impl Scope {
 
 /// Equal where nothing is new of a pod.
 fn order(
-    old: &(String, String, u64, u64, f64),
-    new: &(String, String, u64, u64, f64),
+    old: &PodInUse,
+    new: &PodInUse,
 ) -> std::cmp::Ordering {
     let names = (&old.0, &old.1).cmp(&(&new.0, &new.1));
     let numbers = (old.2, old.3).cmp(&(new.2, new.3));
