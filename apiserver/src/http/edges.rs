@@ -41,7 +41,7 @@ use weft_kinds::Kind;
 use weft_kinds::mesh::{FRAMES, GROUP, TAP, TRACES, VERSION};
 
 use super::AppState;
-use super::usage::{Used, json_response};
+use super::usage::{InUse, json_response};
 use crate::authz::Authorized;
 use crate::request::Params;
 use ring::{Rings, Seen};
@@ -69,7 +69,7 @@ pub(crate) struct Graph {
     /// What policies have nodes do with calls to services.
     policies: Mutex<Arc<Vec<ServicePolicies>>>,
     /// What nodes and pods use, and which reading it is.
-    usage: Mutex<(u64, Arc<Used>)>,
+    usage: Mutex<(u64, Arc<InUse>)>,
     scopes: frames::Scopes,
     traces: traces::Traces,
     began: Instant,

@@ -226,7 +226,7 @@ impl UsageReader {
 
 /// What all nodes and pods use, in the order of their names, for who shows all of it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Used {
+pub(super) struct InUse {
     /// Thousand-millionths of a core, and bytes.
     pub(super) nodes: Vec<(String, u64, u64)>,
     /// Namespace, name, the same summed over its containers, and calls a second.
@@ -241,7 +241,7 @@ pub(super) async fn used(
     objects: &Objects,
     nodes: &NodeClient,
     (meter, calls): (&Meter, &CallMeter),
-) -> Result<Used, StatusError> {
+) -> Result<InUse, StatusError> {
     let (rates, calls) =
         tokio::try_join!(meter.rates(objects, nodes), calls.rates(objects, nodes))?;
     let of_nodes = rates.nodes.iter();
@@ -257,7 +257,7 @@ pub(super) async fn used(
             called as f64 / 1000.0,
         )
     });
-    Ok(Used {
+    Ok(InUse {
         nodes: of_nodes
             .map(|(name, (_, rate))| (name.clone(), rate.nano_cores, rate.memory_bytes))
             .collect(),

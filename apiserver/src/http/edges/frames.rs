@@ -31,7 +31,7 @@ use super::ring::Seen;
 use super::{Graph, duration, lines_response, rounded, watch_end};
 use crate::authz::{Access, Authorized};
 use crate::http::AppState;
-use crate::http::usage::Used;
+use crate::http::usage::InUse;
 use crate::request::Params;
 
 /// What rates and quantiles are about where nobody says, and the most.
@@ -108,7 +108,7 @@ struct State {
     services: Vec<ServicePolicies>,
     /// Which reading of usage was told last.
     usage: u64,
-    used: Used,
+    used: InUse,
     /// The last frame as text without its beginning: what has changed, and all of it, once somebody asks for that.
     delta: Bytes,
     whole: Option<Bytes>,
@@ -376,12 +376,12 @@ impl Scope {
     }
 
     /// Of what is used, what this view is of.
-    fn of_view(&self, used: &Used) -> Used {
+    fn of_view(&self, used: &InUse) -> InUse {
         let pods = used.pods.iter().filter(|(namespace, ..)| {
             let asked = self.view.namespace.as_ref();
             self.view.pods && asked.is_none_or(|asked| namespace == asked)
         });
-        Used {
+        InUse {
             nodes: match self.view.nodes {
                 true => used.nodes.clone(),
                 false => Vec::new(),
