@@ -1,14 +1,16 @@
 //! Lists what is embedded of the dashboard: the files of `dashboard/dist` as they lie there, each with what it was compressed to beforehand.
 //!
-//! Nothing is built here. Where there is no `index.html`, nothing is embedded, and the server says how that is made
+//! Nothing is built here; the files are copied, so that those are embedded that were listed, whatever becomes of the folder meanwhile. Where there is no `index.html`, nothing is embedded, and the server says how that is made
 //! (`src/http/dashboard/assets.rs`).
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 const DIST: &str = "../dashboard/dist";
+/// Where their copies lie, in the folder of what this program makes.
+const COPIES: &str = "dashboard";
 /// What a file is compressed to beforehand has its name and one of these.
 const COMPRESSED: [&str; 2] = ["br", "gz"];
 
@@ -21,6 +23,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         list(Path::new(DIST), "", &mut names)?;
     }
     names.sort();
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    for name in &names {
+        let copy = out.join(COPIES).join(name);
+        fs::create_dir_all(copy.parent().ok_or("a file lies in a folder")?)?;
+        fs::copy(Path::new(DIST).join(name), copy)?;
+    }
     let mut code = String::from("&[\n");
     for name in &names {
         let is_plain = |name: &str| {
@@ -32,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             continue;
         }
         let bytes = |name: &str| {
-            format!("include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/{DIST}/{name}\"))")
+            format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{COPIES}/{name}\"))")
         };
         let compressed = |end: &str| {
             let name = format!("{name}.{end}");
@@ -50,8 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?;
     }
     code.push_str("]\n");
-    let out = Path::new(&env::var("OUT_DIR")?).join("dashboard.rs");
-    Ok(fs::write(out, code)?)
+    Ok(fs::write(out.join("dashboard.rs"), code)?)
 }
 
 /// The files of a folder and of those in it, by names that can stand in code and in a URL.

@@ -12,8 +12,9 @@ import { aborted, ApiError, json, lines, told, url } from "./http";
 import { item, keyOf, list, text, type Item } from "./read";
 import { listPath, type Resource } from "./resource";
 
-/** Objects of one piece of a list: the first is drawn while the next comes. */
-const PIECE = 500;
+/** Objects of one piece of a list: the first, which is as much as is seen at once, is drawn while the others come. */
+const FIRST_PIECE = 100;
+const PIECE = 1000;
 const GATHER_MILLIS = 200;
 const PAUSE_MILLIS_MIN = 500;
 const PAUSE_MILLIS_MAX = 10_000;
@@ -157,7 +158,7 @@ class Collection {
     let next = "";
     let first = true;
     do {
-      const piece = await json(url(path, { ...this.#asked(), limit: PIECE, continue: next }), this.#ask());
+      const piece = await json(url(path, { ...this.#asked(), limit: first ? FIRST_PIECE : PIECE, continue: next }), this.#ask());
       this.#take(piece, (row) => fresh.set(row.key, row));
       next = text(piece, "metadata", "continue");
       this.#version = text(piece, "metadata", "resourceVersion");

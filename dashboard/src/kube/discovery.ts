@@ -6,7 +6,7 @@
 
 import { json } from "./http";
 import { at, list, text } from "./read";
-import { nameOf, type Resource } from "./resource";
+import { knownNamed, nameOf, type Resource } from "./resource";
 
 export interface Served extends Resource {
   readonly verbs: readonly string[];
@@ -67,7 +67,12 @@ export async function kinds(again = false): Promise<Served[]> {
   return asked;
 }
 
+/** What every kind of Kubernetes' own can. */
+const USUAL = ["create", "delete", "get", "list", "patch", "update", "watch"];
+
 export async function kindNamed(name: string): Promise<Served | undefined> {
+  const known = knownNamed(name);
+  if (known !== undefined) return { ...known, verbs: USUAL, shortNames: [], parts: [], categories: [] };
   const find = (all: Served[]) => all.find((one) => nameOf(one) === name);
   return find(await kinds()) ?? find(await kinds(true));
 }

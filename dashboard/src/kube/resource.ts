@@ -79,6 +79,11 @@ export function knownKind(kind: string, group?: string): Resource | undefined {
   return KNOWN.find((resource) => resource.kind === kind && (group === undefined || resource.group === group));
 }
 
+/** The same by its name in links of this page. */
+export function knownNamed(name: string): Resource | undefined {
+  return KNOWN.find((resource) => nameOf(resource) === name);
+}
+
 export function groupOf(version: string): string {
   return version.includes("/") ? version.slice(0, version.indexOf("/")) : "";
 }

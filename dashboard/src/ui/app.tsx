@@ -11,7 +11,7 @@ import { useAnswer, useObjects } from "./hooks";
 import { Dialog, confirm, show } from "./dialog";
 import { Icon } from "./icons";
 import { KEYS, on, PAGES } from "./keys";
-import { lazy } from "./lazy";
+import { lazy, type Lazy } from "./lazy";
 import { link, refusal } from "./live";
 import { openPalette } from "./palette";
 import { asked, go, href, lookAt, namespace, page } from "./route";
@@ -21,7 +21,7 @@ import { Ago, Empty, Loading, Said } from "./words";
 import { json } from "../kube/http";
 import { text } from "../kube/read";
 
-const pages: Readonly<Record<string, ComponentType>> = {
+const pages: Readonly<Record<string, ComponentType & Partial<Lazy<object>>>> = {
   overview: Overview,
   traffic: lazy("traffic", async () => (await import("../pages/traffic")).Traffic),
   workloads: lazy("workloads", async () => (await import("../pages/workloads")).Workloads),
@@ -39,6 +39,9 @@ const pages: Readonly<Record<string, ComponentType>> = {
   object: lazy("the object", async () => (await import("../pages/object")).ObjectPage),
   create: lazy("the editor", async () => (await import("../pages/object")).Create),
 };
+
+/** The code of the page that is gone to, while the server says who is here. */
+pages[page.peek()]?.early?.();
 
 export function App(): JSX.Element {
   const here = session.value;

@@ -7,9 +7,24 @@ import { useEffect } from "preact/hooks";
 import { Failure, Loading } from "./words";
 import { ApiError } from "../kube/http";
 
-export function lazy<Props extends object>(what: string, load: () => Promise<ComponentType<Props>>): (props: Props) => JSX.Element {
+export interface Lazy<Props> {
+  (props: Props): JSX.Element;
+  /** Has its code come before it is wanted. */
+  readonly early: () => void;
+}
+
+export function lazy<Props extends object>(what: string, load: () => Promise<ComponentType<Props>>): Lazy<Props> {
   let came: ComponentType<Props> | undefined;
-  return function Lazy(props: Props): JSX.Element {
+  const early = () => {
+    load().then(
+      (shown) => {
+        came = shown;
+      },
+      // Whoever wants it asks again, and says so.
+      () => undefined,
+    );
+  };
+  function Lazy(props: Props): JSX.Element {
     const part = useSignal<{ readonly shown: ComponentType<Props> } | undefined>(came === undefined ? undefined : { shown: came });
     const failed = useSignal("");
     const turn = useSignal(0);
@@ -29,5 +44,6 @@ export function lazy<Props extends object>(what: string, load: () => Promise<Com
     }
     if (failed.value !== "") return <Failure error={new ApiError(0, "", failed.value)} again={() => ((failed.value = ""), (turn.value += 1))} />;
     return <Loading what={what} />;
-  };
+  }
+  return Object.assign(Lazy, { early });
 }

@@ -5,15 +5,17 @@
  * reader of the screen hears how many there are.
  */
 
-import { useSignal } from "@preact/signals";
-import type { ComponentChildren, JSX } from "preact";
+import { useSignal, type Signal } from "@preact/signals";
+import { Component, type ComponentChildren, type JSX } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 
 import { go } from "./route";
 
 const ROW_PIXELS = 34;
 /** Rows drawn above and below of what is seen. */
-const BEYOND = 8;
+const BEYOND = 16;
+/** It is drawn anew after so many rows of scrolling, and not for each pixel. */
+const STEP_PIXELS = ROW_PIXELS * 8;
 
 export interface Col<Row> {
   readonly id: string;
@@ -27,6 +29,33 @@ export interface Col<Row> {
   /** Left out where there is little room. */
   readonly spare?: boolean;
   readonly hint?: string | undefined;
+}
+
+interface LineProps<Row> {
+  readonly row: Row;
+  readonly cols: readonly Col<Row>[];
+  readonly at: number;
+  readonly current: Signal<number>;
+}
+
+/** A row, which is drawn anew where it is another one or what it reads has changed: not because its neighbours come and go. */
+class Line<Row> extends Component<LineProps<Row>> {
+  override shouldComponentUpdate(next: LineProps<Row>, state: object): boolean {
+    const { row, cols, at } = this.props;
+    return state !== this.state || next.row !== row || next.cols !== cols || next.at !== at;
+  }
+
+  override render({ row, cols, at, current }: LineProps<Row>): JSX.Element {
+    return (
+      <tr data-at={at} tabIndex={-1} aria-rowindex={at + 2} class={current.value === at ? "current" : undefined} onFocus={() => (current.value = at)}>
+        {cols.map((col) => (
+          <td key={col.id} class={`${col.right ? "right" : ""} ${col.spare ? "spare" : ""}`}>
+            {col.cell(row)}
+          </td>
+        ))}
+      </tr>
+    );
+  }
 }
 
 interface Props<Row> {
@@ -68,7 +97,7 @@ export function Table<Row>({ label, rows, cols, id, address, keys = {}, sort, de
     return () => seen.disconnect();
   }, [short]);
   const first = short ? 0 : Math.max(0, Math.floor(top.value / ROW_PIXELS) - BEYOND);
-  const last = short ? order.length : Math.min(order.length, Math.ceil((top.value + height.value) / ROW_PIXELS) + BEYOND);
+  const last = short ? order.length : Math.min(order.length, Math.ceil((top.value + STEP_PIXELS + height.value) / ROW_PIXELS) + BEYOND);
   const drawn = order.slice(first, last);
   useEffect(() => {
     if (current.value >= 0) box.current?.querySelector<HTMLElement>(`tr[data-at="${current.value}"]`)?.focus({ preventScroll: true });
@@ -107,7 +136,7 @@ export function Table<Row>({ label, rows, cols, id, address, keys = {}, sort, de
       tabIndex={0}
       role="region"
       aria-label={label}
-      onScroll={short ? undefined : (event) => (top.value = event.currentTarget.scrollTop)}
+      onScroll={short ? undefined : (event) => (top.value = Math.floor(event.currentTarget.scrollTop / STEP_PIXELS) * STEP_PIXELS)}
       onKeyDown={press}
     >
       <table aria-rowcount={order.length + 1}>
@@ -142,15 +171,7 @@ export function Table<Row>({ label, rows, cols, id, address, keys = {}, sort, de
           {first > 0 ? <tr class="gap" aria-hidden="true"><td colSpan={cols.length} style={{ height: `${first * ROW_PIXELS}px` }} /></tr> : null}
           {drawn.map((row, index) => {
             const at = first + index;
-            return (
-              <tr key={id(row)} data-at={at} tabIndex={-1} aria-rowindex={at + 2} class={current.value === at ? "current" : undefined} onFocus={() => (current.value = at)}>
-                {cols.map((col) => (
-                  <td key={col.id} class={`${col.right ? "right" : ""} ${col.spare ? "spare" : ""}`}>
-                    {col.cell(row)}
-                  </td>
-                ))}
-              </tr>
-            );
+            return <Line key={id(row)} row={row} cols={cols} at={at} current={current} />;
           })}
           {last < order.length ? <tr class="gap" aria-hidden="true"><td colSpan={cols.length} style={{ height: `${(order.length - last) * ROW_PIXELS}px` }} /></tr> : null}
         </tbody>
