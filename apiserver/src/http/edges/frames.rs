@@ -31,11 +31,7 @@ use super::ring::Seen;
 use super::{Graph, duration, lines_response, rounded, watch_end};
 use crate::authz::{Access, Authorized};
 use crate::http::AppState;
-<<<<<<< HEAD
 use crate::http::usage::{InUse, PodInUse};
-=======
-use crate::http::usage::InUse;
->>>>>>> h-dashui
 use crate::request::Params;
 
 /// What rates and quantiles are about where nobody says, and the most.
