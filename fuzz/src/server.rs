@@ -148,7 +148,8 @@ pub fn credential(input: &[u8]) {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(name, value.clone());
             let none = PeerCertificates::none();
-            if let Ok(caller) = authenticator.authenticate(&headers, &none, "/api").await {
+            let head = (&Method::GET, &Uri::from_static("/api"), &headers);
+            if let Ok(caller) = authenticator.authenticate(head, &none).await {
                 let known = ["admin", "system:node:a", "system:anonymous"];
                 assert!(known.contains(&caller.user()), "{}", caller.user());
             }
@@ -172,9 +173,9 @@ pub fn client_certificate(input: &[u8]) {
     let certificate = CertificateDer::from(input.to_vec());
     let peer = PeerCertificates(Arc::new([certificate]));
     with(async |_, authenticator| {
-        let _ = authenticator
-            .authenticate(&HeaderMap::new(), &peer, "/api")
-            .await;
+        let (uri, headers) = (Uri::from_static("/api"), HeaderMap::new());
+        let head = (&Method::GET, &uri, &headers);
+        let _ = authenticator.authenticate(head, &peer).await;
     });
 }
 

@@ -77,6 +77,10 @@ struct Written {
 /// Name, what it is, and its unit.
 type Named = (&'static str, &'static str, &'static str);
 
+/// What is read of a series.
+type Sizes = fn(&CallSeries) -> &SeriesBytes;
+type Sum = fn(&CallSeries) -> u64;
+
 impl Written {
     fn requests(&mut self, scope: &mut Message, requests: &[&CallSeries]) {
         if requests.is_empty() {
@@ -100,7 +104,7 @@ impl Written {
             sum: series.duration_nanos as f64 / 1e6,
             exemplars: &series.exemplars,
         });
-        let sizes: [(Named, fn(&CallSeries) -> &SeriesBytes); 2] = [
+        let sizes: [(Named, Sizes); 2] = [
             (
                 (
                     "istio_request_bytes",
@@ -163,7 +167,7 @@ impl Written {
         if ended.is_empty() {
             return;
         }
-        let sums: [(Named, fn(&CallSeries) -> u64); 3] = [
+        let sums: [(Named, Sum); 3] = [
             (
                 (
                     "istio_tcp_connections_closed",
