@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -48,8 +49,8 @@ impl Stub {
                         let is_grpc = kind.is_some_and(|kind| kind == "application/grpc");
                         if is_grpc {
                             let frame = body.split_to(5);
-                            let length = frame.slice(1..).try_into().map(u32::from_be_bytes);
-                            assert_eq!(length.expect("four bytes") as usize, body.len());
+                            let length: [u8; 4] = frame[1..].try_into().expect("four bytes");
+                            assert_eq!(u32::from_be_bytes(length) as usize, body.len());
                         }
                         let mut codes = codes.lock().expect("no panic");
                         let code = if codes.is_empty() {
@@ -540,6 +541,7 @@ async fn a_fault_is_an_event() {
         name: "shop/broken".to_owned(),
         until: i64::MAX,
         callers: Vec::new(),
+        headers: Vec::new(),
         delay: Some((Duration::from_millis(3), 100)),
         abort: Some((StatusCode::IM_A_TEAPOT, 100)),
     };
@@ -548,7 +550,7 @@ async fn a_fault_is_an_event() {
         ..Resilience::default()
     };
     let served = Served {
-        resilience: [(NamespacedName::new("shop", "cart"), Arc::new(policy))].into(),
+        resilience: [(NamespacedName::new("shop", "cart"), Arc::new(policy))].into_iter().collect(),
         ..Served::default()
     };
     let mesh = shop_with(config.sampling, &[], &served);
