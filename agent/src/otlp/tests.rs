@@ -48,8 +48,8 @@ impl Stub {
                         let is_grpc = kind.is_some_and(|kind| kind == "application/grpc");
                         if is_grpc {
                             let frame = body.split_to(5);
-                            let length = frame.slice(1..).try_into().map(u32::from_be_bytes);
-                            assert_eq!(length.expect("four bytes") as usize, body.len());
+                            let length = <[u8; 4]>::try_from(&frame[1..]).expect("four bytes");
+                            assert_eq!(u32::from_be_bytes(length) as usize, body.len());
                         }
                         let mut codes = codes.lock().expect("no panic");
                         let code = if codes.is_empty() {
