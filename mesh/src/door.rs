@@ -2,7 +2,8 @@
 //! how many there may be at once (`turnstile.rs`).
 //!
 //! There is one for each endpoint here of a Service with such a policy; of several Services that have the endpoint, the first by namespace
-//! and name that has one. Limits are counted for all endpoints of the Service on this node, room for each by itself.
+//! and name that has one. Limits are counted for all endpoints of the Service on this node, or over all nodes
+//! where the policy says so (`share.rs`); room for each by itself.
 //!
 //! Invariant: what is counted stays as long as the policy says the same, through any number of tables.
 
