@@ -236,11 +236,15 @@ impl Heartbeat {
         let every = every.clamp(1, LEASE_EVERY_SECONDS_MAX);
         let mut ticks = tokio::time::interval(Duration::from_secs(every));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut renewed = (looked, Timestamp::now());
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 _ = ticks.tick() => {}
+            }
+            if was_silent(renewed.0.elapsed(), renewed.1, Timestamp::now()) {
+                written = None;
             }
             if looked.elapsed() >= PRESSURE_EVERY {
                 looked = tokio::time::Instant::now();
@@ -267,9 +271,11 @@ impl Heartbeat {
                 }
             }
             let asked_at = tokio::time::Instant::now();
+            let asked = (asked_at, Timestamp::now());
             match tokio::time::timeout(RENEWAL_MAX, self.renew_lease()).await {
                 Ok(Ok(())) => {
                     renewals.succeeded(asked_at);
+                    renewed = asked;
                     continue;
                 }
                 Ok(Err(error)) => {
@@ -362,6 +368,13 @@ impl Heartbeat {
             pids: pids_free().is_some_and(|free| free < PIDS_FREE_MIN),
         }
     }
+}
+
+/// Whether so much time has passed since the lease was renewed that the servers may have said of the node that nobody knows how it is.
+/// A process that was stopped, or a machine that slept, has seen no renewal fail, and a machine's own time stands still while it sleeps.
+fn was_silent(passed: Duration, renewed: Timestamp, now: Timestamp) -> bool {
+    let by_the_clock = Duration::try_from(now.duration_since(renewed)).unwrap_or_default();
+    passed.max(by_the_clock) >= RENEWAL_MAX
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -614,6 +627,28 @@ fn pids_free() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Such a node renewed its lease at once and was not ready for five minutes.
+    #[test]
+    fn who_was_stopped_or_slept_says_anew_how_it_is() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (passed, renewed, now, expected) in [
+            (1, 100, 101, false),
+            (3, 100, 103, false),
+            // Stopped, with the lease of eight seconds or without its end.
+            (4, 100, 104, true),
+            (600, 100, 700, true),
+            // Asleep: only the clock went on.
+            (1, 100, 700, true),
+            // A clock that was put back says nothing.
+            (1, 100, 50, false),
+            (9, 100, 50, true),
+        ] {
+            let passed = Duration::from_secs(passed);
+            let found = was_silent(passed, at(renewed), at(now));
+            assert_eq!(found, expected, "{passed:?} {renewed} {now}");
+        }
+    }
 
     #[test]
     fn a_condition_keeps_its_time_while_its_status_stays() {
