@@ -57,13 +57,13 @@ const SUMMARY_BYTES_MAX: usize = 32 << 20;
 /// The part of a node's summary that is read.
 #[derive(Deserialize)]
 struct Summary {
-    node: Part,
+    node: Used,
     #[serde(default)]
     pods: Vec<PodSummary>,
 }
 
 #[derive(Deserialize)]
-struct Part {
+struct Used {
     cpu: Cpu,
     memory: Memory,
 }
@@ -100,7 +100,7 @@ struct PodReference {
 struct ContainerSummary {
     name: String,
     #[serde(flatten)]
-    used: Part,
+    used: Used,
 }
 
 /// CPU time so far, and memory.
@@ -110,8 +110,8 @@ struct Sample {
     memory_bytes: u64,
 }
 
-impl From<&Part> for Sample {
-    fn from(used: &Part) -> Self {
+impl From<&Used> for Sample {
+    fn from(used: &Used) -> Self {
         Self {
             cpu_nanos: used.cpu.usage_core_nano_seconds,
             memory_bytes: used.memory.working_set_bytes,
