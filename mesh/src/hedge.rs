@@ -1,9 +1,5 @@
-<<<<<<< HEAD
-//! A second try beside the first, of a call that is not answered in time, where a policy of its Service or its caller asks for that.
-=======
-//! A second try beside the first, of a call that is not answered in time, where a policy of its route or of its Service asks
-//! for that.
->>>>>>> h-gw
+//! A second try beside the first, of a call that is not answered in time, where its caller, or a policy of its route or of its Service,
+//! asks for that.
 //!
 //! It goes to another endpoint, if one is well, and is paid for as any further try. Invariants: what may be done only once is never made
 //! twice; of two tries one is let go of before the call ends; a call that is part of a further try is not hedged.

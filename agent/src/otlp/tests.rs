@@ -49,11 +49,7 @@ impl Stub {
                         let is_grpc = kind.is_some_and(|kind| kind == "application/grpc");
                         if is_grpc {
                             let frame = body.split_to(5);
-<<<<<<< HEAD
                             let length: [u8; 4] = frame[1..].try_into().expect("four bytes");
-=======
-                            let length = <[u8; 4]>::try_from(&frame[1..]).expect("four bytes");
->>>>>>> h-obs
                             assert_eq!(u32::from_be_bytes(length) as usize, body.len());
                         }
                         let mut codes = codes.lock().expect("no panic");
@@ -554,7 +550,9 @@ async fn a_fault_is_an_event() {
         ..Resilience::default()
     };
     let served = Served {
-        resilience: [(NamespacedName::new("shop", "cart"), Arc::new(policy))].into_iter().collect(),
+        resilience: [(NamespacedName::new("shop", "cart"), Arc::new(policy))]
+            .into_iter()
+            .collect(),
         ..Served::default()
     };
     let mesh = shop_with(config.sampling, &[], &served);
