@@ -389,8 +389,10 @@ mod tests {
             labels: vec![("kind".to_owned(), "a\"b\n".to_owned())],
             value,
         };
-        let mut seconds = weft_runtime::host::metrics::Histogram::default();
-        seconds.sum = 3.5;
+        let mut seconds = weft_runtime::host::metrics::Histogram {
+            sum: 3.5,
+            ..Default::default()
+        };
         seconds.buckets[0] = 1;
         seconds.buckets[BOUNDS.len()] = 2;
         let own = vec![

@@ -106,8 +106,7 @@ impl Stub {
 fn answer(
     code: u16,
     is_grpc: bool,
-) -> Response<StreamBody<futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>>
-{
+) -> Response<impl http_body::Body<Data = Bytes, Error = Infallible>> {
     let mut frames = Vec::new();
     if is_grpc {
         let status = match code {

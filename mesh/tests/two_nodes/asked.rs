@@ -61,6 +61,7 @@ async fn a_call_is_made_twice_or_never_twice_as_its_caller_says() {
             codes: vec![StatusCode::SERVICE_UNAVAILABLE],
             attempts: 2,
             backoff: Some(Duration::from_millis(1)),
+            ..Retry::default()
         }),
         ..Resilience::default()
     };
