@@ -59,7 +59,7 @@ export function Chart({ title, times, curves, shown, height = 150 }: Props): JSX
         legend: { live: true },
         scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
         axes: [
-          { ...axis, values: (_plot, at) => at.map((time) => clock(time * 1000).slice(0, 5)), space: 70, size: 26 },
+          { ...axis, values: (_plot, at) => at.map((time) => clock(time * 1000).slice(0, (at[1] ?? 60) - (at[0] ?? 0) < 60 ? 8 : 5)), space: 70, size: 26 },
           { ...axis, values: (_plot, at) => at.map((value) => shown(value)), size: 62, space: 34 },
         ],
         series: [

@@ -18,25 +18,25 @@ const world = new World();
 try {
   await world.start(1, 3);
   await world.vote(20);
-  const rollout = (image: string) => ({
+  const rollout = (build: string) => ({
     apiVersion: "weft.dev/v1alpha1",
     kind: "Rollout",
     metadata: { name: "recommend" },
     spec: {
       replicas: 2,
       selector: { matchLabels: { app: "recommend" } },
-      template: { metadata: { labels: { app: "recommend" } }, spec: { containers: [{ name: "emoji", image, env: [{ name: "BUILD", value: image }], ports: [{ containerPort: 80 }] }] } },
+      template: { metadata: { labels: { app: "recommend" } }, spec: { containers: [{ name: "emoji", image: "vote/emoji:0.1", env: [{ name: "BUILD", value: build }], ports: [{ containerPort: 80 }] }] } },
       traffic: { service: "recommend" },
       strategy: { canary: { steps: [{ setWeight: 10 }, { pause: {} }, { setWeight: 50 }, { pause: { durationSeconds: 60 } }] } },
     },
   });
   const rollouts = "/apis/weft.dev/v1alpha1/namespaces/vote/rollouts";
   await world.apply("/api/v1/namespaces/vote/services", { apiVersion: "v1", kind: "Service", metadata: { name: "recommend" }, spec: { selector: { app: "recommend" }, ports: [{ port: 80 }] } } as never);
-  await world.apply(rollouts, rollout("vote/emoji:0.1"));
+  await world.apply(rollouts, rollout("1"));
   const phase = async () => ((await world.ask("GET", `${rollouts}/recommend`)).body as { status?: { phase?: string } }).status?.phase;
   await until("the first revision is served", async () => (await phase()) === "Healthy", 60_000);
   await world.apply("/apis/weft.dev/v1alpha1/namespaces/vote/meshpolicies", { apiVersion: "weft.dev/v1alpha1", kind: "MeshPolicy", metadata: { name: "emoji" }, spec: { targetRefs: [{ kind: "Service", name: "emoji" }], timeouts: { request: "2s" }, retry: { attempts: 2 }, circuitBreaker: {} } } as never);
-  await world.apply(rollouts, rollout("vote/web:0.1"));
+  await world.apply(rollouts, rollout("2"));
   await world.apply("/apis/apps/v1/namespaces/vote/deployments", {
     apiVersion: "apps/v1",
     kind: "Deployment",
