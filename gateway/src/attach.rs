@@ -557,15 +557,14 @@ impl Attachment<'_> {
             // By way of two parentRefs it is the same route.
             let is_same =
                 |known: &AttachedRoute| (known.kind, &known.route) == (new.kind, &new.route);
-            match routes.iter().position(is_same) {
+            match routes.iter_mut().find(|known| is_same(known)) {
                 None => routes.push(new),
-                Some(at) => {
-                    let known = routes.get_mut(at).map(|known| &mut known.gateways);
-                    for gateway in known {
-                        let others = new.gateways.iter().filter(|one| !gateway.contains(one));
-                        let others: Vec<_> = others.cloned().collect();
-                        gateway.extend(others);
-                    }
+                Some(known) => {
+                    let gateways = new.gateways.into_iter();
+                    let further: Vec<_> = gateways
+                        .filter(|gateway| !known.gateways.contains(gateway))
+                        .collect();
+                    known.gateways.extend(further);
                 }
             }
         };
