@@ -590,8 +590,9 @@ impl Attachment<'_> {
             // By way of two parentRefs it is the same route.
             let is_same =
                 |known: &AttachedRoute| (known.kind, &known.route) == (new.kind, &new.route);
-            match routes.iter().position(is_same) {
+            match routes.iter_mut().find(|known| is_same(known)) {
                 None => routes.push(new),
+<<<<<<< HEAD
                 Some(at) => {
                     if let Some(known) = routes.get_mut(at) {
                         for gateway in new.gateways {
@@ -600,6 +601,14 @@ impl Attachment<'_> {
                             }
                         }
                     }
+=======
+                Some(known) => {
+                    let gateways = new.gateways.into_iter();
+                    let further: Vec<_> = gateways
+                        .filter(|gateway| !known.gateways.contains(gateway))
+                        .collect();
+                    known.gateways.extend(further);
+>>>>>>> h-sec
                 }
             }
         };
