@@ -271,16 +271,11 @@ async fn ask(link: &Link) -> Result<Told, kube::Error> {
 async fn say(link: &Link, node: &str, signs: Option<&str>) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(link.client());
     let patch = serde_json::json!({"metadata": {"annotations": {annotation::ROOT: signs}}});
-<<<<<<< HEAD
-    let (how, patch) = (PatchParams::default(), Patch::Merge(patch));
-    nodes.patch_metadata(node, &how, &patch).await.map(drop)
-=======
     let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
     nodes
         .patch_metadata(node, &parameters, &patch)
         .await
         .map(drop)
->>>>>>> h-sec
 }
 
 #[cfg(test)]

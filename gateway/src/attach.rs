@@ -592,23 +592,12 @@ impl Attachment<'_> {
                 |known: &AttachedRoute| (known.kind, &known.route) == (new.kind, &new.route);
             match routes.iter_mut().find(|known| is_same(known)) {
                 None => routes.push(new),
-<<<<<<< HEAD
-                Some(at) => {
-                    if let Some(known) = routes.get_mut(at) {
-                        for gateway in new.gateways {
-                            if !known.gateways.contains(&gateway) {
-                                known.gateways.push(gateway);
-                            }
-                        }
-                    }
-=======
                 Some(known) => {
                     let gateways = new.gateways.into_iter();
                     let further: Vec<_> = gateways
                         .filter(|gateway| !known.gateways.contains(gateway))
                         .collect();
                     known.gateways.extend(further);
->>>>>>> h-sec
                 }
             }
         };
