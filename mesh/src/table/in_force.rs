@@ -116,14 +116,14 @@ mod tests {
             name: name.to_owned(),
             until,
             callers: Vec::new(),
+            headers: Vec::new(),
             delay: Some((Duration::from_millis(500), 50)),
             abort: Some((StatusCode::SERVICE_UNAVAILABLE, 10)),
         };
         let resilience = Resilience {
             retry: Some(Retry {
-                codes: Vec::new(),
                 attempts: 2,
-                backoff: None,
+                ..Retry::default()
             }),
             breaker: Some(Breaker::default()),
             faults: vec![fault("shop/over", 99), fault("shop/slow", 101)],
@@ -148,8 +148,8 @@ mod tests {
         };
         let pay = NamespacedName::new("shop", "pay");
         let served = Served {
-            services: [(pay.clone(), routes)].into(),
-            resilience: [(pay, Arc::new(resilience))].into(),
+            services: [(pay.clone(), Arc::new(routes))].into_iter().collect(),
+            resilience: [(pay, Arc::new(resilience))].into_iter().collect(),
             ..Served::default()
         };
         let mut builder = testing::table("a");
