@@ -807,6 +807,7 @@ fn events_end_an_hour_after_they_were_written() {
     };
     after(&mut world, 31);
     world.patch(&EVENT, "b", json!({"count": 2}));
+    world.settle();
     after(&mut world, 30);
     // It was told again half an hour ago.
     after(&mut world, 29);
