@@ -524,7 +524,9 @@ mod tests {
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &issuer).expect("signed");
         let identities = Arc::new(Identities::new("cluster.local".to_owned()));
-        identities.set_roots(std::slice::from_ref(&root)).expect("a root");
+        identities
+            .set_roots(std::slice::from_ref(&root))
+            .expect("a root");
         let proof = Proof::new(Arc::clone(&identities), vec![leaf.der().clone()]);
         let proof = proof.expect("a certificate");
         let now = SystemTime::now();
