@@ -191,7 +191,7 @@ describe("the dashboard", { skip: why ?? false }, () => {
     // The place is kept.
     await page.getByRole("heading", { name: "web" }).waitFor();
     for (const name of ["Scale…", "Restart", "Delete"]) {
-      const button = page.getByRole("button", { name });
+      const button = page.getByRole("button", { name, exact: true });
       await until("it says why", async () => /^you may not/.test((await button.getAttribute("title")) ?? ""));
       assert.equal(await button.isDisabled(), true, name);
     }
