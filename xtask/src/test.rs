@@ -20,6 +20,32 @@ pub struct Args {
 /// The samples' own workspace; its components are tested on this machine like any other code.
 const SAMPLES: [&str; 2] = ["--manifest-path", "sample-apps/Cargo.toml"];
 
+/// Those of them that have tests: libraries, and the toolbox, whose shell is held to a table of scripts beside the tests inside of it.
+const SAMPLES_TESTED: [&[&str]; 2] = [
+    &[
+        "--lib",
+        "-p",
+        "web",
+        "-p",
+        "emoji",
+        "-p",
+        "voting",
+        "-p",
+        "details",
+        "-p",
+        "ratings",
+        "-p",
+        "reviews",
+        "-p",
+        "productpage",
+        "-p",
+        "agnhost",
+        "-p",
+        "gateway-echo",
+    ],
+    &["-p", "toolbox"],
+];
+
 pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let skipped = target().join("clients/skipped");
@@ -55,10 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
         Ok(())
     })?;
     steps.step("tests of the samples", || {
-        let lib = ["-p", "web", "-p", "emoji", "-p", "voting", "--lib"];
-        // Its shell is held to a table of scripts, beside the tests inside of it.
-        let toolbox = ["-p", "toolbox"];
-        for tested in [&lib[..], &toolbox[..]] {
+        for tested in SAMPLES_TESTED {
             counts.add(&count(
                 cargo(["test", "--no-fail-fast"])
                     .args(SAMPLES)

@@ -134,10 +134,10 @@ async fn ratings(id: u64, of: &Request, patience: Duration) -> Result<Ratings, w
 mod tests {
     use super::*;
 
-    fn answered(ratings: Option<&'static str>) -> String {
+    fn answered(found: Option<&'static str>) -> String {
         weft::http::respond_with(move |request| {
             assert_eq!(request.headers()[READER], "jason");
-            match ratings {
+            match found {
                 Some(text) => Ok(Response::new(text.into())),
                 None => Err(weft::http::ErrorKind::Timeout),
             }
@@ -147,9 +147,9 @@ mod tests {
         request
             .headers_mut()
             .insert(READER, "jason".parse().unwrap());
-        let found = weft::block_on(ratings(0, &request, Duration::from_secs(1)));
-        match found {
-            Ok(found) => format!("{:?}", found.ratings),
+        let told = weft::block_on(ratings(0, &request, Duration::from_secs(1)));
+        match told {
+            Ok(told) => format!("{:?}", told.ratings),
             Err(error) => format!("{:?}", error.kind()),
         }
     }
