@@ -5,6 +5,8 @@
 //! every 1 s  renew the Lease in kube-node-lease                    (the server calls the node lost after 8 s without, and after
 //!            two that did not come once its connections have ended: a renewal says that it only went to another server; pods that
 //!            ask for it are stopped here before that: `fence`)
+//! every 10 s look whether memory, disk or processes run short, and whether the servers say of the node what it said last: one that could
+//!            not see the renewals in time has said that nobody knows how it is
 //! every 5 m  and on change: write status.conditions
 //! shutdown   Ready=False, so that endpoints leave before the listeners do
 //! ```
@@ -40,8 +42,10 @@ pub const LEASE_SECONDS: i32 = 8;
 const RENEWAL_MAX: Duration = Duration::from_secs(4);
 /// How often conditions are written though nothing changed; as the kubelet.
 const STATUS_EVERY: Duration = Duration::from_secs(300);
-/// How often memory and disk are looked at.
-const PRESSURE_EVERY: Duration = Duration::from_secs(10);
+/// How often memory and disk are looked at, and what the servers say of the node; as the kubelet.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long the servers may take for the latter: the lease waits meanwhile.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How often the pod CIDR is asked for while it is missing.
 const CIDR_EVERY: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to register.
@@ -246,11 +250,19 @@ impl Heartbeat {
             if was_silent(renewed.0.elapsed(), renewed.1, Timestamp::now()) {
                 written = None;
             }
-            if looked.elapsed() >= PRESSURE_EVERY {
+            if looked.elapsed() >= LOOK_EVERY {
                 looked = tokio::time::Instant::now();
                 let now = self.pressure();
                 if now != pressure {
                     pressure = now;
+                    written = None;
+                }
+                let told = tokio::time::timeout(LOOK_MAX, self.told()).await;
+                if let Ok(Ok(told)) = told
+                    && !says_all_of(&told, &self.conditions)
+                {
+                    // What changes back has changed now.
+                    self.conditions = told;
                     written = None;
                 }
             }
@@ -344,6 +356,16 @@ impl Heartbeat {
         }
     }
 
+    /// What the servers say of the node.
+    async fn told(&self) -> Result<Vec<NodeCondition>, kube::Error> {
+        let api: Api<Node> = Api::all(self.link.client());
+        let node = api.get(&self.facts.name).await?;
+        Ok(node
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default())
+    }
+
     async fn write_status(&mut self, unready: Option<(&str, &str)>) -> Result<(), kube::Error> {
         let now = Timestamp::now();
         let conditions = conditions(&self.conditions, self.pressure(), unready, now);
@@ -368,6 +390,14 @@ impl Heartbeat {
             pids: pids_free().is_some_and(|free| free < PIDS_FREE_MIN),
         }
     }
+}
+
+/// Whether `told` has each condition that the node wrote with the status that it gave it; those of others are theirs.
+fn says_all_of(told: &[NodeCondition], written: &[NodeCondition]) -> bool {
+    written.iter().all(|own| {
+        told.iter()
+            .any(|told| told.type_ == own.type_ && told.status == own.status)
+    })
 }
 
 /// Whether so much time has passed since the lease was renewed that the servers may have said of the node that nobody knows how it is.
@@ -647,6 +677,52 @@ mod tests {
             let passed = Duration::from_secs(passed);
             let found = was_silent(passed, at(renewed), at(now));
             assert_eq!(found, expected, "{passed:?} {renewed} {now}");
+        }
+    }
+
+    /// A leader that stood still for as long as a lease lasts found it run out: the node, which knew of nothing, was not ready for five minutes.
+    #[test]
+    fn what_the_servers_say_of_a_node_is_what_it_said() {
+        let said = |text: &str| -> Vec<NodeCondition> {
+            let pairs = text
+                .split_whitespace()
+                .filter_map(|pair| pair.split_once('='));
+            let condition = |(name, status): (&str, &str)| NodeCondition {
+                type_: name.into(),
+                status: status.into(),
+                ..NodeCondition::default()
+            };
+            pairs.map(condition).collect()
+        };
+        for (told, written, expected) in [
+            (
+                "Ready=True DiskPressure=False",
+                "Ready=True DiskPressure=False",
+                true,
+            ),
+            (
+                "DiskPressure=False Ready=True",
+                "Ready=True DiskPressure=False",
+                true,
+            ),
+            (
+                "Ready=Unknown DiskPressure=Unknown",
+                "Ready=True DiskPressure=False",
+                false,
+            ),
+            (
+                "Ready=True DiskPressure=Unknown",
+                "Ready=True DiskPressure=False",
+                false,
+            ),
+            ("", "Ready=True", false),
+            // Of somebody else, such as a problem detector.
+            ("Ready=True KernelDeadlock=True", "Ready=True", true),
+            // Not even registered.
+            ("Ready=Unknown", "", true),
+        ] {
+            let found = says_all_of(&said(told), &said(written));
+            assert_eq!(found, expected, "{told} / {written}");
         }
     }
 
