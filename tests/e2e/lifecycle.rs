@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use k8s_openapi::api::core::v1::Node;
 use weft_tests::cluster::{Cluster, eventually, success, weft};
 
 #[test]
@@ -24,6 +25,43 @@ fn an_interrupted_weft_drains_and_exits_with_zero() {
     let error = String::from_utf8_lossy(&after.stderr).into_owned();
     assert!(error.contains("nothing listens"), "{error}");
     assert!(error.contains("is the cluster up?"), "{error}");
+}
+
+/// A leader that stood still gives up nodes that are well; they knew of nothing, and were not ready for five minutes.
+#[test]
+fn a_node_that_the_servers_gave_up_says_that_it_is_well() {
+    let cluster = Cluster::start(1).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (name, given_up) = runtime
+        .block_on(async {
+            let nodes: kube::Api<Node> = kube::Api::all(crate::client::client(&cluster).await);
+            let listed = nodes.list(&kube::api::ListParams::default()).await?;
+            let mut node = listed.items.into_iter().next().expect("it has a node");
+            let name = node.metadata.name.clone().unwrap_or_default();
+            let status = node.status.get_or_insert_default();
+            for condition in status.conditions.get_or_insert_default() {
+                condition.status = "Unknown".to_owned();
+            }
+            let body = serde_json::json!({"status": {"conditions": status.conditions}});
+            let patch = kube::api::Patch::Merge(body);
+            let written = nodes.patch_status(&name, &kube::api::PatchParams::default(), &patch);
+            written.await.map(|node| (name, node))
+        })
+        .unwrap();
+    let is_ready = |node: &Node| {
+        let conditions = node
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref());
+        let mut conditions = conditions.into_iter().flatten();
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    assert!(!is_ready(&given_up), "{given_up:?}");
+    eventually("it is ready again", || {
+        let told = success(cluster.weft(&["get", "node", &name, "-o", "json"])?)?;
+        Ok(is_ready(&serde_json::from_str(&told)?).then_some(()))
+    })
+    .unwrap();
 }
 
 #[test]
