@@ -35,6 +35,7 @@ pub mod execute;
 mod exit;
 pub mod failures;
 mod fence;
+mod file_work;
 pub mod grants;
 pub mod guest;
 pub mod heartbeat;

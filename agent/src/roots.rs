@@ -14,6 +14,7 @@
 //!
 //! Left to others: what the files say (`root_files`), who gets a root (`prepare`).
 
+use crate::file_work::blocking;
 use crate::identity::Chain;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -327,15 +328,6 @@ fn below(path: &str) -> Option<PathBuf> {
         }
     }
     (!found.as_os_str().is_empty()).then_some(found)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // Only while the node's runtime is being taken down.
-        Err(_) => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ use crate::configuration::{Configuration, FetchError, References};
 use crate::downward::Downward;
 use crate::environment::Environment;
 use crate::events::Recorder;
+use crate::file_work::{blocking, elsewhere};
 use crate::identity::{Chain, Link};
 use crate::image::{self, Image};
 use crate::kept_pod::KeptPod;
@@ -486,7 +487,7 @@ impl Volumes {
         }
         let makes = !matches!(mount.holds, Holds::Files | Holds::Image);
         let path = mount.sub_path.clone();
-        let found = blocking(move || whole.below(&path, makes)).await;
+        let found = elsewhere(move || whole.below(&path, makes)).await;
         found.map_err(|error| {
             let did = match makes {
                 true => "create subPath directory",
@@ -529,7 +530,7 @@ impl Volumes {
         source: HostPathVolumeSource,
     ) -> Result<Below, MountError> {
         let allowed = self.inner.host_paths.clone();
-        let found = blocking(move || host_path::open(&source, &allowed)).await;
+        let found = elsewhere(move || host_path::open(&source, &allowed)).await;
         let failed = |why| ConfigError::Volume {
             volume: mount.volume.clone(),
             why,
@@ -811,26 +812,15 @@ fn make_dir(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // Only while the node's runtime is being taken down.
-        Err(_) => std::future::pending().await,
-    }
-}
-
 async fn remove(folders: Vec<PathBuf>) {
-    let removed = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         for folder in folders {
             if let Err(error) = volume::remove_tree(&folder) {
                 tracing::warn!(folder = %folder.display(), %error, "volumes of a pod were left behind, and are removed when the node starts again");
             }
         }
-    });
-    if let Err(error) = removed.await {
-        tracing::error!(%error, "removing volumes failed");
-    }
+    })
+    .await;
 }
 
 #[cfg(test)]
