@@ -502,7 +502,8 @@ impl PreStop {
             failed,
         } = self;
         // Elapsed: the stop does not wait for it.
-        if let Ok(Err(_)) = tokio::time::timeout(grace, hook.run(&place)).await {
+        if let Ok(Err(error)) = tokio::time::timeout(grace, hook.run(&place)).await {
+            tracing::debug!(%error, "a preStop hook failed");
             // Without what it said, which may be a secret.
             failed();
         }

@@ -44,8 +44,9 @@ fn a_node_that_the_servers_gave_up_says_that_it_is_well() {
             }
             let body = serde_json::json!({"status": {"conditions": status.conditions}});
             let patch = kube::api::Patch::Merge(body);
-            let written = nodes.patch_status(&name, &kube::api::PatchParams::default(), &patch);
-            written.await.map(|node| (name, node))
+            let params = kube::api::PatchParams::default();
+            let written = nodes.patch_status(&name, &params, &patch).await;
+            written.map(|node| (name, node))
         })
         .unwrap();
     let is_ready = |node: &Node| {
