@@ -15,8 +15,7 @@
 //! as long as they are named, and what was made of the authority ([`Made`]) is made anew. They lie beside it as `ca-former.crt`, and `ca-cross.crt`
 //! has the certificates by which whoever knows only a predecessor believes the successor's: each leaf comes with them.
 //!
-//! Invariants: private keys are written with mode 0600 and never logged; a key file and its certificate are replaced
-//! key first, so a crash in between leaves a pair that does not match and is simply replaced at the next start.
+//! Invariant: private keys are never logged; how they are written is told in `pair`.
 //! Left to others: who gets a certificate (`crate::certificates`, `crate::signers`), writing the kubeconfig (`weft`), when the authority is followed
 //! by another (`crate::roots`).
 
