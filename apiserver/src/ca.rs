@@ -46,8 +46,8 @@ use tokio::sync::watch;
 use weft_kinds::furniture::FRONT_PROXY;
 
 pub(crate) use self::issue::{AlternativeName, Wanted};
-use self::leaf::{has_third_left, keep_leaf, san};
 pub(crate) use self::leaf::{Leaf, address, end};
+use self::leaf::{has_third_left, keep_leaf, san};
 pub(crate) use self::made::Made;
 pub use self::pair::Credentials;
 use self::pair::{create_folder, key_pair, read_pair, write_pair};

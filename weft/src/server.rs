@@ -37,8 +37,8 @@ use weft_store::{Ended, HistoryShare, MemberError, OpenError, ServerId, Store};
 use crate::control_loop::{ClusterInfo, ControlLoop};
 use crate::data_dir;
 use crate::exit::{Chain, Failure};
-use config::{audit, authentication, static_tokens};
 pub use config::{AuditConfig, ServerConfig};
+use config::{audit, authentication, static_tokens};
 use identity::Identity;
 pub use join::JoinConfig;
 

@@ -22,8 +22,8 @@ use weft_kinds::lens::text;
 use weft_kinds::patch::{PatchKind, not_strategic};
 
 use self::answer::{
-    Warnings, deletion_response, include, json_bytes, json_value, render, render_part, render_scale,
-    render_written, success,
+    Warnings, deletion_response, include, json_bytes, json_value, render, render_part,
+    render_scale, render_written, success,
 };
 use self::deletion::{delete_options, sent_options};
 use super::encoding::{Answer, Encodings};

@@ -67,7 +67,8 @@ fn unknown_fields_are_told_by_path_and_dropped() {
         "rules": { "type": "array", "items": { "type": "object", "properties": { "path": { "type": "string" } } } },
     } } } }),
     );
-    let route = json!({ "spec": { "rules": [{ "path": "/", "pat": "/" }] }, "metadata": { "Name": "x" } });
+    let route =
+        json!({ "spec": { "rules": [{ "path": "/", "pat": "/" }] }, "metadata": { "Name": "x" } });
     assert_eq!(
         value(&of_user.unwrap(), &route).unwrap().faults,
         [

@@ -22,8 +22,8 @@ use serde_json::Value;
 use weft_api::gvk::GroupVersionKind;
 
 use self::fields::Fields;
-pub use self::table::{closure, definition_name, text};
 use self::table::{SCHEMAS, TABLE, standing_version};
+pub use self::table::{closure, definition_name, text};
 use crate::cel::rules::Place;
 
 /// One place of a schema as it is written down: the parts of OpenAPI that decisions need.

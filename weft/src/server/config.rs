@@ -78,7 +78,9 @@ impl ServerConfig {
         })
     }
 }
-pub(super) fn authentication(path: Option<&Path>) -> Result<Option<AuthenticationConfiguration>, Failure> {
+pub(super) fn authentication(
+    path: Option<&Path>,
+) -> Result<Option<AuthenticationConfiguration>, Failure> {
     let Some(path) = path else {
         return Ok(None);
     };

@@ -234,4 +234,3 @@ fn identity(program: &Path) -> Result<String> {
     let made = made.map_or(0, |since| since.as_secs());
     Ok(format!("{} bytes, made at {made}", about.len()))
 }
-

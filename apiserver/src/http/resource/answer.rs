@@ -133,7 +133,11 @@ pub(super) fn render_part(
     }
 }
 
-pub(super) fn render_scale(scale: &Value, form: Form, params: &Params) -> Result<Response, StatusError> {
+pub(super) fn render_scale(
+    scale: &Value,
+    form: Form,
+    params: &Params,
+) -> Result<Response, StatusError> {
     Ok(match form {
         Form::Whole | Form::Discovery(_) => json_value(scale, StatusCode::OK),
         Form::Metadata | Form::MetadataList => {

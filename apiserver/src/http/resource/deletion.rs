@@ -64,7 +64,10 @@ fn go_type(value: &Value) -> &'static str {
 }
 
 /// Deletion options from the body, where clients of today put them; from the query only where there is no body.
-pub(super) fn delete_options(params: &Params, sent: Option<Value>) -> Result<DeleteOptions, StatusError> {
+pub(super) fn delete_options(
+    params: &Params,
+    sent: Option<Value>,
+) -> Result<DeleteOptions, StatusError> {
     let none = Params::default();
     let params = if sent.is_some() { &none } else { params };
     let mut sent = sent.unwrap_or_else(|| json!({}));
