@@ -74,6 +74,7 @@ mod root_files;
 pub mod roots;
 mod run;
 pub mod session;
+mod sighting;
 mod socket_probe;
 pub mod sockets;
 mod spans;

@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use weft_api::StatusError;
 use weft_call::edges::{is_failure, outcome};
 use weft_mesh::{Interest, Mesh, Reporter, Sighting, Sightings, WorkloadInfo};
+
+use crate::sighting::{self, Retry, Service, micros};
 
 /// Servers that watch at the same time: as many as a cluster has, and one that was there before.
 const RINGS_MAX: usize = 6;
@@ -263,24 +264,6 @@ impl<'s> End<'s> {
     }
 }
 
-#[derive(Serialize)]
-struct Service<'s> {
-    namespace: &'s str,
-    name: &'s str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Retry {
-    after_micros: u64,
-    address: String,
-    reason: &'static str,
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 impl<'s> Span<'s> {
     fn of(sighting: &'s Sighting, node: &'s str) -> Option<Self> {
         let (span, parent) = sighting.span()?;
@@ -289,9 +272,6 @@ impl<'s> Span<'s> {
             Reporter::Source => ("client", source, destination),
             Reporter::Destination => ("server", destination, source),
         };
-        let (namespace, name) = sighting.service();
-        let began = Timestamp::try_from(sighting.began).unwrap_or_default();
-        let retries = sighting.retries().iter();
         Some(Self {
             trace_id: format!("{:032x}", span.trace_id),
             span_id: format!("{:016x}", span.span_id),
@@ -300,7 +280,7 @@ impl<'s> Span<'s> {
             node,
             workload: End::of(own),
             peer: End::of(peer),
-            service: Service { namespace, name },
+            service: Service::of(sighting),
             protocol: sighting.protocol(),
             method: sighting.method(),
             path: sighting.path(),
@@ -308,15 +288,9 @@ impl<'s> Span<'s> {
             grpc_status: sighting.grpc,
             flags: sighting.flag,
             failed: is_failure(&outcome(sighting.code, sighting.grpc, sighting.flag)),
-            began: weft_api::time::rfc3339_micros(began),
+            began: sighting::began(sighting),
             duration_micros: micros(sighting.took),
-            retries: retries
-                .map(|retry| Retry {
-                    after_micros: micros(retry.after),
-                    address: retry.address.to_string(),
-                    reason: retry.reason,
-                })
-                .collect(),
+            retries: Retry::all_of(sighting),
         })
     }
 }

@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use jiff::Timestamp;
 use serde::Serialize;
 use weft_api::StatusError;
 use weft_mesh::{Interest, Mesh, QUEUE_USUAL, Reporter, Sighting, Sightings, WATCHES_MAX};
+
+use crate::sighting::{self, Retry, Service, micros};
 
 /// Calls that are written at once, where so many wait, and how long the first of them waits for others: a reader of thousands of calls a second
 /// would otherwise be woken by each.
@@ -186,20 +187,6 @@ struct End<'s> {
     principal: &'s str,
 }
 
-#[derive(Serialize)]
-struct Service<'s> {
-    namespace: &'s str,
-    name: &'s str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Retry {
-    after_micros: u64,
-    address: String,
-    reason: &'static str,
-}
-
 /// What was done to it on purpose.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -210,20 +197,13 @@ struct Fault {
     abort: Option<u16>,
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 impl<'s> Line<'s> {
     pub(crate) fn of(sighting: &'s Sighting, node: &'s str) -> Self {
         let (source, destination) = (sighting.source(), sighting.destination());
         let (of_source, of_destination) = sighting.principals();
-        let (namespace, name) = sighting.service();
         let span = sighting.span();
-        let retries = sighting.retries().iter();
-        let began = Timestamp::try_from(sighting.began).unwrap_or_default();
         Self {
-            time: weft_api::time::rfc3339_micros(began),
+            time: sighting::began(sighting),
             node,
             reporter: match sighting.reporter() {
                 Reporter::Source => "source",
@@ -241,7 +221,7 @@ impl<'s> Line<'s> {
                 version: &destination.version,
                 principal: of_destination,
             },
-            service: Service { namespace, name },
+            service: Service::of(sighting),
             protocol: sighting.protocol(),
             security: sighting.security(),
             method: sighting.method(),
@@ -253,13 +233,7 @@ impl<'s> Line<'s> {
             duration_micros: micros(sighting.took),
             request_bytes: sighting.request_bytes,
             response_bytes: sighting.response_bytes,
-            retries: retries
-                .map(|retry| Retry {
-                    after_micros: micros(retry.after),
-                    address: retry.address.to_string(),
-                    reason: retry.reason,
-                })
-                .collect(),
+            retries: Retry::all_of(sighting),
             fault: sighting.spoiled().map(|spoiled| Fault {
                 delay_micros: spoiled.delay.map(micros),
                 abort: spoiled.abort,

@@ -15,30 +15,27 @@
 //! as long as they are named, and what was made of the authority ([`Made`]) is made anew. They lie beside it as `ca-former.crt`, and `ca-cross.crt`
 //! has the certificates by which whoever knows only a predecessor believes the successor's: each leaf comes with them.
 //!
-//! Invariants: private keys are written with mode 0600 and never logged; a key file and its certificate are replaced
-//! key first, so a crash in between leaves a pair that does not match and is simply replaced at the next start.
+//! Invariant: private keys are never logged; how they are written is told in `pair`.
 //! Left to others: who gets a certificate (`crate::certificates`, `crate::signers`), writing the kubeconfig (`weft`), when the authority is followed
 //! by another (`crate::roots`).
 
 mod issue;
+mod kubeconfig;
+mod leaf;
 mod made;
+mod pair;
 mod succession;
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use parking_lot::RwLock;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -49,7 +46,11 @@ use tokio::sync::watch;
 use weft_kinds::furniture::FRONT_PROXY;
 
 pub(crate) use self::issue::{AlternativeName, Wanted};
+pub(crate) use self::leaf::{Leaf, address, end};
+use self::leaf::{has_third_left, keep_leaf, san};
 pub(crate) use self::made::Made;
+pub use self::pair::Credentials;
+use self::pair::{create_folder, key_pair, read_pair, write_pair};
 pub(crate) use self::succession::Root;
 
 /// The CA outlives every cluster we know; replacing it needs an overlap of two.
@@ -103,13 +104,6 @@ pub enum CaError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// A certificate chain and its private key, in PEM.
-#[derive(Clone)]
-pub struct Credentials {
-    pub certificate_pem: String,
-    pub key_pem: String,
-}
-
 /// The cluster's CA with its key. Cloning shares it.
 #[derive(Clone)]
 pub struct Authority(Arc<Inner>);
@@ -144,16 +138,6 @@ struct Signing {
 pub struct FrontProxy {
     pub ca_pem: String,
     pub client: Credentials,
-}
-
-/// What a leaf certificate says. The subject is always written by us, never copied from a request.
-pub(crate) struct Leaf<'a> {
-    pub common_name: Option<&'a str>,
-    pub organisation: Option<&'a str>,
-    pub names: Vec<SanType>,
-    pub server: bool,
-    pub client: bool,
-    pub life: Duration,
 }
 
 impl Authority {
@@ -275,17 +259,20 @@ impl Authority {
         Ok(Arc::new(config))
     }
 
-    /// Whether a certificate that no connection was made with is one of a client's that the cluster's authority signed, and good at `now`.
-    pub(crate) fn vouches_for(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    /// Whether a chain of a client, leaf first, leads to one of the authorities that are trusted, and is good at `now`.
+    pub(crate) fn vouches_for(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return false;
+        };
         let Ok(roots) = self.roots() else {
             return false;
         };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-        let Ok(verifier) = verifier.build() else {
-            return false;
-        };
-        verifier.verify_client_cert(certificate, &[], now).is_ok()
+        verifier.build().is_ok_and(|verifier| {
+            let verified = verifier.verify_client_cert(leaf, intermediates, now);
+            verified.is_ok()
+        })
     }
 
     /// TLS for calls to nodes: trusts the cluster CA only and shows the server's own client certificate.
@@ -347,56 +334,6 @@ impl Authority {
             roots.add(former.clone())?;
         }
         Ok(roots)
-    }
-
-    /// The administrator's kubeconfig with everything embedded: the cluster at `server_url`, and a context for each of
-    /// the `others`, servers by their numbers. It holds a private key: write it with mode 0600.
-    pub fn kubeconfig(&self, server_url: &str, others: &[(u64, String)]) -> String {
-        let signing = self.signing();
-        let Credentials {
-            certificate_pem,
-            key_pem,
-        } = &signing.admin;
-        let authority = STANDARD.encode(signing.bundle.as_bytes());
-        let mut named = vec![("weft".to_owned(), server_url)];
-        named.extend(
-            others
-                .iter()
-                .map(|(id, url)| (format!("weft-server-{id}"), url.as_str())),
-        );
-        let (mut clusters, mut contexts) = (String::new(), String::new());
-        for (name, url) in named {
-            // JSON strings are YAML strings: a URL can hold whatever it likes.
-            let url = serde_json::Value::from(url);
-            clusters.push_str(&format!(
-                "- name: {name}\n\
-                 \x20 cluster:\n\
-                 \x20   server: {url}\n\
-                 \x20   certificate-authority-data: {authority}\n"
-            ));
-            contexts.push_str(&format!(
-                "- name: {name}\n\
-                 \x20 context:\n\
-                 \x20   cluster: {name}\n\
-                 \x20   user: weft-admin\n"
-            ));
-        }
-        format!(
-            "apiVersion: v1\n\
-             kind: Config\n\
-             clusters:\n\
-             {clusters}\
-             users:\n\
-             - name: weft-admin\n\
-             \x20 user:\n\
-             \x20   client-certificate-data: {}\n\
-             \x20   client-key-data: {}\n\
-             contexts:\n\
-             {contexts}\
-             current-context: weft\n",
-            STANDARD.encode(certificate_pem),
-            STANDARD.encode(key_pem),
-        )
     }
 
     /// Signs a certificate for a key that is not ours; PEM of the leaf, and of what leads to it from the authority's predecessors.
@@ -470,72 +407,6 @@ impl Signing {
         } = self;
         keep_leaf(dir, name, leaf, issuer, der, cross, now)
     }
-}
-
-impl Leaf<'_> {
-    fn params(&self, now: OffsetDateTime) -> CertificateParams {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        if let Some(organisation) = self.organisation {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, organisation);
-        }
-        if let Some(common_name) = self.common_name {
-            params
-                .distinguished_name
-                .push(DnType::CommonName, common_name);
-        }
-        params.subject_alt_names = self.names.clone();
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        if self.server {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ServerAuth);
-        }
-        if self.client {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ClientAuth);
-        }
-        params.use_authority_key_identifier_extension = true;
-        params.not_before = now - CLOCK_SKEW;
-        params.not_after = now + self.life;
-        params
-    }
-}
-
-impl Credentials {
-    fn parse(
-        &self,
-        dir: &Path,
-        name: &str,
-    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CaError> {
-        let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes()).collect();
-        let chain = chain.map_err(|_| CaError::Unusable {
-            what: "certificate",
-            path: dir.join(format!("{name}.crt")),
-        })?;
-        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|_| {
-            CaError::Unusable {
-                what: "private key",
-                path: dir.join(format!("{name}.key")),
-            }
-        })?;
-        Ok((chain, key))
-    }
-}
-
-fn create_folder(dir: &Path) -> Result<(), CaError> {
-    let mut folder = fs::DirBuilder::new();
-    let created = folder.recursive(true).mode(0o700).create(dir);
-    created.map_err(|source| CaError::File {
-        action: "creating",
-        path: dir.to_owned(),
-        source,
-    })
 }
 
 /// An authority that is open.
@@ -643,183 +514,6 @@ fn front_proxy(dir: &Path, now: OffsetDateTime) -> Result<FrontProxy, CaError> {
     })
 }
 
-/// Gives the kept certificate if it still serves, else makes and keeps a new one, with `cross` behind it.
-fn keep_leaf(
-    dir: &Path,
-    name: &str,
-    leaf: &Leaf<'_>,
-    issuer: &Issuer<'static, KeyPair>,
-    ca: &CertificateDer<'_>,
-    cross: &str,
-    now: OffsetDateTime,
-) -> Result<Credentials, CaError> {
-    if let Some(pair) = read_pair(dir, name)?
-        && still_serves(&pair, leaf, ca, now)
-    {
-        return Ok(pair);
-    }
-    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    let certificate = leaf.params(now).signed_by(&key, issuer)?;
-    let pair = Credentials {
-        certificate_pem: certificate.pem() + cross,
-        key_pem: key.serialize_pem(),
-    };
-    write_pair(dir, name, &pair)?;
-    tracing::info!(certificate = name, "issued");
-    Ok(pair)
-}
-
-fn still_serves(
-    pair: &Credentials,
-    leaf: &Leaf<'_>,
-    ca: &CertificateDer<'_>,
-    now: OffsetDateTime,
-) -> bool {
-    let Ok(der) = CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()) else {
-        return false;
-    };
-    let Ok(key) = KeyPair::from_pem(&pair.key_pem) else {
-        return false;
-    };
-    let (Ok((_, certificate)), Ok((_, ca))) = (
-        x509_parser::parse_x509_certificate(&der),
-        x509_parser::parse_x509_certificate(ca),
-    ) else {
-        return false;
-    };
-    let mut names: Vec<SanType> = Vec::new();
-    if let Ok(Some(extension)) = certificate.subject_alternative_name() {
-        for name in &extension.value.general_names {
-            use x509_parser::extensions::GeneralName;
-            let text = match name {
-                GeneralName::DNSName(name) => (*name).to_owned(),
-                GeneralName::IPAddress(octets) => match address(octets) {
-                    Some(address) => address.to_string(),
-                    None => continue,
-                },
-                _ => continue,
-            };
-            names.extend(san(&text));
-        }
-    }
-    certificate.public_key().subject_public_key.data.as_ref() == key.der_bytes()
-        && certificate.verify_signature(Some(ca.public_key())).is_ok()
-        && leaf.names.iter().all(|name| names.contains(name))
-        && has_third_left(&certificate, now)
-}
-
-fn has_third_left(
-    certificate: &x509_parser::certificate::X509Certificate<'_>,
-    now: OffsetDateTime,
-) -> bool {
-    let (start, end) = (
-        certificate.validity().not_before.timestamp(),
-        certificate.validity().not_after.timestamp(),
-    );
-    end - now.unix_timestamp() > (end - start) / 3
-}
-
-/// When a certificate is over.
-pub(crate) fn end(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
-    Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
-}
-
-/// The address in an IP subject alternative name: four or sixteen octets.
-pub(crate) fn address(octets: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(octets) {
-        return Some(v4.into());
-    }
-    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
-}
-
-fn san(name: &str) -> Result<SanType, CaError> {
-    if let Ok(address) = name.parse::<IpAddr>() {
-        return Ok(SanType::IpAddress(address));
-    }
-    let bad = || CaError::Name {
-        name: name.to_owned(),
-    };
-    weft_api::name::dns1123_subdomain(&name.to_ascii_lowercase()).map_err(|_| bad())?;
-    Ok(SanType::DnsName(name.try_into().map_err(|_| bad())?))
-}
-
-fn read_pair(dir: &Path, name: &str) -> Result<Option<Credentials>, CaError> {
-    let read = |suffix: &str| {
-        let path = dir.join(format!("{name}.{suffix}"));
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(CaError::File {
-                action: "reading",
-                path,
-                source,
-            }),
-        }
-    };
-    match (read("crt")?, read("key")?) {
-        (Some(certificate_pem), Some(key_pem)) => Ok(Some(Credentials {
-            certificate_pem,
-            key_pem,
-        })),
-        // A CA without its key, or the reverse, is a half-restored backup: making a new one would orphan the cluster.
-        (Some(_), None) if name == "ca" => Err(CaError::Unusable {
-            what: "private key",
-            path: dir.join("ca.key"),
-        }),
-        // Key first, certificate last: a lone key was never used.
-        _ => Ok(None),
-    }
-}
-
-fn write_pair(dir: &Path, name: &str, pair: &Credentials) -> Result<(), CaError> {
-    write(&dir.join(format!("{name}.key")), &pair.key_pem, 0o600)?;
-    write(
-        &dir.join(format!("{name}.crt")),
-        &pair.certificate_pem,
-        0o644,
-    )?;
-    fs::File::open(dir)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|source| CaError::File {
-            action: "syncing",
-            path: dir.to_owned(),
-            source,
-        })
-}
-
-/// Writes beside and renames, so that a reader sees the old content or the new.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
-    let beside = path.with_extension("tmp");
-    let attempt = || {
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    attempt().map_err(|source| CaError::File {
-        action: "writing",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn key_pair(pem: &str, dir: &Path, name: &str) -> Result<KeyPair, CaError> {
-    KeyPair::from_pem(pem).map_err(|_| CaError::Unusable {
-        what: "private key",
-        path: dir.join(format!("{name}.key")),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -887,34 +581,5 @@ mod tests {
         let (first, kept, renewed) = (at(0), at(59), at(61));
         assert_eq!(first.certificate_pem, kept.certificate_pem);
         assert_ne!(first.certificate_pem, renewed.certificate_pem);
-    }
-
-    #[test]
-    fn the_kubeconfig_is_yaml_with_the_parts_in_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
-        let text = authority.kubeconfig(
-            "https://127.0.0.1:6443",
-            &[(2, "https://10.0.0.2:6443".to_owned())],
-        );
-        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
-        assert_eq!(
-            value["clusters"][0]["cluster"]["server"],
-            "https://127.0.0.1:6443"
-        );
-        assert_eq!(value["contexts"][0]["context"]["user"], "weft-admin");
-        assert_eq!(value["current-context"], "weft");
-        assert_eq!(value["contexts"][1]["context"]["cluster"], "weft-server-2");
-        assert_eq!(
-            value["clusters"][1]["cluster"]["server"],
-            "https://10.0.0.2:6443"
-        );
-        let key = value["users"][0]["user"]["client-key-data"]
-            .as_str()
-            .unwrap();
-        assert_eq!(
-            STANDARD.decode(key).unwrap(),
-            authority.admin().key_pem.as_bytes()
-        );
     }
 }

@@ -1,6 +1,9 @@
 //! Components that wish their host ill. The numbers are those of the list of attacks that the whole project answers
 //! (`docs/attacks.md`): what is asked of the engine and of WASI is here, what needs a cluster in `tests/e2e/attacks.rs`.
 
+mod example;
+mod guest;
+
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -38,15 +41,6 @@ fn running(contents: &str, run: &str) -> Vec<u8> {
         r#"(core module $m {contents} (func (export "run") (result i32) {run}))
            (core instance $i (instantiate $m))"#
     ))
-}
-
-fn guest_bytes(name: &str) -> Vec<u8> {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"))
 }
 
 /// Where an outbound request stays for ever, but for `/` of `next` where `answered`.
@@ -95,7 +89,7 @@ struct Neighbour {
 
 impl Neighbour {
     async fn start(engine: &Engine) -> Neighbour {
-        let artifact = engine.load(guest_bytes("hello")).await.unwrap();
+        let artifact = engine.load(guest::bytes("hello")).await.unwrap();
         let workload = Workload::builder(engine, &artifact).build().unwrap();
         let over = Arc::new(AtomicBool::new(false));
         let calls = tokio::spawn({
@@ -329,15 +323,8 @@ async fn attacks_01_to_21_of_components_on_the_engine() {
 
 /// The compiler runs in a child in these, as on a node.
 fn compiling() -> Engine {
-    let exe = std::env::current_exe().unwrap();
-    let compiler = exe.ancestors().nth(2).unwrap().join("examples/compiler");
-    assert!(
-        compiler.exists(),
-        "{} is missing; run `cargo build --examples` first",
-        compiler.display()
-    );
     let command = weft_runtime::CompilerCommand {
-        program: compiler,
+        program: example::path("compiler"),
         args: Vec::new(),
     };
     Engine::builder()
@@ -460,7 +447,7 @@ struct Attacked {
 impl Attacked {
     async fn new() -> Attacked {
         let engine = Engine::builder().instances_max(64).build().unwrap();
-        let artifact = engine.load(guest_bytes("attacker")).await.unwrap();
+        let artifact = engine.load(guest::bytes("attacker")).await.unwrap();
         let printed = Arc::default();
         Attacked {
             engine,

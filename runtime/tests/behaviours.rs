@@ -4,6 +4,8 @@
 //!
 //! Where the host does not keep its word, the row says so after the quotation and holds what it does today.
 
+mod guest;
+
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -27,13 +29,7 @@ static ENGINE: LazyLock<Engine> =
     LazyLock::new(|| Engine::builder().instances_max(64).build().unwrap());
 
 async fn guest(name: &str) -> Artifact {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    ENGINE.load(bytes).await.unwrap()
+    ENGINE.load(guest::bytes(name)).await.unwrap()
 }
 
 /// A workload and what it prints.

@@ -1,6 +1,8 @@
 //! Code that nobody calls leaves memory; whoever calls next does not notice. Seen in the process's own memory map.
 #![cfg(target_os = "linux")]
 
+mod guest;
+
 use http::Request;
 use weft_runtime::{Artifact, Body, Engine, Exit, Failure, FailureKind, InstancePolicy, Workload};
 
@@ -16,13 +18,7 @@ fn mapped(dir: &std::path::Path) -> usize {
 }
 
 async fn load(engine: &Engine, guest: &str) -> Artifact {
-    let path = format!(
-        "{}/../target/guests/{guest}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    engine.load(bytes).await.unwrap()
+    engine.load(guest::bytes(guest)).await.unwrap()
 }
 
 async fn status(workload: &Workload) -> Result<u16, Failure> {

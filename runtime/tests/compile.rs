@@ -1,5 +1,7 @@
 //! Compilation in a child: within limits of its own, and whatever becomes of the child, the host has a sentence for it.
 
+mod example;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -10,18 +12,6 @@ use weft_runtime::wasmtime::{self, component::Linker};
 use weft_runtime::{
     ArtifactError, Calls, Capability, CompilerCommand, Engine, Exit, HostBytes, HostState, Workload,
 };
-
-/// An example of this crate, which cargo builds beside this program.
-fn example(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let path = exe.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing; run `cargo build --examples` first",
-        path.display()
-    );
-    path
-}
 
 fn engine(program: PathBuf, args: &[&str]) -> Engine {
     let command = CompilerCommand {
@@ -37,7 +27,7 @@ fn engine(program: PathBuf, args: &[&str]) -> Engine {
 
 /// Compiles with `limits` as the child's arguments.
 fn limited(limits: &[&str]) -> Engine {
-    engine(example("compiler"), limits)
+    engine(example::path("compiler"), limits)
 }
 
 /// A compiler that is a line of shell.
@@ -75,7 +65,7 @@ async fn what_the_child_compiled_runs_here() {
 /// Whoever gets the better of the compiler has a process that can do nothing.
 #[test]
 fn a_component_is_compiled_behind_a_seal() {
-    let mut child = Command::new(example("compiler"))
+    let mut child = Command::new(example::path("compiler"))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

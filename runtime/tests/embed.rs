@@ -1,21 +1,11 @@
 //! The examples: each does what its header says, with components that `cargo xtask guests` built.
 
+mod example;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-
-fn example(name: &str) -> Command {
-    // This program is target/<profile>/deps/<name>; cargo builds the examples beside it.
-    let exe = std::env::current_exe().unwrap();
-    let example = exe.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(
-        example.exists(),
-        "{} is missing; run `cargo build --examples` first",
-        example.display()
-    );
-    Command::new(example)
-}
 
 fn guest(name: &str) -> PathBuf {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests");
@@ -40,7 +30,7 @@ fn ran(command: &mut Command) -> String {
 #[test]
 fn embed_hosts_a_component_and_lends_it_something_in_under_seventy_five_lines() {
     assert_eq!(
-        ran(&mut example("embed")),
+        ran(&mut Command::new(example::path("embed"))),
         "0: five letters of apple cost 40\n"
     );
     let lines = include_str!("../examples/embed.rs").lines().count();
@@ -50,7 +40,7 @@ fn embed_hosts_a_component_and_lends_it_something_in_under_seventy_five_lines() 
 #[test]
 fn plugins_calls_and_is_called_with_types() {
     assert_eq!(
-        ran(example("plugins").arg(guest("discount"))),
+        ran(Command::new(example::path("plugins")).arg(guest("discount"))),
         "0: 12 apple: 36 cents off\n\
          2 melon: no discount, only 3 are left\n\
          1 pear: no discount, only 0 are left\n"
@@ -62,7 +52,7 @@ fn job_passes_arguments_in_and_output_and_exit_code_out() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(data.path().join("poem"), "one two\nthree\n").unwrap();
     let job = || {
-        let mut job = example("job");
+        let mut job = Command::new(example::path("job"));
         job.arg(guest("wordcount")).current_dir(data.path());
         job
     };
@@ -85,7 +75,7 @@ impl Drop for Server {
 #[test]
 fn axum_answers_with_the_component_beside_ordinary_routes() {
     let mut server = Server(
-        example("axum")
+        Command::new(example::path("axum"))
             .arg(guest("hello"))
             .arg("127.0.0.1:0")
             .stdout(Stdio::piped())

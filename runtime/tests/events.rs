@@ -1,5 +1,7 @@
 //! What an embedder hears of its workloads, as it happens.
 
+mod guest;
+
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -14,13 +16,7 @@ static ENGINE: LazyLock<Engine> =
     LazyLock::new(|| Engine::builder().instances_max(16).build().unwrap());
 
 async fn guest(name: &str) -> WorkloadBuilder {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    Workload::builder(&ENGINE, &ENGINE.load(bytes).await.unwrap())
+    Workload::builder(&ENGINE, &ENGINE.load(guest::bytes(name)).await.unwrap())
 }
 
 type Heard = Arc<Mutex<Vec<Event>>>;

@@ -1,5 +1,7 @@
 //! What guests are told of their files by `weft:files`, and held to: scripts of the toolbox' shell, as users and as user 0.
 
+mod guest;
+
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -14,10 +16,7 @@ static ENGINE: LazyLock<Engine> =
     LazyLock::new(|| Engine::builder().instances_max(16).build().unwrap());
 
 async fn toolbox() -> Artifact {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests/toolbox.wasm");
-    let bytes = std::fs::read(path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    ENGINE.load(bytes).await.unwrap()
+    ENGINE.load(guest::bytes("toolbox")).await.unwrap()
 }
 
 fn attributes(mode: u32, user: u32, group: u32) -> Attributes {

@@ -1,6 +1,8 @@
 //! What a workload is granted: settings and key-value stores, for components of WASI 0.2 and 0.3, here and in worker processes.
 
-use std::path::PathBuf;
+mod example;
+mod guest;
+
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -23,13 +25,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
 });
 
 async fn artifact(name: &str) -> Artifact {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    ENGINE.load(bytes).await.unwrap()
+    ENGINE.load(guest::bytes(name)).await.unwrap()
 }
 
 fn store() -> Arc<MemoryStore> {
@@ -430,22 +426,10 @@ async fn an_operation_ends_with_its_call_and_no_more_than_some_are_under_way() {
 
 // In a worker process ------------------------------------------------------------------------------------------------
 
-/// An example of this crate, which cargo builds beside this program.
-fn example(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let path = exe.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing; run `cargo build --examples` first",
-        path.display()
-    );
-    path
-}
-
 async fn worker() -> (Worker, Cores) {
     let cores = Cores::start(2).unwrap();
     let command = WorkerCommand {
-        program: example("worker"),
+        program: example::path("worker"),
         args: Vec::new(),
     };
     (Worker::start(&command, &cores).await.unwrap(), cores)

@@ -1,5 +1,7 @@
 //! The runtime with real components: those of `sample-apps` (built by `cargo xtask guests`) and small ones in text.
 
+mod guest;
+
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -16,13 +18,7 @@ static ENGINE: LazyLock<Engine> =
     LazyLock::new(|| Engine::builder().instances_max(64).build().unwrap());
 
 async fn guest(name: &str) -> Artifact {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    ENGINE.load(bytes).await.unwrap()
+    ENGINE.load(guest::bytes(name)).await.unwrap()
 }
 
 async fn probe() -> WorkloadBuilder {

@@ -1,7 +1,9 @@
 //! What guests ask of the mesh for their calls, tell it of those that they serve, and count: for components of WASI 0.2 and 0.3, here and in
 //! worker processes. What comes of it is the embedder's: it gets no more than a guest may ask for.
 
-use std::path::PathBuf;
+mod example;
+mod guest;
+
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,13 +25,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
 });
 
 async fn artifact(name: &str) -> Artifact {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    ENGINE.load(bytes).await.unwrap()
+    ENGINE.load(guest::bytes(name)).await.unwrap()
 }
 
 /// A request of a guest, as it left.
@@ -96,18 +92,6 @@ impl Guest {
     }
 }
 
-/// An example of this crate, which cargo builds beside this program.
-fn example(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let path = exe.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing; run `cargo build --examples` first",
-        path.display()
-    );
-    path
-}
-
 struct World {
     next: Next,
     metrics: Metrics,
@@ -128,7 +112,7 @@ async fn world(component: &str) -> (World, Metrics) {
         .unwrap();
     let cores = Cores::start(2).unwrap();
     let command = WorkerCommand {
-        program: example("worker"),
+        program: example::path("worker"),
         args: Vec::new(),
     };
     let worker = Worker::start(&command, &cores).await.unwrap();

@@ -1,7 +1,9 @@
 //! Commands in the context of a workload, with streams of their own: what they read, print, share and are held to, in this process
 //! and in a worker's, for components of both generations.
 
-use std::path::PathBuf;
+mod example;
+mod guest;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -28,13 +30,7 @@ static CORES: LazyLock<Cores> = LazyLock::new(|| Cores::start(1).unwrap());
 const GUESTS: [&str; 2] = ["behaviours", "behaviours-p3"];
 
 async fn guest(name: &str) -> Artifact {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    ENGINE.load(bytes).await.unwrap()
+    ENGINE.load(guest::bytes(name)).await.unwrap()
 }
 
 /// A command whose core function `run` is `body`, in a memory of so many pages.
@@ -176,9 +172,7 @@ fn here(artifact: &Artifact) -> Workload {
 
 /// In this process, and in a worker's.
 async fn places(artifact: &Artifact) -> Vec<Outer> {
-    let exe = std::env::current_exe().unwrap();
-    let program: PathBuf = exe.ancestors().nth(2).unwrap().join("examples/worker");
-    assert!(program.exists(), "run `cargo build --examples` first");
+    let program = example::path("worker");
     let args = Vec::new();
     let worker = Worker::start(&WorkerCommand { program, args }, &CORES).await;
     let setup = Setup {

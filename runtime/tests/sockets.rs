@@ -2,6 +2,8 @@
 //!
 //! The guest is the sample `echo`, which is built on the standard library's sockets.
 
+mod guest;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -75,11 +77,8 @@ impl Beyond for Neighbour {
 }
 
 async fn echo(network: Option<Network>) -> Workload {
-    let path = format!("{}/../target/guests/echo.wasm", env!("CARGO_MANIFEST_DIR"));
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|_| panic!("{path} is missing; run `cargo xtask guests` first"));
     let engine = Engine::builder().build().unwrap();
-    let artifact = engine.load(bytes).await.unwrap();
+    let artifact = engine.load(guest::bytes("echo")).await.unwrap();
     let builder = Workload::builder(&engine, &artifact)
         .name("echo")
         .args(vec!["echo".to_owned(), PORT.to_string()]);

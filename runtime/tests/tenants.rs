@@ -1,5 +1,7 @@
 //! What tenants of one engine take from each other, and what becomes of calls when there is no more.
 
+mod guest;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,13 +16,7 @@ use weft_runtime::{
 };
 
 async fn guest(engine: &Engine, name: &str) -> Artifact {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    engine.load(bytes).await.unwrap()
+    engine.load(guest::bytes(name)).await.unwrap()
 }
 
 fn engine(instances: u32) -> Engine {

@@ -2,6 +2,8 @@
 //! of the scripts are explained in `sample-apps/behaviours/src/volume.rs`. Everything is done by a guest of WASI 0.2 and by one
 //! of 0.3, which have to see the same.
 
+mod guest;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,13 +22,7 @@ static ENGINE: LazyLock<Engine> =
 const GUESTS: [&str; 2] = ["behaviours", "behaviours-p3"];
 
 async fn guest(name: &str) -> Artifact {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"));
-    ENGINE.load(bytes).await.unwrap()
+    ENGINE.load(guest::bytes(name)).await.unwrap()
 }
 
 fn limits(bytes: impl Into<Option<u64>>, inodes: impl Into<Option<u64>>) -> VolumeLimits {

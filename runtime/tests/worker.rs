@@ -1,7 +1,9 @@
 //! Guests in a worker process: they answer, fail and are bounded as in this one, and nothing they do reaches further.
 
+mod example;
+mod guest;
+
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,18 +20,6 @@ use weft_runtime::{
     InstancePolicy, Limits, LogSink, Outbound, Peer, Processed, Setup, Stdin, Transport,
     WorkloadConfig,
 };
-
-/// An example of this crate, which cargo builds beside this program.
-fn example(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let path = exe.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing; run `cargo build --examples` first",
-        path.display()
-    );
-    path
-}
 
 /// An engine that compiles, a worker that runs, and what its guests print.
 struct Place {
@@ -86,25 +76,16 @@ impl Place {
     }
 
     async fn guest(&self, name: &str, setup: Setup) -> RemoteWorkload {
-        self.build(component(name), setup).await.unwrap()
+        self.build(guest::bytes(name), setup).await.unwrap()
     }
 }
 
 async fn worker(cores: &Cores) -> Worker {
     let command = WorkerCommand {
-        program: example("worker"),
+        program: example::path("worker"),
         args: Vec::new(),
     };
     Worker::start(&command, cores).await.unwrap()
-}
-
-fn component(name: &str) -> Vec<u8> {
-    let path = format!(
-        "{}/../target/guests/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask guests` first"))
 }
 
 fn get(uri: &str) -> Request<Body> {
@@ -307,7 +288,7 @@ async fn faults_have_their_reasons_and_limits_hold() {
 
     let mut setup = place.setup();
     setup.config.limits.memory_bytes = 1;
-    let refused = place.build(component("probe"), setup).await.unwrap_err();
+    let refused = place.build(guest::bytes("probe"), setup).await.unwrap_err();
     assert!(matches!(refused, WorkerError::Workload(_)), "{refused}");
 }
 
@@ -423,7 +404,7 @@ async fn commands_run_to_their_end_or_are_stopped() {
 async fn a_killed_worker_takes_its_own_calls_along_and_no_others() {
     let place = Place::start().await;
     let other = worker(&place.cores).await;
-    let artifact = place.engine.load(component("probe")).await.unwrap();
+    let artifact = place.engine.load(guest::bytes("probe")).await.unwrap();
     let neighbour = other
         .build(&place.engine, &artifact, place.setup())
         .await
@@ -553,7 +534,7 @@ async fn a_worker_holds_nothing_it_could_misuse() {
 #[test]
 fn what_a_worker_must_not_do_is_refused_or_ends_it() {
     let run = |name: &str| {
-        let output = Command::new(example("worker"))
+        let output = Command::new(example::path("worker"))
             .args(["self-test", name])
             .output()
             .unwrap();
@@ -564,7 +545,7 @@ fn what_a_worker_must_not_do_is_refused_or_ends_it() {
             None => said,
         }
     };
-    let list = Command::new(example("worker"))
+    let list = Command::new(example::path("worker"))
         .arg("self-test")
         .output()
         .unwrap();

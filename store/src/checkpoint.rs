@@ -10,6 +10,8 @@
 //! far beyond what it holds is written anew and replaced, on this thread, while the store goes on.
 //! Left to others: purging the log (`raft/tend.rs`).
 
+mod record;
+
 use std::collections::HashMap;
 use std::io;
 use std::ops::Bound;
@@ -24,20 +26,17 @@ use parking_lot::Mutex;
 use redb::{AccessGuard, Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::codec::{Reader, Writer};
+use self::record::STATE;
+pub(crate) use self::record::{Written, decode_entry, decode_state, encode_entry, encode_state};
 use crate::disk::Worker as Thread;
 use crate::entries::{Cache, Entries, Mark, Shelf};
-use crate::error::{DecodeError, OpenError, storage_io};
+use crate::error::{OpenError, storage_io};
 use crate::event::Event;
 use crate::history::{Kept, Past};
-use crate::key::{Entry, Key, Revision};
-use crate::machine::{Members, Position, State};
+use crate::key::{Entry, Key};
+use crate::machine::{Position, State};
 use crate::planted::{Bug, planted};
-use crate::tables::{
-    self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, PACKED_SINCE, SHARES_SINCE, Table,
-    context, meta_context,
-};
-use crate::value::Value;
+use crate::tables::{self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, Table};
 use crate::volume::Volume;
 use crate::watch::{Capture, Hub};
 
@@ -54,87 +53,6 @@ const REQUESTS_MAX: usize = 16;
 /// A file is written anew when it is this many times larger than what it holds, and larger than the least size.
 const REWRITE_FACTOR: u64 = 4;
 const REWRITE_BYTES_MIN: u64 = 64 << 20;
-
-const STATE: &str = "state";
-
-/// What is written down of a history: where it begins, how many events there are, and which keys' are left out.
-pub(crate) struct Written<'a> {
-    pub compacted: Revision,
-    pub kept: usize,
-    pub without: &'a [Bytes],
-}
-
-pub(crate) fn encode_state(state: &State, written: &Written<'_>) -> Vec<u8> {
-    let mut writer = Writer::new(FORMAT);
-    writer.u64(state.revision);
-    writer.u64(written.compacted);
-    Position::encode_option(state.applied, &mut writer);
-    Position::encode_option(state.members_position, &mut writer);
-    state.members.encode(&mut writer);
-    writer.u64(state.servers_ever);
-    writer.u64(written.kept as u64);
-    writer.count(written.without.len());
-    for prefix in written.without {
-        writer.bytes(prefix);
-    }
-    writer.finish(&meta_context(STATE))
-}
-
-/// The state without its entries, the history without its events, and how many those are.
-pub(crate) fn decode_state(record: Bytes) -> Result<(State, Kept, u64), DecodeError> {
-    let mut reader = Reader::open(record, &meta_context(STATE), FORMAT)?;
-    let revision = reader.u64()?;
-    let compacted = reader.u64()?;
-    let mut state = State {
-        revision,
-        applied: Position::decode_option(&mut reader)?,
-        members_position: Position::decode_option(&mut reader)?,
-        members: Members::decode(&mut reader)?,
-        ..State::default()
-    };
-    state.servers_ever = if reader.version() < 2 {
-        state.members.highest()
-    } else {
-        reader.u64()?
-    };
-    let mut kept = Kept::nothing(compacted);
-    let mut events = revision.saturating_sub(compacted);
-    if reader.version() >= SHARES_SINCE {
-        events = reader.u64()?;
-        for _ in 0..reader.count(4)? {
-            kept.without.push(reader.bytes()?);
-        }
-    }
-    reader.finish()?;
-    Ok((state, kept, events))
-}
-
-/// In a format that its reader knows.
-pub(crate) fn encode_entry(entry: &Entry, format: u8) -> Vec<u8> {
-    let mut writer = Writer::new(format);
-    writer.u64(entry.create_revision);
-    writer.u64(entry.revision);
-    if format < PACKED_SINCE {
-        writer.tail(&entry.value());
-    } else {
-        entry.stored_value().encode(&mut writer);
-    }
-    writer.finish(&context("objects", entry.key.as_bytes()))
-}
-
-pub(crate) fn decode_entry(key: Key, record: Bytes) -> Result<Entry, DecodeError> {
-    let mut reader = Reader::open(record, &context("objects", key.as_bytes()), FORMAT)?;
-    let create_revision = reader.u64()?;
-    let revision = reader.u64()?;
-    let value = if reader.version() < PACKED_SINCE {
-        Value::as_it_is(reader.tail())
-    } else {
-        let value = Value::decode(&mut reader)?;
-        reader.finish()?;
-        value
-    };
-    Ok(Entry::new(key, value, create_revision, revision))
-}
 
 /// What a data folder held at the last checkpoint.
 pub(crate) struct Loaded {
@@ -681,6 +599,7 @@ mod tests {
     use super::*;
     use crate::command::{Batch, Command, Mutation, Precondition};
     use crate::disk::Disk;
+    use crate::key::Revision;
     use crate::sim::disk::SimDisk;
     use crate::snapshot::Snapshot;
     use crate::watch::Bounds;

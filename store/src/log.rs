@@ -8,7 +8,9 @@
 //! every later job fails, because what the disk holds is then unknown; the log has no hole.
 //! Left to others: what the records mean (`machine.rs`), when to purge (`raft.rs`).
 
-use std::collections::VecDeque;
+mod index;
+mod record;
+
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
@@ -19,16 +21,15 @@ use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadableDatabase, ReadableTable};
 use tokio::sync::mpsc;
 
+use self::index::Index;
+use self::record::VOTE;
+pub(crate) use self::record::{Payload, Record, Vote};
 use crate::codec::{Reader, Writer};
-use crate::command::Batch;
 use crate::disk::Worker;
-use crate::error::{DecodeError, OpenError, storage_io};
-use crate::key::{ServerId, Term};
-use crate::machine::{Members, Position};
+use crate::error::{OpenError, storage_io};
+use crate::machine::Position;
 use crate::planted::{Bug, planted};
-use crate::tables::{
-    self, FORMAT, Identity, InFile, LOG, META, Table, index_context, meta_context,
-};
+use crate::tables::{self, FORMAT, Identity, InFile, LOG, META, Table, meta_context};
 use crate::volume::Volume;
 
 /// Jobs waiting for the writer thread; the proposer keeps few entries in flight, so this is only reached by a stalled
@@ -38,124 +39,11 @@ const JOBS_MAX: usize = 1024;
 /// Most bytes of records in one transaction: above this a longer fsync costs more than a second one.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
-/// Records kept in memory after they are durable, in bytes, so that applying and replicating need no disk read: twice what
-/// a peer is sent at once. One that is further behind reads the file.
-const CACHE_BYTES_MAX: usize = 4 << 20;
-
 /// redb's page cache for the log, which is written at its end and read at start only, or by a peer that is far behind.
 const PAGE_CACHE_BYTES: usize = 1 << 20;
 
-const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 const COMMITTED: &str = "committed";
-
-/// A promise not to follow older leaders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Vote {
-    pub term: Term,
-    pub server: ServerId,
-    pub committed: bool,
-}
-
-impl Vote {
-    pub(crate) fn encode(&self, writer: &mut Writer) {
-        writer.u64(self.term);
-        writer.u64(self.server);
-        writer.u8(u8::from(self.committed));
-    }
-
-    pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Vote {
-            term: reader.u64()?,
-            server: reader.u64()?,
-            committed: reader.flag("vote state")?,
-        })
-    }
-
-    pub(crate) fn to_disk(self) -> Vec<u8> {
-        let mut writer = Writer::new(FORMAT);
-        self.encode(&mut writer);
-        writer.finish(&meta_context(VOTE))
-    }
-
-    pub(crate) fn from_disk(record: Bytes) -> Result<Self, DecodeError> {
-        let mut reader = Reader::open(record, &meta_context(VOTE), FORMAT)?;
-        let vote = Vote::decode(&mut reader)?;
-        reader.finish()?;
-        Ok(vote)
-    }
-}
-
-/// What a log entry carries. Cheap to clone, except for the rare membership.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Payload {
-    Blank,
-    Batch(Batch),
-    Members(Members),
-}
-
-/// One log entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub position: Position,
-    pub payload: Payload,
-}
-
-impl Record {
-    pub(crate) fn encode(&self, writer: &mut Writer) {
-        self.position.encode(writer);
-        match &self.payload {
-            Payload::Blank => writer.u8(0),
-            Payload::Batch(batch) => {
-                writer.u8(1);
-                batch.encode(writer);
-            }
-            Payload::Members(members) => {
-                writer.u8(2);
-                members.encode(writer);
-            }
-        }
-    }
-
-    pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let position = Position::decode(reader)?;
-        let payload = match reader.u8()? {
-            0 => Payload::Blank,
-            1 => Payload::Batch(Batch::decode(reader)?),
-            2 => Payload::Members(Members::decode(reader)?),
-            tag => {
-                return Err(DecodeError::Tag {
-                    what: "log payload",
-                    tag,
-                });
-            }
-        };
-        Ok(Record { position, payload })
-    }
-
-    fn to_disk(&self) -> Vec<u8> {
-        let mut writer = Writer::new(FORMAT);
-        self.encode(&mut writer);
-        writer.finish(&index_context("log", self.position.index))
-    }
-
-    pub(crate) fn from_disk(index: u64, record: Bytes) -> Result<Self, DecodeError> {
-        let mut reader = Reader::open(record, &index_context("log", index), FORMAT)?;
-        let record = Record::decode(&mut reader)?;
-        reader.finish()?;
-        Ok(record)
-    }
-
-    /// Memory and disk this record takes, roughly.
-    pub(crate) fn bytes(&self) -> usize {
-        const OVERHEAD: usize = 64;
-        let payload = match &self.payload {
-            Payload::Blank | Payload::Members(_) => 0,
-            Payload::Batch(batch) => batch.bytes(),
-        };
-        payload + OVERHEAD
-    }
-}
 
 /// Called once, on the writer thread, when the job is durable or has failed.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
@@ -178,111 +66,6 @@ impl Job {
             Job::Append(records, _) => records.iter().map(Record::bytes).sum(),
             Job::Vote(..) | Job::Truncate { .. } | Job::Purge(_) | Job::Stop => 0,
         }
-    }
-}
-
-struct Slot {
-    position: Position,
-    bytes: usize,
-    /// `None` once evicted; then it is durable.
-    payload: Option<Payload>,
-}
-
-#[derive(Default)]
-struct Index {
-    vote: Option<Vote>,
-    purged: Option<Position>,
-    committed: Option<Position>,
-    /// The entries of the log, without a hole.
-    slots: VecDeque<Slot>,
-    bytes: usize,
-    /// Slots at the front without payload.
-    evicted: usize,
-    cached_bytes: usize,
-    /// Highest index reported durable since it was last truncated.
-    durable: Option<u64>,
-}
-
-impl Index {
-    fn first(&self) -> Option<u64> {
-        self.slots.front().map(|slot| slot.position.index)
-    }
-
-    fn last(&self) -> Option<Position> {
-        self.slots.back().map(|slot| slot.position).or(self.purged)
-    }
-
-    fn push(&mut self, record: &Record) -> Result<(), io::Error> {
-        let index = record.position.index;
-        if let Some(last) = self.last()
-            && index != last.index + 1
-        {
-            return Err(io::Error::other(format!(
-                "entry {index} does not follow entry {}",
-                last.index
-            )));
-        }
-        let bytes = record.bytes();
-        self.bytes += bytes;
-        self.cached_bytes += bytes;
-        self.slots.push_back(Slot {
-            position: record.position,
-            bytes,
-            payload: Some(record.payload.clone()),
-        });
-        Ok(())
-    }
-
-    fn evict(&mut self) {
-        while self.cached_bytes > CACHE_BYTES_MAX && self.evict_next(u64::MAX) {}
-    }
-
-    /// Lets go of the oldest payload in memory, if it is durable and not behind `upto`.
-    fn evict_next(&mut self, upto: u64) -> bool {
-        let last = self.durable.map(|durable| durable.min(upto));
-        let Some(slot) = self.slots.get_mut(self.evicted) else {
-            return false;
-        };
-        if last.is_none_or(|last| slot.position.index > last) {
-            return false;
-        }
-        if slot.payload.take().is_some() {
-            self.cached_bytes -= slot.bytes;
-        }
-        self.evicted += 1;
-        true
-    }
-
-    fn forget(&mut self, slot: &Slot) {
-        self.bytes -= slot.bytes;
-        if slot.payload.is_some() {
-            self.cached_bytes -= slot.bytes;
-        }
-    }
-
-    fn truncate(&mut self, after: Option<u64>) {
-        while let Some(slot) = self.slots.back()
-            && after.is_none_or(|after| slot.position.index > after)
-        {
-            let slot = self.slots.pop_back().expect("just seen");
-            self.forget(&slot);
-        }
-        self.evicted = self.evicted.min(self.slots.len());
-        self.durable = match (self.durable, after) {
-            (Some(durable), Some(after)) => Some(durable.min(after)),
-            _ => None,
-        };
-    }
-
-    fn purge(&mut self, upto: Position) {
-        while let Some(slot) = self.slots.front()
-            && slot.position.index <= upto.index
-        {
-            let slot = self.slots.pop_front().expect("just seen");
-            self.evicted = self.evicted.saturating_sub(1);
-            self.forget(&slot);
-        }
-        self.purged = Some(upto);
     }
 }
 
@@ -734,9 +517,11 @@ fn note_durable(shared: &Shared, group: &[Job]) {
 
 #[cfg(test)]
 mod tests {
+    use super::index::CACHE_BYTES_MAX;
     use super::*;
-    use crate::command::{Command, Mutation, Precondition};
+    use crate::command::{Batch, Command, Mutation, Precondition};
     use crate::disk::Machine;
+    use crate::key::Term;
     use crate::value::Value;
 
     fn identity() -> Identity {

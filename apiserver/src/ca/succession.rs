@@ -25,10 +25,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::{
-    Authority, CaError, Credentials, Signing, as_authority, named_for, open_or_create_ca, write,
-    write_pair,
-};
+use super::pair::{write, write_pair};
+use super::{Authority, CaError, Credentials, Signing, as_authority, named_for, open_or_create_ca};
 
 /// Those before the authority that are trusted still.
 pub(super) const FORMER: &str = "ca-former.crt";
@@ -91,22 +89,9 @@ impl Authority {
         named.collect()
     }
 
-    /// Whether a chain of a client, leaf first, leads to one that is trusted now, at this time.
+    /// [`Authority::vouches_for`], at this time.
     pub(crate) fn trusts_client(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let Some((leaf, intermediates)) = chain.split_first() else {
-            return false;
-        };
-        let Ok(roots) = self.roots() else {
-            return false;
-        };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-        let now = rustls_pki_types::UnixTime::now();
-        verifier.build().is_ok_and(|verifier| {
-            let verified = verifier.verify_client_cert(leaf, intermediates, now);
-            verified.is_ok()
-        })
+        self.vouches_for(chain, rustls_pki_types::UnixTime::now())
     }
 
     /// This authority with its key, as servers share it.

@@ -11,40 +11,43 @@
 //! owned here, and [`Caches::shutdown`] waits for all.
 //! Left to others: how old an answer may be (`objects::freshness`), pages and selections (`listing`), bytes (`http`).
 
+mod feed;
 mod history;
 mod item;
 mod kept;
 mod lines;
+mod subscription;
 mod values;
 mod view;
 mod watchers;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use weft_api::status::StatusError;
-use weft_store::{Event, EventKind, Key, Revision, Snapshot, Store, Watch, WatchError};
+use weft_store::{Event, EventKind, Key, Revision, Snapshot, Store};
 
+use self::feed::Feed;
 use self::history::{Change, History};
 use self::item::Owner;
 pub(crate) use self::item::{Facts, Item};
 use self::kept::Kept;
 pub(crate) use self::lines::{LineForm, LineKey, Lines};
+pub(crate) use self::subscription::Subscription;
 pub(crate) use self::values::Missed;
 use self::values::Values;
 use self::view::Plan;
 pub(crate) use self::view::View;
-pub(crate) use self::watchers::{End, Told, Watcher, What};
-use self::watchers::{Watchers, progress};
+use self::watchers::Watchers;
+pub(crate) use self::watchers::{End, Told, What};
 use crate::encryption::Vault;
 use crate::listing::Selection;
 use crate::stored;
@@ -52,12 +55,8 @@ use weft_kinds::{Kind, KindRef};
 
 /// A cache that nobody asked for this long, and nobody watches, is let go of. Longer than a list may take over its pages.
 const IDLE_MAX: Duration = Duration::from_secs(600);
-/// How often a cache looks for what has grown old, its own and that of others.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Objects over a quota that one new object takes along: more than one, so that a namespace that is far above it gets below.
 const EXCESS_MAX: usize = 4;
-/// Changes taken from the store at once, before others of the runtime get their turn: each is some tens of microseconds.
-const BATCH_MAX: usize = 32;
 /// A cache follows the store in this process: when that takes seconds, the server is not well.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 /// How long the last watchers of a kind that is not served any more are waited for.
@@ -577,231 +576,6 @@ impl Cache {
 pub(crate) struct Refused {
     pub oldest: Revision,
     pub newest: Revision,
-}
-
-/// The one who follows the store for a cache.
-struct Feed {
-    prefix: Bytes,
-    cache: Weak<Cache>,
-    shared: Weak<Shared>,
-    ask: Arc<Notify>,
-}
-
-impl Feed {
-    async fn run(self) {
-        let end = self.follow().await;
-        if let Some(cache) = self.cache.upgrade() {
-            cache.over(end);
-        }
-    }
-
-    async fn follow(&self) -> End {
-        let Some(mut watch) = self.begin().await else {
-            return End::Closed;
-        };
-        let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let event = tokio::select! {
-                event = watch.next() => event,
-                () = self.ask.notified() => {
-                    let Some(cache) = self.cache.upgrade() else { return End::Closed };
-                    if let Err(end) = self.drain(&mut watch, &cache) {
-                        return end;
-                    }
-                    drop(cache);
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-                _ = ticks.tick() => {
-                    if let Some(shared) = self.shared.upgrade() {
-                        shared.sweep(Instant::now());
-                    }
-                    continue;
-                }
-            };
-            let Some(cache) = self.cache.upgrade() else {
-                return End::Closed;
-            };
-            let taken = self
-                .take(&mut watch, &cache, event)
-                .and_then(|()| self.drain(&mut watch, &cache));
-            if let Err(end) = taken {
-                return end;
-            }
-            drop(cache);
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// The first view. The watch begins as far back as the store's history does, so that clients of before can go on.
-    async fn begin(&self) -> Option<Watch> {
-        let shared = self.shared.upgrade()?;
-        let (store, tasks) = (shared.store.clone(), shared.tasks.clone());
-        drop(shared);
-        let cache = self.cache.upgrade()?;
-        let prefix = self.prefix.clone();
-        // Walks over every object of the kind, and reads those of indexed kinds.
-        let made = tasks.spawn_blocking(move || {
-            let (watch, begin) = watch_from_the_oldest(&store, &prefix)?;
-            let snapshot = store.snapshot();
-            let mut view = View::new(snapshot.revision());
-            for entry in snapshot.range(&prefix, None) {
-                let item = Item::shown(&cache.owner, &entry);
-                view.put(&cache.plan, &cache.vault, &item);
-            }
-            let bounds = &cache.bounds;
-            let mut state = cache.state.lock();
-            state.view = view;
-            state.history =
-                History::new(begin, bounds.history_changes_max, bounds.history_bytes_max);
-            Some(watch)
-        });
-        let made = made.await.inspect_err(|error| {
-            tracing::error!(prefix = ?self.prefix, %error, "reading a kind into its cache");
-        });
-        let watch = made.ok().flatten()?;
-        self.ask.notify_one();
-        Some(watch)
-    }
-
-    /// Takes in what waits, and says how far that is.
-    fn drain(&self, watch: &mut Watch, cache: &Cache) -> Result<(), End> {
-        for _ in 0..BATCH_MAX {
-            match watch.next().now_or_never() {
-                Some(event) => self.take(watch, cache, event)?,
-                None => {
-                    cache.advance(watch.progress());
-                    return Ok(());
-                }
-            }
-        }
-        // There is more: whoever asked is answered then.
-        self.ask.notify_one();
-        Ok(())
-    }
-
-    fn take(
-        &self,
-        watch: &mut Watch,
-        cache: &Cache,
-        event: Option<Result<Event, weft_store::WatchLagged>>,
-    ) -> Result<(), End> {
-        match event {
-            Some(Ok(event)) => {
-                cache.apply(event);
-                Ok(())
-            }
-            Some(Err(lagged)) => {
-                // The store's history may still have what this missed.
-                let shared = self.shared.upgrade().ok_or(End::Closed)?;
-                match shared.store.watch(self.prefix.clone(), lagged.delivered) {
-                    Ok(resumed) => {
-                        tracing::warn!(prefix = ?self.prefix, %lagged, "a cache fell behind the store");
-                        *watch = resumed;
-                        Ok(())
-                    }
-                    Err(error) => {
-                        tracing::warn!(prefix = ?self.prefix, %lagged, %error, "a cache lost its place in the store and begins anew");
-                        Err(End::Lagged)
-                    }
-                }
-            }
-            None => Err(End::Closed),
-        }
-    }
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        // However it ended, with its runtime too: whoever waits for it looks for another.
-        if let Some(cache) = self.cache.upgrade() {
-            cache.over(End::Closed);
-        }
-    }
-}
-
-/// A watch from the oldest revision that the store has the changes of, and which that is.
-fn watch_from_the_oldest(store: &Store, prefix: &Bytes) -> Option<(Watch, Revision)> {
-    let mut begin = 0;
-    for _ in 0..STARTS_MAX {
-        match store.watch(prefix.clone(), begin) {
-            Ok(watch) => return Some((watch, begin)),
-            Err(WatchError::Compacted { oldest }) if oldest > begin => begin = oldest,
-            Err(WatchError::Compacted { .. } | WatchError::Future { .. }) => {
-                begin = store.snapshot().revision();
-            }
-        }
-    }
-    None
-}
-
-/// The news of a watch, from one cache.
-pub(crate) struct Subscription {
-    cache: Arc<Cache>,
-    watcher: Arc<Watcher>,
-    ready: std::collections::VecDeque<Told>,
-    delivered: Revision,
-    ended: bool,
-}
-
-impl Subscription {
-    /// The next change that concerns this watch. `None` when there are no more: the store closed, or too much was waiting. Cancel
-    /// safe.
-    pub(crate) async fn next(&mut self) -> Option<Told> {
-        loop {
-            if let Some(told) = self.next_waiting() {
-                return Some(told);
-            }
-            if self.ended {
-                return None;
-            }
-            {
-                let queue = self.watcher.queue.lock();
-                if !queue.told.is_empty() {
-                    continue;
-                }
-                if let Some(end) = queue.end {
-                    self.ended = true;
-                    if end == End::Lagged {
-                        let kind = &self.watcher.kind.kind;
-                        tracing::info!(%kind, self.delivered, "a client reads too slowly");
-                    }
-                    return None;
-                }
-            }
-            self.watcher.wake.notified().await;
-        }
-    }
-
-    /// The next change, if it waits already.
-    pub(crate) fn next_waiting(&mut self) -> Option<Told> {
-        if self.ready.is_empty() {
-            let mut queue = self.watcher.queue.lock();
-            std::mem::swap(&mut queue.told, &mut self.ready);
-            queue.bytes = 0;
-        }
-        let told = self.ready.pop_front()?;
-        self.delivered = told.change.revision;
-        Some(told)
-    }
-
-    /// Up to where everything was told.
-    pub(crate) fn progress(&self) -> Revision {
-        // Before the queue: changes up to this revision were queued before it was set.
-        let view = self.cache.state.lock().view.revision();
-        progress(&self.watcher, !self.ready.is_empty(), self.delivered, view)
-    }
-
-    pub(crate) fn cache(&self) -> &Cache {
-        &self.cache
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.cache.state.lock().watchers.remove(&self.watcher);
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_api::selector::{FieldSelector, LabelSelector};

@@ -5,44 +5,46 @@
 //!
 //! Invariant: one request calls one verb, with the proof that it came with. Left to others: what the verbs do (`crate::objects`), watching (`super::watch`).
 
+mod answer;
+mod deletion;
+
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::object::Object;
-use weft_api::status::{Cause, StatusError};
-use weft_kinds::lens::{fill, integer, member, put, text};
+use weft_api::status::StatusError;
+use weft_kinds::lens::text;
 use weft_kinds::patch::{PatchKind, not_strategic};
 
+use self::answer::{
+    Warnings, deletion_response, include, json_bytes, json_value, render, render_part,
+    render_scale, render_written, success,
+};
+use self::deletion::{delete_options, sent_options};
 use super::encoding::{Answer, Encodings};
 use super::error::ApiError;
 use super::large::Received;
 use super::list::{self, Shape};
-use super::negotiate::{self, Decoded, Form};
-use super::table::{self, Include, Style};
+use super::negotiate::{self, Form};
+use super::table::{self, Style};
 use super::{
     AppState, activations, aggregated, calls, components, discovery, edges, logs, proxied, proxy,
     reviews, streams, usage, watch, websocket,
 };
 use crate::authz::Authorized;
 use crate::objects::{
-    Binding, DeleteOptions, Deleted, Evicted, Operation, POD_HEADER, Patch, PodRef, Propagation,
-    WatchOptions, WriteOptions, Written, scale_kind, strict_decoding,
+    Binding, Evicted, Operation, POD_HEADER, Patch, PodRef, WatchOptions, WriteOptions, scale_kind,
 };
 use crate::request::{Asked, ObjectRef, Params, RequestInfo, Resource, Validation, Write};
-use weft_kinds::{KindRef, POD, Registry, Subresource};
+use weft_kinds::{KindRef, Registry, Subresource};
 
-const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Longest time of a watch that anybody could mean; clocks have no room for all that can be asked for.
 const WATCH_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-/// Warnings sent with one answer; more would only fill the client's terminal.
-const WARNINGS_MAX: usize = 20;
 
 /// How far below an object a path is looked at that leads nowhere.
 const BELOW_MAX: usize = 3;
@@ -679,319 +681,8 @@ async fn bind(
     Ok(success(StatusCode::CREATED))
 }
 
-fn success(status: StatusCode) -> Response {
-    let body = json!({
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "code": status.as_u16(),
-    });
-    json_value(&body, status)
-}
-
 fn whole_object(value: Value) -> Result<Object, StatusError> {
     Object::from_value(value).map_err(|error| {
         StatusError::bad_request(format!("the request body is no object: {error}"))
     })
-}
-
-/// What rows carry; nothing else has rows, so nothing else looks at it.
-fn include(params: &Params, form: Form) -> Result<Include, StatusError> {
-    if !matches!(form, Form::Table(_)) {
-        return Ok(Include::default());
-    }
-    let text = params.get("includeObject").unwrap_or("");
-    Include::parse(text).ok_or_else(|| {
-        StatusError::bad_request(format!(
-            "Unable to convert to Table as requested: includeObject: Invalid value: {text:?}: must be 'Metadata', 'Object', 'None', or empty"
-        ))
-    })
-}
-
-/// The DeleteOptions in a body; none where it is empty.
-fn sent_options(received: &Received) -> Result<Option<Value>, StatusError> {
-    let Received { headers, body, .. } = received;
-    if body.is_empty() {
-        return Ok(None);
-    }
-    let sent = negotiate::decode(headers, body)?.value;
-    if !sent.is_object() {
-        let found = go_type(&sent);
-        return Err(StatusError::bad_request(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-        )));
-    }
-    // Options of something else are none: what was meant as a try would delete.
-    let kind = text(&sent, "/kind");
-    if !matches!(kind, "" | "DeleteOptions") {
-        return Err(StatusError::bad_request(format!(
-            "no kind {kind:?} is registered for version {:?} in scheme \"pkg/runtime/scheme.go:111\"",
-            text(&sent, "/apiVersion")
-        )));
-    }
-    for (field, of, is) in [
-        (
-            "gracePeriodSeconds",
-            "int64",
-            Value::is_i64 as fn(&Value) -> bool,
-        ),
-        ("propagationPolicy", "DeletionPropagation", Value::is_string),
-        ("orphanDependents", "bool", Value::is_boolean),
-        ("dryRun", "[]string", Value::is_array),
-    ] {
-        let value = &sent[field];
-        if !value.is_null() && !is(value) {
-            let found = go_type(value);
-            return Err(StatusError::bad_request(format!(
-                "json: cannot unmarshal {found} into Go struct field DeleteOptions.{field} of type {of}"
-            )));
-        }
-    }
-    Ok(Some(sent))
-}
-
-/// What Go's reader of JSON calls a value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::String(_) => "string",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-/// Deletion options from the body, where clients of today put them; from the query only where there is no body.
-fn delete_options(params: &Params, sent: Option<Value>) -> Result<DeleteOptions, StatusError> {
-    let none = Params::default();
-    let params = if sent.is_some() { &none } else { params };
-    let mut sent = sent.unwrap_or_else(|| json!({}));
-    if let Some(seconds) = params.number("gracePeriodSeconds")? {
-        fill(&mut sent, "gracePeriodSeconds", seconds);
-    }
-    if let Some(policy) = params.get("propagationPolicy") {
-        fill(&mut sent, "propagationPolicy", policy);
-    }
-    let orphan = params
-        .flag("orphanDependents")
-        .or_else(|| sent.get("orphanDependents").and_then(Value::as_bool));
-    let mut faults = Vec::new();
-    let policy = text(&sent, "/propagationPolicy");
-    if orphan.is_some() && !policy.is_empty() {
-        faults.push(Cause::invalid(
-            "propagationPolicy",
-            &policy.into(),
-            "orphanDependents and deletionPropagation cannot be both set",
-        ));
-    }
-    let propagation = match (policy, orphan) {
-        ("", None) => None,
-        ("", Some(false)) | ("Background", _) => Some(Propagation::Background),
-        ("Foreground", _) => Some(Propagation::Foreground),
-        ("", Some(true)) | ("Orphan", _) => Some(Propagation::Orphan),
-        (other, _) => {
-            faults.push(Cause::not_supported(
-                "propagationPolicy",
-                &other.into(),
-                &["Foreground", "Background", "Orphan", "nil"],
-            ));
-            None
-        }
-    };
-    let tried = sent.get("dryRun").and_then(Value::as_array);
-    let tried = tried.filter(|values| !values.is_empty());
-    let dry_run = match tried {
-        None => params.dry_run(),
-        Some(values) if values.iter().all(|value| value == "All") => Ok(true),
-        Some(values) => Err(Cause::not_supported("dryRun", &json!(values), &["All"])),
-    };
-    let dry_run = dry_run.unwrap_or_else(|fault| {
-        faults.push(fault);
-        false
-    });
-    if !faults.is_empty() {
-        return Err(StatusError::invalid(
-            "DeleteOptions",
-            "meta.k8s.io",
-            "",
-            faults,
-        ));
-    }
-    let version = text(&sent, "/preconditions/resourceVersion");
-    Ok(DeleteOptions {
-        dry_run,
-        grace_period_seconds: integer(&sent, "/gracePeriodSeconds"),
-        propagation,
-        uid: Some(text(&sent, "/preconditions/uid").to_owned()).filter(|uid| !uid.is_empty()),
-        resource_version: match version {
-            "" => None,
-            version => Some(version.parse().map_err(|_| {
-                StatusError::bad_request(format!(
-                    "preconditions.resourceVersion must be a number that this server gave, not {version:?}"
-                ))
-            })?),
-        },
-        ..DeleteOptions::default()
-    })
-}
-
-fn deletion_response(
-    kind: KindRef<'_>,
-    name: &str,
-    deleted: Deleted,
-) -> Result<Response, StatusError> {
-    let gone = match deleted {
-        Deleted::Marked(object) => return Ok(json_value(object.as_value(), StatusCode::OK)),
-        // Whoever deletes a pod wants to know where it ran: Kubernetes returns these kinds whole.
-        Deleted::Gone(object) if kind.is_returned_deleted() => {
-            let mut last = object.as_value().clone();
-            if kind != &*POD {
-                // Nobody waited for its end.
-                let metadata = member(&mut last, "metadata");
-                put(metadata, "deletionTimestamp", None);
-                put(metadata, "deletionGracePeriodSeconds", None);
-            }
-            return Ok(json_value(&last, StatusCode::OK));
-        }
-        Deleted::Gone(object) => object,
-    };
-    let mut details = json!({"name": name, "kind": kind.resource, "uid": gone.uid()});
-    if !kind.group.is_empty() {
-        details["group"] = json!(kind.group);
-    }
-    let status = json!({
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "details": details,
-    });
-    Ok(json_value(&status, StatusCode::OK))
-}
-
-/// One object in the form the client wants.
-fn render(
-    kind: KindRef<'_>,
-    object: &Value,
-    form: Form,
-    params: &Params,
-    status: StatusCode,
-) -> Result<Response, StatusError> {
-    form.check(kind, false)?;
-    Ok(match form {
-        Form::Whole | Form::Discovery(_) => json_value(object, status),
-        Form::Metadata | Form::MetadataList => {
-            json_value(&table::metadata_only(object, "v1"), status)
-        }
-        Form::Table(version) => {
-            let style = Style {
-                version,
-                include: include(params, form)?,
-                now: Timestamp::now(),
-            };
-            json_value(&table::table_of_one(kind, object, style), status)
-        }
-    })
-}
-
-/// What a write that may have made the object leads to.
-fn render_written(
-    kind: KindRef<'_>,
-    subresource: Option<Subresource>,
-    written: &Written,
-    form: Form,
-    params: &Params,
-) -> Result<Response, StatusError> {
-    let shown = written.object.as_value();
-    match written.created {
-        true => render(kind, shown, form, params, StatusCode::CREATED),
-        false => render_part(kind, subresource, shown, form, params),
-    }
-}
-
-/// What a write to an object, or to a part of it, leads to.
-fn render_part(
-    kind: KindRef<'_>,
-    subresource: Option<Subresource>,
-    shown: &Value,
-    form: Form,
-    params: &Params,
-) -> Result<Response, StatusError> {
-    match subresource {
-        Some(Subresource::Scale) => render_scale(shown, form, params),
-        _ => render(kind, shown, form, params, StatusCode::OK),
-    }
-}
-
-fn render_scale(scale: &Value, form: Form, params: &Params) -> Result<Response, StatusError> {
-    Ok(match form {
-        Form::Whole | Form::Discovery(_) => json_value(scale, StatusCode::OK),
-        Form::Metadata | Form::MetadataList => {
-            json_value(&table::metadata_only(scale, "v1"), StatusCode::OK)
-        }
-        Form::Table(version) => {
-            let style = Style {
-                version,
-                include: include(params, form)?,
-                now: Timestamp::now(),
-            };
-            json_value(&table::table_of_scale(scale, style), StatusCode::OK)
-        }
-    })
-}
-
-fn json_value(value: &Value, status: StatusCode) -> Response {
-    // A value has text alone for keys, so it can be written.
-    let text = serde_json::to_vec(value).unwrap_or_default();
-    json_bytes(Bytes::from(text), status)
-}
-
-fn json_bytes(bytes: Bytes, status: StatusCode) -> Response {
-    let mut response = Response::new(Body::from(bytes));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response.extensions_mut().insert(Answer::Whole);
-    response
-}
-
-/// What is sent as `Warning` headers.
-#[derive(Default)]
-struct Warnings(Vec<String>);
-
-impl Warnings {
-    /// Judges a body by `fieldValidation`.
-    fn of_body(
-        gvk: &GroupVersionKind,
-        decoded: &Decoded,
-        validation: Validation,
-    ) -> Result<Self, StatusError> {
-        let faults = &decoded.faults;
-        match validation {
-            Validation::Strict if !faults.is_empty() => Err(strict_decoding(gvk, faults)),
-            Validation::Strict | Validation::Ignore => Ok(Self::default()),
-            Validation::Warn => Ok(Self(faults.clone())),
-        }
-    }
-
-    fn attach(self, mut response: Response) -> Response {
-        for text in self.0.into_iter().take(WARNINGS_MAX) {
-            let quoted: String = text
-                .chars()
-                .filter(|c| c.is_ascii() && !c.is_ascii_control())
-                .flat_map(|c| {
-                    let escape = matches!(c, '"' | '\\').then_some('\\');
-                    escape.into_iter().chain([c])
-                })
-                .collect();
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-                response.headers_mut().append(WARNING, value);
-            }
-        }
-        response
-    }
 }

@@ -147,26 +147,12 @@ fn minutes(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use weft_kinds::SERVICE;
-
     use super::*;
-    use crate::small::Small;
-
-    fn cluster() -> Small {
-        let mut cluster = Small::new([super::super::CONTROLLER.reads]);
-        for name in ["reviews", "ratings"] {
-            cluster.put(
-                &SERVICE,
-                json!({"metadata": {"name": name},
-                    "spec": {"selector": {"app": name}, "ports": [{"port": 9080}]}}),
-            );
-        }
-        cluster
-    }
+    use crate::foreign::mapped::cluster_of;
 
     #[test]
     fn what_is_said_of_all_calls_is_a_policy() {
-        let cluster = cluster();
+        let cluster = cluster_of(&["reviews", "ratings"], 9080);
         let services = Services {
             view: &cluster.view,
         };
@@ -202,7 +188,7 @@ mod tests {
 
     #[test]
     fn subsets_are_services() {
-        let cluster = cluster();
+        let cluster = cluster_of(&["reviews", "ratings"], 9080);
         let services = Services {
             view: &cluster.view,
         };

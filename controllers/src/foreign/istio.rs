@@ -484,25 +484,11 @@ pub fn service_entry(_: &Key, spec: &Value, _: &Services<'_>) -> Mapped {
 
 #[cfg(test)]
 mod tests {
-    use weft_kinds::SERVICE;
-
     use super::*;
-    use crate::small::Small;
-
-    fn cluster() -> Small {
-        let mut cluster = Small::new([super::super::CONTROLLER.reads]);
-        for name in ["reviews", "ratings"] {
-            cluster.put(
-                &SERVICE,
-                json!({"metadata": {"name": name},
-                    "spec": {"selector": {"app": name}, "ports": [{"port": 9080}]}}),
-            );
-        }
-        cluster
-    }
+    use crate::foreign::mapped::cluster_of;
 
     fn mapped(spec: &Value) -> Mapped {
-        let cluster = cluster();
+        let cluster = cluster_of(&["reviews", "ratings"], 9080);
         let services = Services {
             view: &cluster.view,
         };

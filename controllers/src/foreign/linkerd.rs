@@ -113,20 +113,12 @@ fn share(weight: &Value) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use weft_kinds::SERVICE;
-
     use super::*;
-    use crate::small::Small;
+    use crate::foreign::mapped::cluster_of;
 
     #[test]
     fn a_profile_is_rules_by_its_routes() {
-        let mut cluster = Small::new([super::super::CONTROLLER.reads]);
-        for name in ["web", "web-2"] {
-            cluster.put(
-                &SERVICE,
-                json!({"metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}}),
-            );
-        }
+        let cluster = cluster_of(&["web", "web-2"], 80);
         let services = Services {
             view: &cluster.view,
         };

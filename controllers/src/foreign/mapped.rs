@@ -183,6 +183,20 @@ pub fn items<'v>(value: &'v Value, name: &str) -> &'v [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }
 
+/// A cluster with Services of these names, whose pods are called so.
+#[cfg(test)]
+pub(super) fn cluster_of(services: &[&str], port: u16) -> crate::small::Small {
+    let mut cluster = crate::small::Small::new([super::CONTROLLER.reads]);
+    for name in services {
+        cluster.put(
+            &weft_kinds::SERVICE,
+            json!({"metadata": {"name": name},
+                "spec": {"selector": {"app": name}, "ports": [{"port": port}]}}),
+        );
+    }
+    cluster
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

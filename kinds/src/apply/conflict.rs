@@ -7,7 +7,7 @@ use std::fmt;
 
 use weft_api::status::{Cause, Details, StatusError};
 
-use super::fields::Path;
+use super::element::Path;
 use super::managers::Manager;
 use super::typed::Faults;
 

@@ -8,7 +8,8 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::{Element, Set, Writable, same};
+use super::element::{Element, same};
+use super::fields::{Set, Writable};
 use super::form::{Form, ListForm, MapForm, Type};
 use super::managers;
 use super::typed::check;

@@ -8,7 +8,7 @@
 
 use serde_json::Value;
 
-use super::fields::Element;
+use super::element::Element;
 use crate::schema::Schema;
 
 const NO_KEYS: &[String] = &[];
@@ -254,7 +254,7 @@ impl ListForm<'_> {
                 Value::Null => {
                     "associative list without keys has an element that's an explicit null"
                 }
-                scalar => return Ok(Element::Value(super::fields::Plain(scalar.clone()))),
+                scalar => return Ok(Element::Value(super::element::Plain(scalar.clone()))),
             };
             return Err(fault.to_owned());
         }

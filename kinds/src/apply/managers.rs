@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 use weft_api::status::Cause;
 
 use super::ManagedError;
-use super::fields::{Element, Set};
+use super::element::Element;
+use super::fields::Set;
 
 /// Entries of updates that an object keeps, as in Kubernetes: controllers and people come and go.
 const UPDATERS_MAX: usize = 10;

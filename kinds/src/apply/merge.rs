@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::{Map, Value};
 
-use super::fields::Element;
+use super::element::Element;
 use super::form::{Form, ListForm, MapForm, Type};
 
 /// Lays `config` over `live`; none when nothing comes of it.

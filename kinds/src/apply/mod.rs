@@ -13,6 +13,7 @@
 
 mod conflict;
 mod created;
+mod element;
 mod fields;
 mod form;
 mod managers;
@@ -32,7 +33,8 @@ use serde_json::{Map, Value, json};
 use weft_api::gvk::{GroupVersionKind, split_api_version};
 
 pub use conflict::{ApplyError, Conflict, Conflicts, FieldsError, ManagedError};
-pub use fields::{Element, Path, Plain, Set, Step, Writable};
+pub use element::{Element, Path, Plain};
+pub use fields::{Set, Step, Writable};
 pub use managers::{Entry, Managed, Manager, Operation, Writer, manager_faults, manager_name};
 pub use overlay::overlay;
 pub use scale::{Sizes, to_parent, to_scale};
@@ -256,7 +258,7 @@ fn renew_last_applied(object: &mut Value, config: &Value) {
     if let Some(annotations) = said.pointer_mut("/metadata/annotations") {
         put(annotations, LAST_APPLIED, None);
     }
-    let said = format!("{}\n", fields::go_json(&said));
+    let said = format!("{}\n", element::go_json(&said));
     if let Some(Value::Object(annotations)) = object.pointer_mut("/metadata/annotations") {
         annotations.insert(LAST_APPLIED.to_owned(), said.into());
         let size =
@@ -514,7 +516,7 @@ impl<'s, 'a> Work<'s, 'a> {
             object = self.prune(object, &managed, &last)?;
         }
         self.settle(live, &object, &mut managed, Some(&me), force)?;
-        if !fields::same(live, &object)
+        if !element::same(live, &object)
             && let Some(entry) = managed.entries.get_mut(&me)
         {
             entry.time = Some(writer.now);

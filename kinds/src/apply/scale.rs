@@ -9,7 +9,8 @@
 use serde_json::Value;
 
 use super::conflict::ManagedError;
-use super::fields::{Element, Set};
+use super::element::Element;
+use super::fields::Set;
 use super::managers::{Entry, Managed, Manager, Operation};
 
 const SCALE: &str = "autoscaling/v1";

@@ -11,7 +11,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::fields::{Element, Place, Set, same};
+use super::element::{Element, same};
+use super::fields::{Place, Set};
 use super::form::{Form, ListForm, MapForm, Scalar, Type};
 
 /// Faults of one object that are told: a client mends the first few first.

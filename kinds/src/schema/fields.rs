@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::TABLE;
+    use crate::schema::table::TABLE;
     use serde_json::{Value, json};
 
     #[test]

@@ -1,10 +1,9 @@
 //! `weft server`: API, store, scheduler and controllers in one process; and what concerns the servers as a group.
 
 mod backup;
-mod keys;
 mod members;
 mod rewrap;
-mod roots;
+mod signers;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -42,9 +41,9 @@ enum Action {
     /// Encrypt every Secret anew, under a new key
     Rewrap(rewrap::RewrapArgs),
     /// Show the keys that tokens of ServiceAccounts are signed with, add one, or remove one
-    Keys(keys::KeysArgs),
+    Keys(signers::KeysArgs),
     /// Show the authorities that certificates are signed by, let another follow, or forget one
-    Roots(roots::RootsArgs),
+    Roots(signers::RootsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -173,8 +172,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(Action::Backup(args)) => backup::backup(args).await,
         Some(Action::Restore(args)) => backup::restore(&args),
         Some(Action::Rewrap(args)) => rewrap::rewrap(args).await,
-        Some(Action::Keys(args)) => keys::keys(args).await,
-        Some(Action::Roots(args)) => roots::roots(args).await,
+        Some(Action::Keys(args)) => signers::keys(args).await,
+        Some(Action::Roots(args)) => signers::roots(args).await,
     }
 }
 

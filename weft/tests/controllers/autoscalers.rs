@@ -9,7 +9,8 @@ use weft_controllers::usage::{ContainerUsage, PodUsage};
 use weft_controllers::write::Propagation;
 use weft_kinds::{DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, POD};
 
-use crate::world::{World, deployment};
+use crate::manifests::deployment;
+use crate::world::World;
 
 const MILLI: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use weft_controllers::write::Propagation;
 use weft_kinds::{ENDPOINT_SLICE, ENDPOINTS, NODE, POD, SERVICE};
 
-use crate::world::{World, node_object};
+use crate::manifests::node_object;
+use crate::world::World;
 
 fn service(spec: Value) -> Value {
     let mut spec = spec;
@@ -22,10 +23,9 @@ fn pod(name: &str, address: &str, ready: bool) -> Value {
     })
 }
 
-/// A world whose nodes do nothing by themselves.
+/// A world with one node, which does nothing by itself.
 fn still() -> World {
-    let mut world = World::new(1);
-    world.agents = false;
+    let mut world = World::still();
     world.create(&NODE, node_object("n0"));
     world
 }

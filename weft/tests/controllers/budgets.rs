@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use weft_kinds::{DEPLOYMENT, POD, POD_DISRUPTION_BUDGET};
 
-use crate::world::{World, deployment};
+use crate::manifests::deployment;
+use crate::world::World;
 
 fn budget(spec: Value) -> Value {
     let mut spec = spec;

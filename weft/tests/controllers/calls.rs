@@ -8,7 +8,8 @@ use weft_controllers::usage::CallRate;
 use weft_kinds::autoscaling::calls::CallFigures;
 use weft_kinds::{DEPLOYMENT, ENDPOINT_SLICE, HORIZONTAL_POD_AUTOSCALER, POD, SERVICE};
 
-use crate::world::{World, deployment};
+use crate::manifests::deployment;
+use crate::world::World;
 
 const WAKER: &str = "weft.dev/scaled-from-zero-by";
 

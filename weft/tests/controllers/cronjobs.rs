@@ -28,8 +28,7 @@ fn cron_job(schedule: &str, more: Value) -> Value {
 /// A world with this CronJob, whose nodes do nothing. It is looked at a second after each full minute: looks come a moment
 /// after their time.
 fn world(schedule: &str, more: Value) -> World {
-    let mut world = World::new(1);
-    world.agents = false;
+    let mut world = World::still();
     world.create(&CRON_JOB, cron_job(schedule, more));
     world.settle();
     world.pass_time(1);

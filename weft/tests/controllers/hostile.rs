@@ -4,13 +4,8 @@ use serde_json::{Value, json};
 use weft_controllers::write::Propagation;
 use weft_kinds::{CONFIG_MAP, DEPLOYMENT, EVENT, NAMESPACE, NODE, POD, REPLICA_SET, SECRET};
 
-use crate::world::{World, deployment, namespace, node_object};
-
-fn still() -> World {
-    let mut world = World::new(1);
-    world.agents = false;
-    world
-}
+use crate::manifests::{deployment, namespace, node_object};
+use crate::world::World;
 
 #[test]
 fn an_object_that_cannot_be_read_is_there_and_so_is_what_it_owns() {
@@ -66,7 +61,7 @@ fn a_set_or_pod_that_cannot_be_read_is_not_made_a_second_time() {
 
 #[test]
 fn a_node_that_cannot_be_read_keeps_its_pods_and_its_range() {
-    let mut world = still();
+    let mut world = World::still();
     let mut node = node_object("n0");
     node["spec"] = json!({"podCIDR": "10.128.0.0/17", "podCIDRs": ["10.128.0.0/17"]});
     world.create(&NODE, node);
@@ -91,7 +86,7 @@ fn a_node_that_cannot_be_read_keeps_its_pods_and_its_range() {
 
 #[test]
 fn a_namespace_does_not_end_before_what_cannot_be_read_in_it() {
-    let mut world = still();
+    let mut world = World::still();
     world.create(&NAMESPACE, namespace("shop"));
     let mut object = deployment("web", 1, "x:1");
     object["metadata"]["namespace"] = json!("shop");
@@ -175,7 +170,7 @@ fn numbers_that_no_cluster_holds_cost_a_bounded_number_of_pods() {
         (3, json!("99999999999%")),
         (largest, json!("99999999999%")),
     ] {
-        let mut world = still();
+        let mut world = World::still();
         let mut object = deployment("web", i64::from(replicas), "x:1");
         object["spec"]["strategy"]["rollingUpdate"]["maxSurge"] = surge.clone();
         world.create(&DEPLOYMENT, object);
@@ -239,7 +234,7 @@ fn numbers_in_annotations_and_status_are_what_somebody_wrote() {
 
 #[test]
 fn an_owner_owns_within_its_reach() {
-    let mut world = still();
+    let mut world = World::still();
     for name in ["t", "u"] {
         world.create(&NAMESPACE, namespace(name));
     }
@@ -304,7 +299,7 @@ fn an_owner_owns_within_its_reach() {
 
 #[test]
 fn nothing_goes_for_an_owner_that_is_there_after_all() {
-    let mut world = still();
+    let mut world = World::still();
     // It is stored, and the informer has not told of it.
     let secret = json!({"metadata": {"name": "own", "namespace": "default"}});
     let secret = world.create_unseen(&SECRET, secret);
@@ -322,7 +317,7 @@ fn nothing_goes_for_an_owner_that_is_there_after_all() {
 
 #[test]
 fn events_go_as_fast_as_they_are_due() {
-    let mut world = still();
+    let mut world = World::still();
     for number in 0..1201 {
         world.create(
             &EVENT,

@@ -1,7 +1,11 @@
-//! MeshPolicies and FaultInjections on the real server: what is refused, what their statuses tell, and that a fault ends by itself.
+//! Policies of the mesh on the real server: what is refused, what their statuses tell, and that a fault ends by itself.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weft_kinds::{FAULT_INJECTION, KindRef, MESH_POLICY, SERVICE};
+use weft_kinds::{
+    AUTHORIZATION_POLICY, FAULT_INJECTION, Kind, KindRef, MESH_POLICY, PEER_AUTHENTICATION, SERVICE,
+};
 
 use crate::world::World;
 
@@ -63,4 +67,40 @@ fn a_fault_ends_by_itself_and_tells_so() {
     Accepted True Accepted: The nodes do what it says.
     Active False Expired: It ended at 2026-01-01T00:10:00Z.
     ");
+}
+
+#[test]
+fn a_policy_tells_what_of_it_is_not_understood() {
+    let mut world = World::still();
+    world.define_gateway_api();
+    let policy = |spec: Value| {
+        json!({
+            "metadata": {"name": "cart", "namespace": "default"},
+            "spec": spec,
+        })
+    };
+    let told = |world: &World, kind: &Arc<Kind>| {
+        let condition = &world.get(kind, "cart")["status"]["conditions"][0];
+        let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+        let [kind, status, reason, message] = ["type", "status", "reason", "message"].map(text);
+        format!("{kind}={status} {reason}: {message}")
+    };
+    world.create(
+        &AUTHORIZATION_POLICY,
+        policy(json!({"action": "CUSTOM", "provider": {"name": "opa"}, "rules": [{"from": [{"source": {"ipBlocks": ["10.0.0"]}}]}]})),
+    );
+    world.create(
+        &PEER_AUTHENTICATION,
+        policy(json!({"mtls": {"mode": "DISABLE"}})),
+    );
+    world.settle();
+    insta::assert_snapshot!(told(&world, &AUTHORIZATION_POLICY), @"Accepted=False Invalid: action CUSTOM is not served: there is no provider to ask, and what meets its rules is denied; bad IP address (10.0.0)");
+    insta::assert_snapshot!(told(&world, &PEER_AUTHENTICATION), @"Accepted=False Invalid: mtls: mode DISABLE is not served: calls between nodes are by mutual TLS, always");
+    world.patch(
+        &AUTHORIZATION_POLICY,
+        "cart",
+        json!({"spec": {"action": "ALLOW", "provider": null, "rules": [{"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}]}]}}),
+    );
+    world.settle();
+    insta::assert_snapshot!(told(&world, &AUTHORIZATION_POLICY), @"Accepted=True Accepted: All of it is in force.");
 }

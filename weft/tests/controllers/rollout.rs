@@ -6,7 +6,8 @@
 use serde_json::json;
 use weft_kinds::{DEPLOYMENT, POD, REPLICA_SET};
 
-use crate::world::{World, deployment};
+use crate::manifests::deployment;
+use crate::world::World;
 
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("WEFT_SEED") {

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 use weft_controllers::write::Propagation;
-use weft_kinds::{KindRef, LEASE, NODE, POD};
+use weft_kinds::{DEPLOYMENT, KindRef, LEASE, NODE, POD};
 
-use crate::world::{World, node_object};
+use crate::manifests::{deployment, node_object, pod};
+use crate::world::World;
 
 /// So many nodes with leases of so many seconds, and a pod on each.
 fn world_of(nodes: usize, lease_seconds: u64) -> World {
@@ -337,4 +338,120 @@ fn whoever_taints_a_silent_node_as_out_of_service_lets_its_pods_go() {
     world.patch(&NODE, "n000", json!({"spec": {"taints": taints}}));
     live(&mut world, 2, others);
     assert_eq!((pods_left(&world), count(&world, &POD)), (1, 2));
+}
+
+#[test]
+fn pods_of_a_silent_node_are_replaced_within_ten_seconds() {
+    let mut world = World::new(5);
+    world.create_nodes();
+    world.create(&DEPLOYMENT, deployment("web", 6, "x:1"));
+    world.settle();
+    let on = |world: &World, node: &str| {
+        let pods = world.all(&POD).into_iter();
+        pods.filter(|p| {
+            p["spec"]["nodeName"] == node && p["metadata"]["deletionTimestamp"].is_null()
+        })
+        .count()
+    };
+    assert!(on(&world, "n0") > 0);
+    // Nothing of n0 moves any more: no agent, no lease. The others renew.
+    world.agents = false;
+    let mut replaced_at = None;
+    for second in 1..=12_i64 {
+        world.live(1, &["n1", "n2"]);
+        if replaced_at.is_none() && on(&world, "n0") == 0 {
+            replaced_at = Some(second);
+        }
+    }
+    assert_eq!(replaced_at, Some(10));
+    assert_eq!(world.live_pods(), 6, "the set made new ones");
+    let taints = &world.get(&NODE, "n0")["spec"]["taints"];
+    assert_eq!(
+        taints[0]["key"], "node.kubernetes.io/unreachable",
+        "{taints}"
+    );
+    assert_eq!(taints[1]["effect"], "NoExecute", "{taints}");
+    assert!(world.tell().contains("Node n0 status is now: NodeNotReady"));
+}
+
+#[test]
+fn a_pod_stays_as_long_as_it_asked_to() {
+    let mut world = World::still();
+    let mut node = node_object("n0");
+    node["spec"]["taints"] = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute",
+        "timeAdded": "2026-01-01T00:00:00Z"}]);
+    node["status"]["conditions"][0]["status"] = json!("Unknown");
+    world.create(&NODE, node);
+    // Another one is heard, so the silence is n0's own.
+    world.create(&NODE, node_object("n1"));
+    let lease = json!({"metadata": {"name": "n1", "namespace": "kube-node-lease"}});
+    world.create(&LEASE, lease);
+    let mut patient = pod("patient", "n0", false, 80);
+    patient["spec"]["tolerations"] = json!([{"key": "node.kubernetes.io/unreachable",
+        "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}]);
+    world.create(&POD, patient);
+    let mut rock = pod("rock", "n0", false, 80);
+    rock["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+    world.create(&POD, rock);
+    world.create(&POD, pod("plain", "n0", false, 81));
+    let deleted = |world: &mut World| -> String {
+        let story = world.tell();
+        let lines = story.lines().filter(|line| line.starts_with("delete"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    world.settle();
+    assert_eq!(deleted(&mut world), "");
+    world.live(12, &["n1"]);
+    assert_eq!(deleted(&mut world), "delete pods default/plain");
+    world.live(60, &["n1"]);
+    assert_eq!(deleted(&mut world), "delete pods default/patient");
+}
+
+#[test]
+fn losing_most_nodes_at_once_holds_evictions_back() {
+    let mut world = World::new(8);
+    for node in ["n0", "n1", "n2"] {
+        world.create(&NODE, node_object(node));
+    }
+    world.create(&DEPLOYMENT, deployment("web", 6, "x:1"));
+    world.settle();
+    world.agents = false;
+    let before: Vec<String> = world
+        .all(&POD)
+        .iter()
+        .map(|p| p["metadata"]["name"].to_string())
+        .collect();
+    for _ in 0..20 {
+        world.pass_time(1);
+        world.settle();
+    }
+    let now: Vec<String> = world
+        .all(&POD)
+        .iter()
+        .map(|p| p["metadata"]["name"].to_string())
+        .collect();
+    assert_eq!(before, now, "all three are silent: nothing is evicted yet");
+}
+
+#[test]
+fn pods_of_a_node_that_is_gone_go_at_once() {
+    let mut world = World::still();
+    world.create(&NODE, node_object("n0"));
+    world.create(&POD, pod("a", "n0", true, 80));
+    world.settle();
+    world.delete(&NODE, "n0", Propagation::Background);
+    world.settle();
+    world.pass_time(9);
+    world.settle();
+    let story = world.tell();
+    let lines: Vec<&str> = story
+        .lines()
+        .map(|line| line.split_once(" {").map_or(line, |(what, _)| what))
+        .collect();
+    // The node cannot say any more how its pod ended.
+    let expected = ["patch pods/status default/a", "delete pods default/a now"];
+    assert_eq!(lines, expected, "{story}");
+    for word in ["\"phase\":\"Failed\"", "PodGC: node no longer exists"] {
+        assert!(story.contains(word), "{story}");
+    }
 }

@@ -8,7 +8,8 @@ use weft_kinds::{
     STORAGE_CLASS,
 };
 
-use crate::world::{PINNED, World, namespace, node_object};
+use crate::manifests::{namespace, node_object};
+use crate::world::{PINNED, World};
 
 fn template(image: &str) -> Value {
     json!({

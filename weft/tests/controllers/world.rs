@@ -31,6 +31,8 @@ use weft_controllers::{
 use weft_kinds::{Kind, KindRef, LEASE, NODE, POD, Registries, Subresource};
 use weft_store::{Mutation, Precondition, Store, Term};
 
+use crate::manifests::node_object;
+
 /// 2026-01-01T00:00:00Z
 const START: i64 = 1_767_225_600;
 /// Where a pod says that it is for one node.
@@ -162,6 +164,13 @@ impl World {
         world.settle();
         world.tell();
         world.agents = true;
+        world
+    }
+
+    /// One whose nodes do nothing by themselves.
+    pub fn still() -> Self {
+        let mut world = Self::new(1);
+        world.agents = false;
         world
     }
 
@@ -722,37 +731,4 @@ fn render(write: &Write) -> String {
         Write::ConfirmGone { key, .. } => format!("confirm that {key} is gone"),
         Write::Event(note) => format!("event {} {}", note.reason, note.message),
     }
-}
-
-pub fn node_object(name: &str) -> Value {
-    json!({
-        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
-        "spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"]},
-        "status": {
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    })
-}
-
-pub fn namespace(name: &str) -> Value {
-    json!({"metadata": {"name": name}})
-}
-
-pub fn deployment(name: &str, replicas: i64, image: &str) -> Value {
-    json!({
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "replicas": replicas,
-            "progressDeadlineSeconds": 600,
-            "revisionHistoryLimit": 10,
-            "selector": {"matchLabels": {"app": name}},
-            "strategy": {"type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [{"name": "main", "image": image}]},
-            },
-        },
-    })
 }

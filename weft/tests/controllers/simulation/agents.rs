@@ -102,7 +102,7 @@ impl Agent {
     pub fn register(&mut self, cluster: &mut Cluster) {
         let key = Key::cluster(&self.name);
         if cluster.record.get("Node", &key).is_none() {
-            let mut node = crate::world::node_object(&self.name);
+            let mut node = crate::manifests::node_object(&self.name);
             node["status"].take();
             let _ = cluster.create(&NODE, node);
         }
