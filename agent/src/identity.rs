@@ -10,8 +10,9 @@
 //! workload       spiffe://TRUST/ns/NS/sa/SA, one for each ServiceAccount used here          → the mesh
 //! ```
 //!
-//! Each is renewed when half of its life is over, with jitter so that a fleet does not renew at once, and when another authority of the cluster
-//! signs (`trust.rs`). A failed renewal is repeated; the old certificate serves until it expires.
+//! Each is good for a day, and renewed when half of its life is over, with jitter so that a fleet does not renew at once, and when another
+//! authority of the cluster signs (`trust.rs`). A failed renewal is repeated; the old certificate serves until it expires. A node that was away for
+//! longer asks for its next certificate by the one that is over, which servers take from it for a month and for nothing else.
 //!
 //! Invariants: no private key is logged or sent; a workload certificate exists only while a pod here uses it.
 
@@ -49,7 +50,7 @@ const SERVER_NAME: &str = "kubernetes.default.svc";
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Part of the half-life by which a renewal may come early: ten percent.
 const JITTER: f64 = 0.1;
-/// A stored node certificate with less than this left is not worth connecting with.
+/// A stored certificate with less than this left is not worth connecting with.
 const LEFT_MIN: Duration = Duration::from_secs(60);
 
 /// Why an identity could not be had.
@@ -69,6 +70,14 @@ pub enum IdentityError {
         "there is neither a bootstrap token nor a node certificate in {folder}; pass --token-file"
     )]
     NoCredentials { folder: PathBuf },
+    #[error(
+        "the node's certificate was over at {ended}, and the server gives it no other; join anew with --token-file"
+    )]
+    Lapsed {
+        ended: Timestamp,
+        #[source]
+        source: Box<IdentityError>,
+    },
     #[error("making a key or a certificate request")]
     Request(#[source] rcgen::Error),
     #[error("asking the API server to sign as {signer}")]
@@ -213,10 +222,11 @@ pub struct NodeIdentity {
     folder: PathBuf,
     credential: Credential,
     client: watch::Sender<kube::Client>,
+    lapsed: Option<Timestamp>,
 }
 
 impl NodeIdentity {
-    /// Takes up the certificate in `folder`, or obtains one with the bootstrap token.
+    /// Takes up the certificate in `folder`, has one that is over renewed, or obtains one with the bootstrap token.
     ///
     /// # Errors
     /// When there is no usable certificate and none can be had.
@@ -228,18 +238,38 @@ impl NodeIdentity {
     ) -> Result<(Self, Link), IdentityError> {
         let stored = load(folder, CERTIFICATE_FILE);
         let stored = stored.filter(|stored| belongs_to(&stored.chain, node));
-        let mut usable = None;
+        let (mut usable, mut lapsed) = (None, None);
         if let Some(credential) = stored {
             let client = server.client_with(&credential)?;
-            // A data folder may outlive its cluster: only the server knows whether it still honours the certificate.
-            match client.apiserver_version().await {
-                Err(kube::Error::Api(status)) if status.code == 401 => {
-                    tracing::info!("the stored node certificate is no longer accepted")
+            if !credential.is_good() {
+                let ended = credential.expires_at;
+                match request_node(client, node).await {
+                    Ok(renewed) => {
+                        store(folder, CERTIFICATE_FILE, &renewed)?;
+                        tracing::warn!(%ended, "the node certificate was over, and is renewed");
+                        let client = server.client_with(&renewed)?;
+                        (usable, lapsed) = (Some((renewed, client)), Some(ended));
+                    }
+                    Err(error) if is_refused(&error) && token.is_some() => {
+                        tracing::info!(error = %Chain(&error), "the node certificate is over and is not renewed");
+                    }
+                    Err(error) if is_refused(&error) => {
+                        let source = Box::new(error);
+                        return Err(IdentityError::Lapsed { ended, source });
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) if token.is_some() && is_tls(&error) => {
-                    tracing::info!(%error, "the stored node certificate is no longer accepted")
+            } else {
+                // A data folder may outlive its cluster: only the server knows whether it still honours the certificate.
+                match client.apiserver_version().await {
+                    Err(kube::Error::Api(status)) if status.code == 401 => {
+                        tracing::info!("the stored node certificate is no longer accepted")
+                    }
+                    Err(error) if token.is_some() && is_tls(&error) => {
+                        tracing::info!(%error, "the stored node certificate is no longer accepted")
+                    }
+                    _ => usable = Some((credential, client)),
                 }
-                _ => usable = Some((credential, client)),
             }
         }
         let (credential, client) = match (usable, token) {
@@ -264,9 +294,15 @@ impl NodeIdentity {
                 folder: folder.to_owned(),
                 credential,
                 client: sender,
+                lapsed,
             },
             Link { client: receiver },
         ))
+    }
+
+    /// When the certificate was over that this node came back with, if it was.
+    pub fn lapsed(&self) -> Option<Timestamp> {
+        self.lapsed
     }
 
     /// Renews until `shutdown`.
@@ -373,6 +409,18 @@ impl std::fmt::Display for Chain<'_> {
 fn is_tls(error: &kube::Error) -> bool {
     let text = Chain(error).to_string();
     text.contains("certificate") || text.contains("alert")
+}
+
+/// Whether the server has answered that it does not sign, or does not speak with such a certificate.
+fn is_refused(error: &IdentityError) -> bool {
+    match error {
+        IdentityError::Sign { source, .. } => match &**source {
+            kube::Error::Api(status) => matches!(status.code, 401 | 403),
+            other => is_tls(other),
+        },
+        IdentityError::NotSigned { .. } => true,
+        _ => false,
+    }
 }
 
 async fn request_node(client: kube::Client, node: &str) -> Result<Credential, IdentityError> {
@@ -528,6 +576,13 @@ impl Credential {
     }
 }
 
+impl Credential {
+    /// Whether it is worth connecting with.
+    fn is_good(&self) -> bool {
+        crate::pod_state::later(Timestamp::now(), LEFT_MIN) < self.expires_at
+    }
+}
+
 fn belongs_to(chain: &[CertificateDer<'static>], node: &str) -> bool {
     let Some(leaf) = chain.first() else {
         return false;
@@ -546,14 +601,12 @@ const CERTIFICATE_FILE: &str = "node-client.pem";
 /// Of the gateway's identity.
 const GATEWAY_FILE: &str = "gateway.pem";
 
-/// The stored certificate, if there is one that is worth trying.
+/// The stored certificate, if there is one; it may be over.
 fn load(folder: &Path, file: &str) -> Option<Credential> {
     let text = std::fs::read_to_string(folder.join(file)).ok()?;
     let at = text.find("-----BEGIN PRIVATE KEY-----")?;
     let (chain, key) = text.split_at(at);
-    let credential = Credential::from_pem(chain.to_owned(), key.to_owned()).ok()?;
-    (crate::pod_state::later(Timestamp::now(), LEFT_MIN) < credential.expires_at)
-        .then_some(credential)
+    Credential::from_pem(chain.to_owned(), key.to_owned()).ok()
 }
 
 /// Certificate and key in one file, replaced in one step, so that they always belong together.
@@ -642,7 +695,7 @@ impl Workloads {
     /// None yet but that of the gateway, if the certificate that it had when this node ran last is good yet; it is kept in `folder`. All of
     /// them go to `mesh`.
     pub fn new(link: Link, mesh: Mesh, folder: &Path) -> Self {
-        if let Some(credential) = load(folder, GATEWAY_FILE) {
+        if let Some(credential) = load(folder, GATEWAY_FILE).filter(Credential::is_good) {
             let gateway = mesh.gateway_identity();
             let set = mesh
                 .identities()
