@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 
 /// For how long a node is known by what is over: holidays, and a machine that is repaired.
-pub const LAPSED_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
+pub(crate) const LAPSED_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A node whose certificate is over.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,20 @@
 //!
 //! Invariant: where no policy is about the Gateway, nothing of a request or connection is looked at.
 
-use super::*;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::Ordering},
+};
+
+use http::{Request, Response};
+use weft_call::{Blame, Failure, FailureKind};
+use weft_policy::{Attributes, Guard, Pod};
+
+use super::{
+    BYTES, DENIED, GATEWAY_NAME, Guards, InForce, forbidden, is_preflight, seconds, tokens,
+    unauthenticated,
+};
+use crate::{Body, route::NamespacedName};
 
 /// A client's connection to a Gateway.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +37,7 @@ impl<'a> Entered<'a> {
         self,
         port: u16,
         request: Option<weft_policy::Request<'a>>,
-    ) -> weft_policy::Attributes<'a> {
+    ) -> Attributes<'a> {
         Attributes {
             principal: None,
             source_ip: Some(self.client),
