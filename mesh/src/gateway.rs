@@ -335,7 +335,7 @@ async fn spoken(
 
 /// Where a connection came in.
 struct At {
-    /// As the kernel says.
+    /// The node's end of it.
     local: Option<SocketAddr>,
     /// None at the node's one port.
     own: Option<Placed>,
@@ -378,7 +378,7 @@ struct Front {
     last_host: LastHost,
     /// A request has come.
     spoke: AtomicBool,
-    /// Where it came in, as the kernel says.
+    /// The node's end of it.
     local: Option<SocketAddr>,
     at: Option<Placed>,
     /// What the connection became, once it is HTTP no longer.

@@ -1,7 +1,7 @@
 //! Who is let in at a Gateway, before its routes do anything: requests, and connections that are none.
 //!
-//! Of a client its address is known, and the name that it asked for where it speaks TLS; where it came in is what the kernel says of its
-//! connection, and nothing that it says itself. What is no HTTP is judged once, when it is opened, by what is known of it then: an ALLOW that
+//! Of a client its address is known, and the name that it asked for where it speaks TLS; where it came in is where the node
+//! took its connection, and nothing that it says itself. What is no HTTP is judged once, when it is opened, by what is known of it then: an ALLOW that
 //! asks for what only HTTP says is met by none, and a DENY is met without that. Datagrams are not judged, as nowhere else.
 //!
 //! Invariant: where no policy is about the Gateway, nothing of a request or connection is looked at.
@@ -25,7 +25,7 @@ use crate::{Body, route::NamespacedName};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entered<'a> {
     pub(crate) client: IpAddr,
-    /// Where it came in, if the kernel tells.
+    /// Where the node took it, if that is known.
     pub(crate) at: Option<SocketAddr>,
     /// The name that it asked for, if it speaks TLS and named one.
     pub(crate) sni: Option<&'a str>,
