@@ -26,8 +26,8 @@ use k8s_openapi::api::certificates::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ use tokio_util::sync::CancellationToken;
 use weft_api::SpiffeId;
 use weft_mesh::Mesh;
 
-use self::credential::{CERTIFICATE_FILE, GATEWAY_FILE, belongs_to, load, store};
 pub use self::credential::Credential;
+use self::credential::{CERTIFICATE_FILE, GATEWAY_FILE, belongs_to, load, store};
 use crate::trust::{Holder, Trust, Trusted};
 
 /// Signer of node client certificates; Kubernetes' own.
@@ -98,7 +98,6 @@ pub enum IdentityError {
     #[error("the mesh refused the certificate of {identity}: {reason}")]
     Mesh { identity: String, reason: String },
 }
-
 
 /// How to reach the API server.
 #[derive(Clone, Debug)]

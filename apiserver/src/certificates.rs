@@ -555,7 +555,12 @@ mod tests {
         let local = SanType::IpAddress("127.0.0.1".parse().unwrap());
         for (was, asks, signer, refusal) in [
             ("a", "a", NODE_CLIENT, ""),
-            ("a", "b", NODE_CLIENT, "a node may only renew its own certificate"),
+            (
+                "a",
+                "b",
+                NODE_CLIENT,
+                "a node may only renew its own certificate",
+            ),
             (
                 "gone",
                 "gone",
@@ -593,8 +598,15 @@ mod tests {
                 Ok(()) => String::new(),
                 Err(error) => error.message,
             };
-            assert!(told.ends_with(refusal) && told.is_empty() == refusal.is_empty(), "{told}");
-            assert_eq!(object.get("status").is_some(), refusal.is_empty(), "{was} {asks}");
+            assert!(
+                told.ends_with(refusal) && told.is_empty() == refusal.is_empty(),
+                "{told}"
+            );
+            assert_eq!(
+                object.get("status").is_some(),
+                refusal.is_empty(),
+                "{was} {asks}"
+            );
         }
     }
 

@@ -155,7 +155,14 @@ async fn connection(
 ) {
     let Some(place) = place else {
         let local = stream.local_addr().ok();
-        return spoken(inner, At { local, own: None }, Joined::new(stream), client, stop).await;
+        return spoken(
+            inner,
+            At { local, own: None },
+            Joined::new(stream),
+            client,
+            stop,
+        )
+        .await;
     };
     let table = inner.table.load_full();
     let (plain, front) = (table.streams.of_tcp(place), table.fronts.get(place));

@@ -96,7 +96,11 @@ pub(super) fn load(folder: &Path, file: &str) -> Option<Credential> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub(super) fn store(folder: &Path, file: &str, credential: &Credential) -> Result<(), IdentityError> {
+pub(super) fn store(
+    folder: &Path,
+    file: &str,
+    credential: &Credential,
+) -> Result<(), IdentityError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let path = folder.join(file);

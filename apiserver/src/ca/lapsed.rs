@@ -207,11 +207,26 @@ mod tests {
             let pem = authority.sign(leaf, &key, made).unwrap();
             let signed = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
             // Ten minutes of clocks that differ are nothing, in either direction.
-            for at in [-10, 0, minutes(24) - 1, minutes(24) + 1, minutes(240), last - 1, last + 1, minutes(9000)] {
+            for at in [
+                -10,
+                0,
+                minutes(24) - 1,
+                minutes(24) + 1,
+                minutes(240),
+                last - 1,
+                last + 1,
+                minutes(9000),
+            ] {
                 let now = made.unix_timestamp() + 60 * at;
-                let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.try_into().unwrap()));
+                let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+                    now.try_into().unwrap(),
+                ));
                 let found = verifier.verify_client_cert(&signed, &[], now);
-                assert_eq!(found.is_ok(), at <= taken_until, "{who}, {at} minutes on: {found:?}");
+                assert_eq!(
+                    found.is_ok(),
+                    at <= taken_until,
+                    "{who}, {at} minutes on: {found:?}"
+                );
             }
         }
     }
@@ -241,7 +256,11 @@ mod tests {
             let pem = authority.sign(&leaf, &key, made).unwrap();
             let signed = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
             let (_, parsed) = x509_parser::parse_x509_certificate(&signed).unwrap();
-            assert_eq!(node_of(&parsed), expected, "{organisation:?} {common_name:?}");
+            assert_eq!(
+                node_of(&parsed),
+                expected,
+                "{organisation:?} {common_name:?}"
+            );
         }
     }
 }

@@ -372,9 +372,7 @@ async fn a_traffic_router_reads_a_route_and_puts_it_back() {
     let world = World::new().await;
     world.define_gateway_api().await;
     let one = format!("{ROUTES}/web");
-    let backend = |name: &str| {
-        json!({ "group": "", "kind": "Service", "name": name, "port": 80 })
-    };
+    let backend = |name: &str| json!({ "group": "", "kind": "Service", "name": name, "port": 80 });
     let route = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": { "name": "web" },
         "spec": {
@@ -385,7 +383,10 @@ async fn a_traffic_router_reads_a_route_and_puts_it_back() {
             }],
         },
     });
-    assert_eq!(world.ask(&format!("POST {ROUTES}"), route).await.status, 201);
+    assert_eq!(
+        world.ask(&format!("POST {ROUTES}"), route).await.status,
+        201
+    );
     let put = async |change: &dyn Fn(&mut Value)| {
         let mut read = world.get(&one).await.body;
         change(&mut read);
@@ -405,10 +406,15 @@ async fn a_traffic_router_reads_a_route_and_puts_it_back() {
         rules.collect::<Vec<_>>().join(" | ")
     };
     let read = world.get(&one).await.body;
-    assert_eq!(weights(&read), "web-stable=1 web-canary=1", "as the definition has it");
+    assert_eq!(
+        weights(&read),
+        "web-stable=1 web-canary=1",
+        "as the definition has it"
+    );
     for canary in [10, 50, 100] {
         let answer = put(&|route| {
-            route["metadata"]["labels"] = json!({ "rollouts.argoproj.io/gatewayapi-canary": "in-progress" });
+            route["metadata"]["labels"] =
+                json!({ "rollouts.argoproj.io/gatewayapi-canary": "in-progress" });
             let backends = &mut route["spec"]["rules"][0]["backendRefs"];
             backends[1]["weight"] = canary.into();
             backends[0]["weight"] = (100 - canary).into();
@@ -419,7 +425,11 @@ async fn a_traffic_router_reads_a_route_and_puts_it_back() {
     }
     let read = world.get(&one).await.body;
     assert_eq!(read["metadata"]["generation"], 4);
-    assert_eq!(read["status"], Value::Null, "a status is somebody else's to write");
+    assert_eq!(
+        read["status"],
+        Value::Null,
+        "a status is somebody else's to write"
+    );
 
     // Who has read it before that is told so, and reads it again.
     let mut stale = read.clone();
@@ -431,7 +441,8 @@ async fn a_traffic_router_reads_a_route_and_puts_it_back() {
     assert_eq!(world.get(&map).await.status, 404);
     let made = json!({ "metadata": { "name": "argo-gatewayapi-configmap" } });
     assert_eq!(world.ask(&format!("POST {maps}"), made).await.status, 201);
-    let header = |kind: &str, value: &str| json!({ "name": "x-version", "type": kind, "value": value });
+    let header =
+        |kind: &str, value: &str| json!({ "name": "x-version", "type": kind, "value": value });
     for header in [header("Exact", "v2"), header("RegularExpression", "v2.*")] {
         let answer = put(&|route| {
             let path = route["spec"]["rules"][0]["matches"][0]["path"].clone();
@@ -442,11 +453,15 @@ async fn a_traffic_router_reads_a_route_and_puts_it_back() {
         })
         .await;
         let told = weights(&answer.body);
-        assert_eq!((answer.status, &*told), (200, "web-stable=0 web-canary=100 | web-canary=1"));
+        assert_eq!(
+            (answer.status, &*told),
+            (200, "web-stable=0 web-canary=100 | web-canary=1")
+        );
         let mut kept = world.get(&map).await.body;
         kept["data"] = json!({ "httpManagedRoutes": r#"{"canary":{"web":1}}"# });
         assert_eq!(world.ask(&format!("PUT {map}"), kept).await.status, 200);
-        let answer = put(&|route| drop(route["spec"]["rules"].as_array_mut().unwrap().remove(1))).await;
+        let answer =
+            put(&|route| drop(route["spec"]["rules"].as_array_mut().unwrap().remove(1))).await;
         assert_eq!(weights(&answer.body), "web-stable=0 web-canary=100");
     }
     let answer = put(&|route| {

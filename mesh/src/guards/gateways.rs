@@ -33,11 +33,7 @@ pub(crate) struct Entered<'a> {
 
 impl<'a> Entered<'a> {
     /// What is known of it, and of a request on it, if that is what comes.
-    fn attributes(
-        self,
-        port: u16,
-        request: Option<weft_policy::Request<'a>>,
-    ) -> Attributes<'a> {
+    fn attributes(self, port: u16, request: Option<weft_policy::Request<'a>>) -> Attributes<'a> {
         Attributes {
             principal: None,
             source_ip: Some(self.client),
@@ -133,9 +129,7 @@ impl Guards {
         self.tell_of(&verdict, "", gateway, BYTES, name);
         match verdict.allowed {
             true => Ok(()),
-            false => {
-                Err(Failure::new(FailureKind::Unreachable, DENIED).with_blame(Blame::Policy))
-            }
+            false => Err(Failure::new(FailureKind::Unreachable, DENIED).with_blame(Blame::Policy)),
         }
     }
 }

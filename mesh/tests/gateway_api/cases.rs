@@ -714,22 +714,43 @@ async fn weights_and_headers_of_a_traffic_router_are_followed() {
         )
     };
     for (manifests, asks) in [
-        (route(100, 0, ""), [("GET a.test/", "200 v1"), ("GET a.test/ x-version:v2", "200 v1")]),
-        (route(0, 100, ""), [("GET a.test/", "200 v2"), ("GET a.test/ x-version:v2", "200 v2")]),
+        (
+            route(100, 0, ""),
+            [
+                ("GET a.test/", "200 v1"),
+                ("GET a.test/ x-version:v2", "200 v1"),
+            ],
+        ),
+        (
+            route(0, 100, ""),
+            [
+                ("GET a.test/", "200 v2"),
+                ("GET a.test/ x-version:v2", "200 v2"),
+            ],
+        ),
         (
             route(100, 0, &header("Exact", "v2")),
-            [("GET a.test/", "200 v1"), ("GET a.test/ x-version:v2", "200 v2")],
+            [
+                ("GET a.test/", "200 v1"),
+                ("GET a.test/ x-version:v2", "200 v2"),
+            ],
         ),
         (
             route(100, 0, &header("RegularExpression", "v.*")),
-            [("GET a.test/ x-version:w2", "200 v1"), ("GET a.test/ x-version:v22", "200 v2")],
+            [
+                ("GET a.test/ x-version:w2", "200 v1"),
+                ("GET a.test/ x-version:v22", "200 v2"),
+            ],
         ),
     ] {
         let world = World::of(&manifests).await;
         for (ask, wanted) in asks {
             for _ in 0..8 {
                 let answer = world.ask("same", 80, ask).await;
-                assert!(is_met(&answer, wanted), "{ask}: {wanted}, not {answer:?}: {manifests}");
+                assert!(
+                    is_met(&answer, wanted),
+                    "{ask}: {wanted}, not {answer:?}: {manifests}"
+                );
             }
         }
     }

@@ -312,31 +312,49 @@ async fn a_gateways_policies_are_asked_of_bytes() {
         }
     };
     let about = |name: &str, action: &str, rules: Value| {
-        let target = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name });
+        let target =
+            json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name });
         json!({ "targetRefs": [target], "action": action, "rules": rules })
     };
     let from = |blocks: &str| json!([{ "from": [{ "source": { "ipBlocks": [blocks] } }] }]);
     let to = |operation: Value| json!([{ "to": [{ "operation": operation }] }]);
-    let sni = |field: &str| json!([{ "when": [{ "key": "connection.sni", field: ["open.test"] }] }]);
+    let sni =
+        |field: &str| json!([{ "when": [{ "key": "connection.sni", field: ["open.test"] }] }]);
     let mut refused = 0;
     let mut seen = world.a.watch_calls(Interest::default(), QUEUE_USUAL);
     for (spec, expected) in [
         (about("other", "DENY", json!([{}])), [true, true, true]),
-        (about("shop", "ALLOW", from("127.0.0.0/8")), [true, true, true]),
-        (about("shop", "ALLOW", from("10.0.0.0/8")), [false, false, false]),
-        (about("shop", "DENY", from("127.0.0.0/8")), [false, false, false]),
+        (
+            about("shop", "ALLOW", from("127.0.0.0/8")),
+            [true, true, true],
+        ),
+        (
+            about("shop", "ALLOW", from("10.0.0.0/8")),
+            [false, false, false],
+        ),
+        (
+            about("shop", "DENY", from("127.0.0.0/8")),
+            [false, false, false],
+        ),
         (
             about("shop", "DENY", to(json!({ "ports": [plain.to_string()] }))),
             [false, true, true],
         ),
         (
-            about("shop", "ALLOW", to(json!({ "ports": [tls_port.to_string()] }))),
+            about(
+                "shop",
+                "ALLOW",
+                to(json!({ "ports": [tls_port.to_string()] })),
+            ),
             [false, true, true],
         ),
         (about("shop", "DENY", sni("values")), [true, false, true]),
         (about("shop", "ALLOW", sni("values")), [false, true, false]),
         // Who names nobody does not name this one.
-        (about("shop", "ALLOW", sni("notValues")), [true, false, true]),
+        (
+            about("shop", "ALLOW", sni("notValues")),
+            [true, false, true],
+        ),
         (
             about("shop", "ALLOW", to(json!({ "methods": ["GET"] }))),
             [false, false, false],
@@ -375,12 +393,16 @@ async fn a_gateways_policies_are_asked_of_bytes() {
     }
     // They began and ended, and went to nobody.
     let nobody = told.lines().filter(|line| {
-        line.contains("destination_service_name=\"unknown\"") && line.contains("source_workload=\"gateway\"")
+        line.contains("destination_service_name=\"unknown\"")
+            && line.contains("source_workload=\"gateway\"")
     });
     let ends = nobody.filter(|line| line.starts_with("istio_tcp_connections_"));
     let ends: Vec<_> = ends.filter_map(|line| line.rsplit_once(' ')).collect();
     assert_eq!(ends.len(), 2, "{told}");
-    assert!(ends.iter().all(|(_, count)| *count == refused.to_string()), "{ends:?}");
+    assert!(
+        ends.iter().all(|(_, count)| *count == refused.to_string()),
+        "{ends:?}"
+    );
     let seen = seen.as_mut().expect("room");
     let seen = std::iter::from_fn(|| seen.try_next()).filter(|call| call.code == 403);
     let seen: Vec<_> = seen.map(|call| call.authority().to_owned()).collect();

@@ -170,22 +170,49 @@ async fn a_guest_can_pass_its_trace_on_whether_it_is_recorded_or_not() {
         (&[("traceparent", PARENT)][..], "theirs 1 true [] []"),
         (&[("traceparent", &unrecorded)], "theirs 0 true [] []"),
         (
-            &[("traceparent", &unrecorded), ("tracestate", "a=1"), ("tracestate", "b=2"), ("baggage", "user=7")],
+            &[
+                ("traceparent", &unrecorded),
+                ("tracestate", "a=1"),
+                ("tracestate", "b=2"),
+                ("baggage", "user=7"),
+            ],
             "theirs 0 true [a=1,b=2] [user=7]",
         ),
         (&[("traceparent", &random)], "theirs 2 true [] []"),
         (&[("traceparent", &unknown)], "theirs 2 true [] []"),
         (&[("traceparent", &later)], "theirs 1 true [] []"),
-        (&[("traceparent", &unrecorded), ("tracestate", "a=1,a=2")], "theirs 0 true [] []"),
-        (&[("traceparent", &unrecorded), ("tracestate", &long)], "theirs 0 true [] []"),
+        (
+            &[("traceparent", &unrecorded), ("tracestate", "a=1,a=2")],
+            "theirs 0 true [] []",
+        ),
+        (
+            &[("traceparent", &unrecorded), ("tracestate", &long)],
+            "theirs 0 true [] []",
+        ),
         // Of what is none, nothing is passed on.
         (&[], "new 0 true [] []"),
         (&[("tracestate", "a=1")], "new 0 true [] []"),
-        (&[("traceparent", &short), ("tracestate", "a=1")], "new 0 true [] []"),
-        (&[("traceparent", &upper), ("tracestate", "a=1")], "new 0 true [] []"),
-        (&[("traceparent", PARENT), ("traceparent", PARENT), ("tracestate", "a=1")], "new 0 true [] []"),
+        (
+            &[("traceparent", &short), ("tracestate", "a=1")],
+            "new 0 true [] []",
+        ),
+        (
+            &[("traceparent", &upper), ("tracestate", "a=1")],
+            "new 0 true [] []",
+        ),
+        (
+            &[
+                ("traceparent", PARENT),
+                ("traceparent", PARENT),
+                ("tracestate", "a=1"),
+            ],
+            "new 0 true [] []",
+        ),
         // Baggage needs no trace.
-        (&[("baggage", "a=1"), ("baggage", "b=2;p")], "new 0 true [] [a=1,b=2;p]"),
+        (
+            &[("baggage", "a=1"), ("baggage", "b=2;p")],
+            "new 0 true [] [a=1,b=2;p]",
+        ),
         (&[("baggage", &much)], "new 0 true [] []"),
     ] {
         for way in ["http://local/", "http://voting/", "localhost"] {

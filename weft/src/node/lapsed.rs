@@ -9,7 +9,9 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
+};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -166,10 +168,13 @@ async fn a_node_gets_back_in_by_a_certificate_that_is_over() {
     let away = cluster.starts("node-a", &lost, None).await;
     assert!(matches!(away, Err(IdentityError::Lapsed { .. })));
     let away = told(away);
-    assert!(away.contains("there is no Node of that name any more"), "{away}");
+    assert!(
+        away.contains("there is no Node of that name any more"),
+        "{away}"
+    );
 
-    let node: Node = serde_json::from_value(json!({ "metadata": { "name": "node-a" } }))
-        .expect("a Node");
+    let node: Node =
+        serde_json::from_value(json!({ "metadata": { "name": "node-a" } })).expect("a Node");
     let node = nodes.create(&PostParams::default(), &node).await;
     node.expect("created");
     let another = told(cluster.starts("node-a", &lost, None).await);
@@ -180,7 +185,11 @@ async fn a_node_gets_back_in_by_a_certificate_that_is_over() {
     assert!(by_token.contains("Unauthorized"), "{by_token}");
     let long_ago = cluster.certificate("node-a", ago(31 * 24));
     let long_ago = cluster.starts("node-a", &long_ago, None).await;
-    assert!(matches!(long_ago, Err(IdentityError::Lapsed { .. })), "{}", told(long_ago));
+    assert!(
+        matches!(long_ago, Err(IdentityError::Lapsed { .. })),
+        "{}",
+        told(long_ago)
+    );
 
     // Good while there was that Node, and over since.
     let ended = Timestamp::now() + SignedDuration::from_secs(1);
@@ -198,7 +207,10 @@ async fn a_node_gets_back_in_by_a_certificate_that_is_over() {
         Ok(back) => back,
         Err(error) => panic!("{}", told(Err(error))),
     };
-    assert_eq!(identity.lapsed().map(|at| at.as_second()), Some(ended.as_second()));
+    assert_eq!(
+        identity.lapsed().map(|at| at.as_second()),
+        Some(ended.as_second())
+    );
     let own: Api<Node> = Api::all(client);
     assert!(own.get("node-a").await.is_ok(), "as a node again");
 
