@@ -236,9 +236,10 @@ impl NodeIdentity {
                 match request_node(client, node).await {
                     Ok(renewed) => {
                         store(folder, CERTIFICATE_FILE, &renewed)?;
-                        tracing::warn!(%ended, "the node certificate was over, and is renewed");
+                        tracing::warn!(%ended, "the node certificate was over, or nearly, and is renewed");
+                        lapsed = Some(ended).filter(|ended| *ended <= Timestamp::now());
                         let client = server.client_with(&renewed)?;
-                        (usable, lapsed) = (Some((renewed, client)), Some(ended));
+                        usable = Some((renewed, client));
                     }
                     Err(error) if is_refused(&error) && token.is_some() => {
                         tracing::info!(error = %Chain(&error), "the node certificate is over and is not renewed");

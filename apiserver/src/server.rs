@@ -454,7 +454,8 @@ async fn connection(
     }
 }
 
-/// Comes when the certificate that a client showed is over (a while later for one that was so before), or leads to no authority any more that is trusted; never for one that showed none.
+/// Comes when the certificate that a client showed is over (a while later for one that was so before), or leads to no authority any more that is
+/// trusted; never for one that showed none.
 async fn standing(
     authority: Authority,
     mut trusted: watch::Receiver<Arc<str>>,
