@@ -572,7 +572,10 @@ async fn attack_85_what_is_over_gets_a_node_one_thing() {
     let lost = of_node_until(&own, now() - 48 * 3600);
     let (code, told) = asked(&lost, "POST", requests, &request("a")).await;
     assert_eq!(code, "403", "{told}");
-    assert!(told.contains("there is no Node of that name any more"), "{told}");
+    assert!(
+        told.contains("there is no Node of that name any more"),
+        "{told}"
+    );
     let node = serde_json::json!({ "metadata": { "name": "a" } });
     assert_eq!(served.send("POST", "/api/v1/nodes", &node).await.0, "201");
     let (code, told) = asked(&lost, "POST", requests, &request("a")).await;
