@@ -10,10 +10,13 @@
 //! workload       spiffe://TRUST/ns/NS/sa/SA, one for each ServiceAccount used here          → the mesh
 //! ```
 //!
-//! Each is renewed when half of its life is over, with jitter so that a fleet does not renew at once, and when another authority of the cluster
-//! signs (`trust.rs`). A failed renewal is repeated; the old certificate serves until it expires.
+//! Each is good for a day, and renewed when half of its life is over, with jitter so that a fleet does not renew at once, and when another
+//! authority of the cluster signs (`trust.rs`). A failed renewal is repeated; the old certificate serves until it expires. A node that was away for
+//! longer asks for its next certificate by the one that is over, which servers take from it for a month and for nothing else.
 //!
 //! Invariants: no private key is logged or sent; a workload certificate exists only while a pod here uses it.
+
+mod credential;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -23,8 +26,8 @@ use k8s_openapi::api::certificates::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 use weft_api::SpiffeId;
 use weft_mesh::Mesh;
 
+pub use self::credential::Credential;
+use self::credential::{CERTIFICATE_FILE, GATEWAY_FILE, belongs_to, load, store};
 use crate::trust::{Holder, Trust, Trusted};
 
 /// Signer of node client certificates; Kubernetes' own.
@@ -47,10 +52,6 @@ const SIGNER_WORKLOAD: &str = "weft.dev/workload";
 const SERVER_NAME: &str = "kubernetes.default.svc";
 /// How often certificates are looked at; far below half of the shortest life.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Part of the half-life by which a renewal may come early: ten percent.
-const JITTER: f64 = 0.1;
-/// A stored node certificate with less than this left is not worth connecting with.
-const LEFT_MIN: Duration = Duration::from_secs(60);
 
 /// Why an identity could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,14 @@ pub enum IdentityError {
         "there is neither a bootstrap token nor a node certificate in {folder}; pass --token-file"
     )]
     NoCredentials { folder: PathBuf },
+    #[error(
+        "the node's certificate was over at {ended}, and the server gives it no other; join anew with --token-file"
+    )]
+    Lapsed {
+        ended: Timestamp,
+        #[source]
+        source: Box<IdentityError>,
+    },
     #[error("making a key or a certificate request")]
     Request(#[source] rcgen::Error),
     #[error("asking the API server to sign as {signer}")]
@@ -88,16 +97,6 @@ pub enum IdentityError {
     Client(#[source] Box<kube::Error>),
     #[error("the mesh refused the certificate of {identity}: {reason}")]
     Mesh { identity: String, reason: String },
-}
-
-/// A certificate with its key.
-pub struct Credential {
-    pub chain: Vec<CertificateDer<'static>>,
-    pub key: PrivateKeyDer<'static>,
-    chain_pem: String,
-    key_pem: String,
-    renew_at: Timestamp,
-    expires_at: Timestamp,
 }
 
 /// How to reach the API server.
@@ -213,10 +212,11 @@ pub struct NodeIdentity {
     folder: PathBuf,
     credential: Credential,
     client: watch::Sender<kube::Client>,
+    lapsed: Option<Timestamp>,
 }
 
 impl NodeIdentity {
-    /// Takes up the certificate in `folder`, or obtains one with the bootstrap token.
+    /// Takes up the certificate in `folder`, has one that is over renewed, or obtains one with the bootstrap token.
     ///
     /// # Errors
     /// When there is no usable certificate and none can be had.
@@ -228,18 +228,39 @@ impl NodeIdentity {
     ) -> Result<(Self, Link), IdentityError> {
         let stored = load(folder, CERTIFICATE_FILE);
         let stored = stored.filter(|stored| belongs_to(&stored.chain, node));
-        let mut usable = None;
+        let (mut usable, mut lapsed) = (None, None);
         if let Some(credential) = stored {
             let client = server.client_with(&credential)?;
-            // A data folder may outlive its cluster: only the server knows whether it still honours the certificate.
-            match client.apiserver_version().await {
-                Err(kube::Error::Api(status)) if status.code == 401 => {
-                    tracing::info!("the stored node certificate is no longer accepted")
+            if !credential.is_good() {
+                let ended = credential.expires_at;
+                match request_node(client, node).await {
+                    Ok(renewed) => {
+                        store(folder, CERTIFICATE_FILE, &renewed)?;
+                        tracing::warn!(%ended, "the node certificate was over, or nearly, and is renewed");
+                        lapsed = Some(ended).filter(|ended| *ended <= Timestamp::now());
+                        let client = server.client_with(&renewed)?;
+                        usable = Some((renewed, client));
+                    }
+                    Err(error) if is_refused(&error) && token.is_some() => {
+                        tracing::info!(error = %Chain(&error), "the node certificate is over and is not renewed");
+                    }
+                    Err(error) if is_refused(&error) => {
+                        let source = Box::new(error);
+                        return Err(IdentityError::Lapsed { ended, source });
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) if token.is_some() && is_tls(&error) => {
-                    tracing::info!(%error, "the stored node certificate is no longer accepted")
+            } else {
+                // A data folder may outlive its cluster: only the server knows whether it still honours the certificate.
+                match client.apiserver_version().await {
+                    Err(kube::Error::Api(status)) if status.code == 401 => {
+                        tracing::info!("the stored node certificate is no longer accepted")
+                    }
+                    Err(error) if token.is_some() && is_tls(&error) => {
+                        tracing::info!(%error, "the stored node certificate is no longer accepted")
+                    }
+                    _ => usable = Some((credential, client)),
                 }
-                _ => usable = Some((credential, client)),
             }
         }
         let (credential, client) = match (usable, token) {
@@ -264,9 +285,15 @@ impl NodeIdentity {
                 folder: folder.to_owned(),
                 credential,
                 client: sender,
+                lapsed,
             },
             Link { client: receiver },
         ))
+    }
+
+    /// When the certificate was over that this node came back with, if it was.
+    pub fn lapsed(&self) -> Option<Timestamp> {
+        self.lapsed
     }
 
     /// Renews until `shutdown`.
@@ -373,6 +400,18 @@ impl std::fmt::Display for Chain<'_> {
 fn is_tls(error: &kube::Error) -> bool {
     let text = Chain(error).to_string();
     text.contains("certificate") || text.contains("alert")
+}
+
+/// Whether the server has answered that it does not sign, or does not speak with such a certificate.
+fn is_refused(error: &IdentityError) -> bool {
+    match error {
+        IdentityError::Sign { source, .. } => match &**source {
+            kube::Error::Api(status) => matches!(status.code, 401 | 403),
+            other => is_tls(other),
+        },
+        IdentityError::NotSigned { .. } => true,
+        _ => false,
+    }
 }
 
 async fn request_node(client: kube::Client, node: &str) -> Result<Credential, IdentityError> {
@@ -494,100 +533,6 @@ async fn request(
     Credential::from_pem(chain_pem, key.serialize_pem())
 }
 
-impl Credential {
-    fn from_pem(chain_pem: String, key_pem: String) -> Result<Self, IdentityError> {
-        let bad = |reason: String| IdentityError::BadCertificate { reason };
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
-            .filter_map(Result::ok)
-            .collect();
-        let leaf = chain.first().ok_or_else(|| bad("it is empty".into()))?;
-        let (_, parsed) =
-            x509_parser::parse_x509_certificate(leaf).map_err(|error| bad(error.to_string()))?;
-        let seconds = |time: x509_parser::time::ASN1Time| {
-            Timestamp::from_second(time.timestamp()).map_err(|error| bad(error.to_string()))
-        };
-        let (begin, expires_at) = (
-            seconds(parsed.validity().not_before)?,
-            seconds(parsed.validity().not_after)?,
-        );
-        // `not_before` is set back by some authorities; what counts is the life from now.
-        let begin = begin.max(Timestamp::now());
-        let half =
-            Duration::try_from(expires_at.duration_since(begin)).unwrap_or(Duration::ZERO) / 2;
-        let early = half.mul_f64(JITTER * rand::random::<f64>());
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes())
-            .map_err(|_| bad("its key is not PKCS#8 PEM".into()))?;
-        Ok(Self {
-            renew_at: crate::pod_state::later(begin, half - early),
-            expires_at,
-            key: PrivateKeyDer::Pkcs8(key),
-            chain,
-            chain_pem,
-            key_pem,
-        })
-    }
-}
-
-fn belongs_to(chain: &[CertificateDer<'static>], node: &str) -> bool {
-    let Some(leaf) = chain.first() else {
-        return false;
-    };
-    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(leaf) else {
-        return false;
-    };
-    let wanted = format!("system:node:{node}");
-    parsed
-        .subject()
-        .iter_common_name()
-        .any(|name| name.as_str() == Ok(wanted.as_str()))
-}
-
-const CERTIFICATE_FILE: &str = "node-client.pem";
-/// Of the gateway's identity.
-const GATEWAY_FILE: &str = "gateway.pem";
-
-/// The stored certificate, if there is one that is worth trying.
-fn load(folder: &Path, file: &str) -> Option<Credential> {
-    let text = std::fs::read_to_string(folder.join(file)).ok()?;
-    let at = text.find("-----BEGIN PRIVATE KEY-----")?;
-    let (chain, key) = text.split_at(at);
-    let credential = Credential::from_pem(chain.to_owned(), key.to_owned()).ok()?;
-    (crate::pod_state::later(Timestamp::now(), LEFT_MIN) < credential.expires_at)
-        .then_some(credential)
-}
-
-/// Certificate and key in one file, replaced in one step, so that they always belong together.
-fn store(folder: &Path, file: &str, credential: &Credential) -> Result<(), IdentityError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = folder.join(file);
-    let temporary = folder.join(format!("{file}.new"));
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        // An old temporary file may have other permissions.
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(credential.chain_pem.as_bytes())?;
-        if !credential.chain_pem.ends_with('\n') {
-            file.write_all(b"\n")?;
-        }
-        file.write_all(credential.key_pem.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)
-    };
-    write().map_err(|source| IdentityError::File {
-        path: path.clone(),
-        source,
-    })
-}
-
 /// The identities of the workloads of this node.
 #[derive(Clone)]
 pub struct Workloads {
@@ -642,7 +587,7 @@ impl Workloads {
     /// None yet but that of the gateway, if the certificate that it had when this node ran last is good yet; it is kept in `folder`. All of
     /// them go to `mesh`.
     pub fn new(link: Link, mesh: Mesh, folder: &Path) -> Self {
-        if let Some(credential) = load(folder, GATEWAY_FILE) {
+        if let Some(credential) = load(folder, GATEWAY_FILE).filter(Credential::is_good) {
             let gateway = mesh.gateway_identity();
             let set = mesh
                 .identities()
@@ -826,43 +771,4 @@ fn certified(credential: Credential) -> Result<rustls::sign::CertifiedKey, Ident
             }
         })?;
     Ok(rustls::sign::CertifiedKey::new(credential.chain, key))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn self_signed(node: &str) -> Credential {
-        let mut parameters =
-            rcgen::CertificateParams::new(Vec::<String>::new()).expect("parameters");
-        parameters
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, format!("system:node:{node}"));
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = parameters.self_signed(&key).expect("a certificate");
-        Credential::from_pem(certificate.pem(), key.serialize_pem()).expect("a credential")
-    }
-
-    #[test]
-    fn the_node_certificate_survives_a_restart_and_only_its_owner_reads_it() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().expect("a folder");
-        store(folder.path(), CERTIFICATE_FILE, &self_signed("node-0")).expect("stored");
-        let mode = std::fs::metadata(folder.path().join(CERTIFICATE_FILE))
-            .expect("a file")
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let loaded = load(folder.path(), CERTIFICATE_FILE).expect("loads");
-        assert!(belongs_to(&loaded.chain, "node-0"));
-        assert!(!belongs_to(&loaded.chain, "node-1"));
-        assert!(loaded.renew_at > Timestamp::now() && loaded.renew_at < loaded.expires_at);
-    }
-
-    #[test]
-    fn a_torn_certificate_file_is_no_certificate() {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join(CERTIFICATE_FILE), "-----BEGIN CERT").expect("written");
-        assert!(load(folder.path(), CERTIFICATE_FILE).is_none());
-    }
 }

@@ -95,7 +95,7 @@ pub mod wanted;
 pub mod workers;
 
 use crate::addresses::Addresses;
-use crate::events::Recorder;
+use crate::events::{Recorder, Severity};
 use crate::fence::Fence;
 use crate::grants::Grants;
 use crate::heartbeat::{Facts, Heartbeat};
@@ -262,6 +262,12 @@ impl Agent {
         let volumes = volumes.map_err(at(&folder("volumes")))?;
         let roots = Roots::open(&folder("roots")).map_err(at(&folder("roots")))?;
         let (recorder, writing) = Recorder::new(&facts.name);
+        if let Some(ended) = own.lapsed() {
+            let message = format!(
+                "the node was away for longer than its certificate was good, which was over at {ended}; it has a new one"
+            );
+            recorder.node(&facts.name, Severity::Normal, "CertificateRenewed", message);
+        }
         let publisher = Publisher::new();
 
         let (stop_pods, stop_rest) = (CancellationToken::new(), CancellationToken::new());

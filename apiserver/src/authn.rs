@@ -23,6 +23,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Method, Uri};
+use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -33,6 +34,7 @@ use self::oidc::Issuers;
 pub use self::oidc::{AuthenticationConfiguration, ConfigurationError};
 use self::service_account::ServiceAccounts;
 use self::sessions::{Credential, Held, Sessions};
+use crate::ca::lapsed::{self, Standing};
 use crate::caller::{CREDENTIAL_ID, Caller, Extra};
 use crate::http::origin::{self, Origin};
 use crate::http::websocket;
@@ -203,7 +205,8 @@ impl Authenticator {
             return Ok(caller);
         }
         let certificate = peer.0.first();
-        if let Some(caller) = certificate.and_then(certificate_subject) {
+        let now = self.objects.now();
+        if let Some(caller) = certificate.and_then(|shown| certificate_subject(shown, now)) {
             // A browser shows it whichever page asks.
             if origin::is_of_browser(headers)
                 && Origin::of(headers, uri) == Origin::Another
@@ -275,7 +278,8 @@ impl Authenticator {
         let certificate = STANDARD.decode(certificate).ok();
         let certificate = certificate.map(CertificateDer::from);
         let authority = self.objects.authority();
-        let now = u64::try_from(self.objects.now().as_second()).unwrap_or_default();
+        let at = self.objects.now();
+        let now = u64::try_from(at.as_second()).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
         // No connection has proved it this time.
         let vouched = |certificate: &CertificateDer<'_>| {
@@ -284,7 +288,7 @@ impl Authenticator {
         };
         let good = certificate.filter(vouched);
         good.as_ref()
-            .and_then(certificate_subject)
+            .and_then(|certificate| certificate_subject(certificate, at))
             .ok_or_else(StatusError::unauthorized)
     }
 
@@ -374,9 +378,13 @@ pub(crate) fn of_another_origin() -> StatusError {
 }
 
 /// What a request was made with that could be held for a session: the certificate of its connection, or a token in its head.
-pub(crate) fn presented(headers: &HeaderMap, peer: &PeerCertificates) -> Option<Credential> {
+pub(crate) fn presented(
+    headers: &HeaderMap,
+    peer: &PeerCertificates,
+    now: Timestamp,
+) -> Option<Credential> {
     let certificate = peer.0.first();
-    let certificate = certificate.filter(|certificate| certificate_subject(certificate).is_some());
+    let certificate = certificate.filter(|shown| certificate_subject(shown, now).is_some());
     if let Some(certificate) = certificate {
         return Some(Credential::of_certificate(certificate));
     }
@@ -384,11 +392,24 @@ pub(crate) fn presented(headers: &HeaderMap, peer: &PeerCertificates) -> Option<
     token_of(token).map(Credential::Token)
 }
 
-/// The user and groups of a verified client certificate; `None` if it names no user.
-pub(crate) fn certificate_subject(certificate: &CertificateDer<'_>) -> Option<Caller> {
+/// The user and groups of a verified client certificate; `None` if it names no user, or is over at `now`. A node's that is over says who
+/// the node was.
+pub(crate) fn certificate_subject(
+    certificate: &CertificateDer<'_>,
+    now: Timestamp,
+) -> Option<Caller> {
     let digest = Sha256::digest(certificate);
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let extra = Extra::from([(
+        CREDENTIAL_ID.to_owned(),
+        vec![format!("X509SHA256={digest}")],
+    )]);
+    match lapsed::standing(&certificate, now) {
+        Standing::Good => {}
+        Standing::Lapsed(node) => return Some(Caller::lapsed_node(node).with_extra(extra)),
+        Standing::Over => return None,
+    }
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?;
     if user.is_empty() {
@@ -398,10 +419,6 @@ pub(crate) fn certificate_subject(certificate: &CertificateDer<'_>) -> Option<Ca
         .iter_organization()
         .filter_map(|group| group.as_str().ok())
         .map(str::to_owned);
-    let extra = Extra::from([(
-        CREDENTIAL_ID.to_owned(),
-        vec![format!("X509SHA256={digest}")],
-    )]);
     Some(Caller::client_certificate(user, groups.collect()).with_extra(extra))
 }
 

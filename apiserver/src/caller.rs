@@ -12,6 +12,8 @@ use std::net::IpAddr;
 
 use weft_store::Term;
 
+use crate::ca::lapsed::Lapsed;
+
 /// Everyone who presented a credential.
 pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 /// Everyone who did not.
@@ -43,6 +45,7 @@ pub struct Caller {
     extra: Extra,
     term: Option<Term>,
     address: Option<IpAddr>,
+    lapsed: Option<Lapsed>,
 }
 
 impl Caller {
@@ -63,6 +66,17 @@ impl Caller {
         Self {
             user: common_name.into(),
             groups,
+            ..Self::default()
+        }
+    }
+
+    /// Who proved to be a node by a certificate that is over: may ask for a new one, and for nothing else. No role is bound to that name, and it is
+    /// in no group of nodes.
+    pub(crate) fn lapsed_node(lapsed: Lapsed) -> Self {
+        Self {
+            user: format!("system:lapsed-node:{}", lapsed.node),
+            groups: vec![GROUP_AUTHENTICATED.to_owned()],
+            lapsed: Some(lapsed),
             ..Self::default()
         }
     }
@@ -174,6 +188,11 @@ impl Caller {
         } else {
             None
         }
+    }
+
+    /// The node that this caller was while its certificate was good.
+    pub(crate) fn lapsed(&self) -> Option<&Lapsed> {
+        self.lapsed.as_ref()
     }
 
     pub fn is_anonymous(&self) -> bool {

@@ -5,9 +5,11 @@
 //!
 //! | signer | who may ask | subject | names | lives |
 //! | --- | --- | --- | --- | --- |
-//! | `kubernetes.io/kube-apiserver-client-kubelet` | bootstrap token, or the node renewing itself | O=system:nodes, CN=system:node:NAME | none | 1 year |
-//! | `weft.dev/node-serving` | the node | O=system:nodes, CN=system:node:NAME | its addresses | 1 year |
+//! | `kubernetes.io/kube-apiserver-client-kubelet` | bootstrap token, or the node renewing itself | O=system:nodes, CN=system:node:NAME | none | 24 h |
+//! | `weft.dev/node-serving` | the node | O=system:nodes, CN=system:node:NAME | its addresses | 24 h |
 //! | `weft.dev/workload` | a node running such a pod | empty | one SPIFFE URI | 24 h |
+//!
+//! A node that was away for longer renews itself by the one that is over (`crate::ca::lapsed`), if its Node is still there and was while that was good.
 //!
 //! Invariants: nothing of a request enters a certificate but the public key and names that were checked one by one; a
 //! request with anything the signer does not expect is refused, in one sentence; other signers are left pending.
@@ -31,6 +33,7 @@ use weft_kinds::lens::{integer, items, text};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
+use crate::ca::lapsed::Lapsed;
 use crate::ca::{Authority, Leaf, address};
 use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS};
 
@@ -50,7 +53,7 @@ const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// Names in one serving certificate.
 const NAMES_MAX: usize = 16;
 
-const NODE_LIFE: Duration = Duration::days(365);
+const NODE_LIFE: Duration = Duration::hours(24);
 const WORKLOAD_LIFE: Duration = Duration::hours(24);
 
 /// Kubernetes' smallest `spec.expirationSeconds`.
@@ -73,6 +76,8 @@ pub struct Facts<'a> {
     /// Whose a host name or an address is, as half a sentence: a server's of the API; an address also a node's other than the
     /// one named first. That a node is who its name says is seen by its subject when it is called.
     pub holder: &'a dyn Fn(&str, &str) -> Option<String>,
+    /// Since when there is a Node of that name.
+    pub joined: &'a dyn Fn(&str) -> Option<Timestamp>,
 }
 
 /// Signs the request in the CertificateSigningRequest `csr`, if its signer is one of ours: sets who asked, and
@@ -104,7 +109,7 @@ pub fn sign(
     let request = read_request(text(csr, "/spec/request"))
         .map_err(|why| StatusError::bad_request(format!("spec.request {why}")))?;
     let allowed = match signer.as_str() {
-        NODE_CLIENT => node_client(caller, &request, csr),
+        NODE_CLIENT => node_client(caller, &request, csr, facts),
         NODE_SERVING => node_serving(caller, &request, csr, authority.trust_domain(), facts),
         _ => workload(
             caller,
@@ -282,13 +287,23 @@ fn check_usages(csr: &Value, needed: &[&str]) -> Result<(), String> {
     }
 }
 
-fn node_client<'a>(caller: &Caller, request: &'a Request, csr: &Value) -> Result<Leaf<'a>, String> {
+fn node_client<'a>(
+    caller: &Caller,
+    request: &'a Request,
+    csr: &Value,
+    facts: &Facts<'_>,
+) -> Result<Leaf<'a>, String> {
     let node = node_subject(request)?;
-    match caller.node_name() {
+    let was = caller.lapsed().map(|lapsed| lapsed.node.as_str());
+    match caller.node_name().or(was) {
         Some(own) if own == node => {}
         Some(_) => return Err("a node may only renew its own certificate".to_owned()),
         None if caller.in_group(GROUP_BOOTSTRAPPERS) || caller.in_group(GROUP_MASTERS) => {}
         None => return Err("only a bootstrap token or the node itself may ask for it".to_owned()),
+    }
+    if let Some(lapsed) = caller.lapsed() {
+        still_there(lapsed, facts)?;
+        tracing::info!(node, ended = %lapsed.ended, "a node is back whose certificate is over");
     }
     if !request.names.is_empty() {
         return Err("a node's client certificate has no alternative names".to_owned());
@@ -302,6 +317,20 @@ fn node_client<'a>(caller: &Caller, request: &'a Request, csr: &Value) -> Result
         client: true,
         life: NODE_LIFE,
     })
+}
+
+/// Whether a node whose certificate is over is one of the cluster still, and the one that it was then.
+fn still_there(lapsed: &Lapsed, facts: &Facts<'_>) -> Result<(), String> {
+    let Lapsed { node, ended } = lapsed;
+    let why = match (facts.joined)(node) {
+        Some(joined) if joined <= *ended => return Ok(()),
+        Some(_) => "the Node of that name is another, made after that",
+        None => "there is no Node of that name any more",
+    };
+    Err(format!(
+        "its certificate was over at {}, and {why}: join anew with a token",
+        rfc3339(*ended)
+    ))
 }
 
 fn node_serving<'a>(
@@ -504,6 +533,83 @@ mod tests {
         }
     }
 
+    /// `a` since the hundredth second, `late` since the thousandth.
+    fn joined(node: &str) -> Option<Timestamp> {
+        let seconds = match node {
+            "a" => 100,
+            "late" => 1000,
+            _ => return None,
+        };
+        Timestamp::from_second(seconds).ok()
+    }
+
+    #[test]
+    fn a_node_whose_certificate_is_over_gets_another_while_its_node_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
+        let facts = Facts {
+            pods_of_caller: &pods(),
+            holder: &holder,
+            joined: &joined,
+        };
+        let local = SanType::IpAddress("127.0.0.1".parse().unwrap());
+        for (was, asks, signer, refusal) in [
+            ("a", "a", NODE_CLIENT, ""),
+            (
+                "a",
+                "b",
+                NODE_CLIENT,
+                "a node may only renew its own certificate",
+            ),
+            (
+                "gone",
+                "gone",
+                NODE_CLIENT,
+                "its certificate was over at 1970-01-01T00:08:20Z, and there is no Node of that name any more: join anew with a token",
+            ),
+            (
+                "late",
+                "late",
+                NODE_CLIENT,
+                "its certificate was over at 1970-01-01T00:08:20Z, and the Node of that name is another, made after that: join anew with a token",
+            ),
+            (
+                "a",
+                "a",
+                NODE_SERVING,
+                "only the node itself may ask for its serving certificate",
+            ),
+        ] {
+            let caller = Caller::lapsed_node(Lapsed {
+                node: was.to_owned(),
+                ended: Timestamp::from_second(500).unwrap(),
+            });
+            let subject = format!("system:node:{asks}");
+            let subject = [
+                (DnType::OrganizationName, "system:nodes"),
+                (DnType::CommonName, subject.as_str()),
+            ];
+            let (usages, names) = match signer {
+                NODE_CLIENT => (CLIENT, &[][..]),
+                _ => (SERVING, std::slice::from_ref(&local)),
+            };
+            let mut object = csr(signer, usages, &subject, names, |_| {});
+            let told = match sign(&authority, &caller, &mut object, &facts) {
+                Ok(()) => String::new(),
+                Err(error) => error.message,
+            };
+            assert!(
+                told.ends_with(refusal) && told.is_empty() == refusal.is_empty(),
+                "{told}"
+            );
+            assert_eq!(
+                object.get("status").is_some(),
+                refusal.is_empty(),
+                "{was} {asks}"
+            );
+        }
+    }
+
     #[test]
     fn requests_that_fit_are_signed_and_others_refused_in_one_sentence() {
         let dir = tempfile::tempdir().unwrap();
@@ -511,6 +617,7 @@ mod tests {
         let facts = Facts {
             pods_of_caller: &pods(),
             holder: &holder,
+            joined: &joined,
         };
         let joining = Caller::bootstrap_token("abcdef", Vec::new());
         let node_a = [
@@ -771,6 +878,7 @@ mod tests {
         let facts = Facts {
             pods_of_caller: &pods(),
             holder: &holder,
+            joined: &joined,
         };
         let mut object = csr(
             WORKLOAD,

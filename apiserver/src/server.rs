@@ -20,6 +20,7 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use jiff::Timestamp;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -390,7 +391,8 @@ async fn connection(
             .map(|certificate| certificate.clone().into_owned())
             .collect(),
     );
-    let caller = peer.0.first().and_then(certificate_subject);
+    let shown = peer.0.first();
+    let caller = shown.and_then(|shown| certificate_subject(shown, Timestamp::now()));
     let node = caller.as_ref().and_then(Caller::node_name);
     let _connected = node.map(|node| nodes.connect(node));
     let standing = standing(authority, trusted, peer.clone());
@@ -452,7 +454,8 @@ async fn connection(
     }
 }
 
-/// Comes when the certificate that a client showed is over, or leads to no authority any more that is trusted; never for one that showed none.
+/// Comes when the certificate that a client showed is over (a while later for one that was so before), or leads to no authority any more that is
+/// trusted; never for one that showed none.
 async fn standing(
     authority: Authority,
     mut trusted: watch::Receiver<Arc<str>>,
@@ -460,6 +463,11 @@ async fn standing(
 ) {
     let Some(end) = peer.0.first().and_then(ca::end) else {
         return std::future::pending().await;
+    };
+    // A node that shows what is over has as long as it takes to ask for another.
+    let end = match end <= SystemTime::now() {
+        true => SystemTime::now() + STANDING_PAUSE,
+        false => end,
     };
     loop {
         let left = end

@@ -500,6 +500,110 @@ async fn attack_85_a_certificate_that_is_not_good_ends_the_handshake() {
     served.stop().await;
 }
 
+/// A client certificate of node `a` that was good until then, in seconds since the epoch.
+fn of_node_until(issuer: &Issuer<'_, KeyPair>, seconds: u64) -> (Vec<u8>, Vec<u8>) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for (kind, value) in [
+        (DnType::OrganizationName, "system:nodes"),
+        (DnType::CommonName, "system:node:a"),
+    ] {
+        params.distinguished_name.push(kind, value);
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let signed = params.signed_by(&key, issuer).unwrap();
+    (signed.der().to_vec(), key.serialize_der())
+}
+
+/// What a node is answered that shows a certificate which is over: its next one, and nothing besides.
+#[tokio::test]
+async fn attack_85_what_is_over_gets_a_node_one_thing() {
+    let served = Served::start().await;
+    let own = issuer(&served.dir.path().join("pki"));
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.unwrap().as_secs()
+    };
+    let asked = async |shown: &(Vec<u8>, Vec<u8>), method: &str, path: &str, body: &str| {
+        let config = served.client("http/1.1", Some(shown.clone()));
+        let mut told = Vec::new();
+        if let Ok(mut io) = served.tls(config).await {
+            let head = format!(
+                "host: a\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}",
+                body.len()
+            );
+            let sent = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n{body}");
+            let _ = io.write_all(sent.as_bytes()).await;
+            let _ = io.flush().await;
+            let _ = io.read_to_end(&mut told).await;
+        }
+        let told = String::from_utf8_lossy(&told).into_owned();
+        let code = told.get(9..12).unwrap_or_default().to_owned();
+        (code, told)
+    };
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let request = |name: &str| {
+        use base64::Engine as _;
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let subject = format!("system:node:{name}");
+        for (kind, value) in [
+            (DnType::OrganizationName, "system:nodes"),
+            (DnType::CommonName, subject.as_str()),
+        ] {
+            params.distinguished_name.push(kind, value);
+        }
+        let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+        serde_json::json!({
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": { "generateName": "csr-" },
+            "spec": {
+                "request": base64::engine::general_purpose::STANDARD.encode(pem),
+                "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+                "usages": ["digital signature", "client auth"],
+            },
+        })
+        .to_string()
+    };
+    let lost = of_node_until(&own, now() - 48 * 3600);
+    let (code, told) = asked(&lost, "POST", requests, &request("a")).await;
+    assert_eq!(code, "403", "{told}");
+    assert!(
+        told.contains("there is no Node of that name any more"),
+        "{told}"
+    );
+    let node = serde_json::json!({ "metadata": { "name": "a" } });
+    assert_eq!(served.send("POST", "/api/v1/nodes", &node).await.0, "201");
+    let (code, told) = asked(&lost, "POST", requests, &request("a")).await;
+    assert_eq!(code, "403", "{told}");
+    assert!(told.contains("is another, made after that"), "{told}");
+    let long_ago = of_node_until(&own, now() - 31 * 24 * 3600);
+    let (_, told) = asked(&long_ago, "POST", requests, &request("a")).await;
+    assert_eq!(told, "", "the handshake fails");
+
+    // Good while there was that Node, and over since.
+    let ended = now() + 1;
+    let over = of_node_until(&own, ended);
+    while now() <= ended {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for (method, path, body, expected) in [
+        ("GET", "/api/v1/nodes/a", String::new(), "403"),
+        ("GET", "/api/v1/pods", String::new(), "403"),
+        ("GET", requests, String::new(), "403"),
+        ("POST", requests, request("b"), "403"),
+        ("POST", requests, request("a"), "201"),
+    ] {
+        let (code, told) = asked(&over, method, path, &body).await;
+        assert_eq!(code, expected, "{method} {path}: {told}");
+    }
+    served.stop().await;
+}
+
 impl Served {
     /// What is answered to an administrator with a token.
     async fn ask(&self, method: &str, path: &str) -> (String, serde_json::Value) {

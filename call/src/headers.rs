@@ -1,7 +1,7 @@
 //! The header codec: a call's context on a request, and a failure on a response, as nodes tell each other.
 //!
 //! ```text
-//! request    x-weft-timeout-ms, x-weft-depth, x-weft-attempt, x-weft-repeated, x-weft-priority, traceparent, tracestate
+//! request    x-weft-timeout-ms, x-weft-depth, x-weft-attempt, x-weft-repeated, x-weft-priority, traceparent, tracestate, baggage
 //! response   x-weft-error: a kind, x-weft-blame, x-weft-processed, x-weft-retry-after-ms; the body is the message
 //! ```
 //! Who calls is not among them: that is what the connection proved. Nor is a failure's detail.
@@ -64,6 +64,12 @@ impl CallContext {
             }
             None => lines.remove(TIMEOUT),
         };
+        self.carry(lines);
+    }
+
+    /// Writes what whoever serves the call may read and pass on, in the words of the W3C: its trace and its baggage, in place of what
+    /// the request says of them.
+    pub fn carry(&self, lines: &mut HeaderMap) {
         match &self.trace {
             Some(trace) => trace.write(lines),
             None => {
@@ -71,6 +77,10 @@ impl CallContext {
                 lines.remove(TRACESTATE);
             }
         }
+        match &self.baggage {
+            Some(list) => lines.insert(BAGGAGE, list.clone()),
+            None => lines.remove(BAGGAGE),
+        };
     }
 
     /// Reads what a request that came at `now` says of its call. Of what is no number, nothing is taken.

@@ -242,17 +242,18 @@ fn is_vendor(name: &[u8]) -> bool {
 pub fn baggage(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(BAGGAGE).iter();
     let first = lines.next()?;
-    let mut joined = first.as_bytes().to_vec();
-    let mut is_one = true;
+    let mut joined = Vec::new();
     for line in lines {
-        is_one = false;
+        if joined.is_empty() {
+            joined.extend_from_slice(first.as_bytes());
+        }
         joined.push(b',');
         joined.extend_from_slice(line.as_bytes());
         if joined.len() > BAGGAGE_BYTES_MAX {
             return None;
         }
     }
-    match is_one {
+    match joined.is_empty() {
         true => (first.len() <= BAGGAGE_BYTES_MAX).then(|| first.clone()),
         false => HeaderValue::from_bytes(&joined).ok(),
     }

@@ -526,6 +526,10 @@ impl Attachment<'_> {
         let route = |rules: &[Arc<Rule>]| StreamRoute {
             route: metadata.name.to_string(),
             created: metadata.created,
+            gateway: match &self.place {
+                Place::Gateway { ours, .. } => Some(ours.gateway.metadata.name.clone()),
+                Place::Service { .. } => None,
+            },
             backends: rules
                 .iter()
                 .flat_map(|rule| &rule.backends)

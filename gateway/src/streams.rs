@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::hostname::HostPattern;
+use crate::name::NamespacedName;
 use crate::rule::Backend;
 use crate::served::FrontTls;
 
@@ -67,6 +68,8 @@ pub struct StreamRoute {
     /// `namespace/name`.
     pub route: String,
     pub created: i64,
+    /// The Gateway whose listener it is at; none at a Service.
+    pub gateway: Option<NamespacedName>,
     pub backends: Vec<Backend>,
 }
 
@@ -168,7 +171,7 @@ mod tests {
         StreamRoute {
             route: name.to_owned(),
             created,
-            backends: Vec::new(),
+            ..StreamRoute::default()
         }
     }
 

@@ -369,9 +369,6 @@ impl Call {
         };
         let mut context = self.context_of(attempt.number);
         context.port = Some(endpoint.address.port());
-        if let Some(trace) = &context.trace {
-            trace.write(&mut parts.headers);
-        }
         if let Some(introduced) = self.introduced(attempt, &parts) {
             introduced.mark(&mut parts.extensions);
         }

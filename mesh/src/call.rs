@@ -18,7 +18,7 @@ use std::{
 use http::{Method, Request, Response, request::Parts};
 use http_body::Body as _;
 use smallvec::{SmallVec, smallvec};
-use weft_call::{CallOptions, Failure, FailureKind, Spent, baggage, headers::BAGGAGE};
+use weft_call::{CallOptions, Failure, FailureKind, Spent, baggage};
 use weft_gateway::{Resilience, Retry};
 use weft_turns::Tenant;
 
@@ -223,15 +223,6 @@ impl Call {
         let mut context = called_by(inner, caller, context, &head.headers);
         let until =
             |timeout: Option<Duration>| timeout.and_then(|timeout| started.checked_add(timeout));
-        // What applications say of a call goes on to those that come of it, unless the caller says something itself.
-        match (baggage(&head.headers), context.baggage.take()) {
-            (Some(own), _) => context.baggage = Some(own),
-            (None, Some(served)) => {
-                head.headers.insert(BAGGAGE, served.clone());
-                context.baggage = Some(served);
-            }
-            (None, None) => {}
-        }
         let what = (&head.method, &head.uri);
         let seen = Seen::of(inner, what, context.trace.as_ref(), parent, started);
         let mut ongoing = None;
@@ -851,7 +842,8 @@ pub(crate) fn called_by(
         outside: false,
         port: None,
         spent: None,
-        baggage: context.baggage,
+        // What applications say of a call goes on to those that come of it, unless the caller says something itself.
+        baggage: baggage(lines).or(context.baggage),
     }
 }
 

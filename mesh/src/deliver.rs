@@ -5,7 +5,7 @@
 //! the caller's core: no queue, no socket, no wake of another thread.
 //!
 //! Invariants: a call that policies or limits did not let in was not shown to the workload; what a workload receives carries a [`CallContext`] made by
-//! the host; hop-by-hop headers and `x-weft-*` pass in neither direction; a response has a head that any hop can pass on, and content
+//! the host, and says of trace and baggage what that says; hop-by-hop headers and `x-weft-*` pass in neither direction; a response has a head that any hop can pass on, and content
 //! only where its request and status allow some.
 
 use std::{
@@ -245,8 +245,9 @@ pub(crate) fn deliver<'d>(
         if let Some(trace) = context.trace.as_mut().filter(|trace| trace.is_recorded()) {
             // What the workload does is below the span of its own part of the call.
             *trace = trace.served();
-            trace.write(request.headers_mut());
         }
+        // Recorded or not: a guest that passes it on itself must not break the chain.
+        context.carry(request.headers_mut());
         request.extensions_mut().insert(context);
 
         let method = request.method().clone();

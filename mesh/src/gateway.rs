@@ -48,7 +48,7 @@ use crate::{
     dial::dial,
     failure::{self, sentence},
     forwarded::{self, Seen},
-    guards::ClientAt,
+    guards::{ClientAt, Entered},
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
     hello::{self, name_of},
     in_turn::in_turn,
@@ -154,7 +154,15 @@ async fn connection(
     stop: CancellationToken,
 ) {
     let Some(place) = place else {
-        return spoken(inner, None, Joined::new(stream), client, stop).await;
+        let local = stream.local_addr().ok();
+        return spoken(
+            inner,
+            At { local, own: None },
+            Joined::new(stream),
+            client,
+            stop,
+        )
+        .await;
     };
     let table = inner.table.load_full();
     let (plain, front) = (table.streams.of_tcp(place), table.fronts.get(place));
@@ -173,14 +181,17 @@ async fn connection(
         }
     };
     if let Some(plain) = plain {
-        return told(streams::plain(&outbound(), &plain, stream, client).await);
+        return told(streams::plain(&outbound(), &plain, stream, (client, place)).await);
     }
-    let at = |name| Placed { place, name };
+    let at = |name| At {
+        local: Some(place),
+        own: Some(Placed { place, name }),
+    };
     match (&front, &streams) {
         // Its listeners went meanwhile.
         (None, None) => return,
         (Some(front), None) if !front.is_tls() => {
-            return spoken(inner, Some(at(None)), Joined::new(stream), client, stop).await;
+            return spoken(inner, at(None), Joined::new(stream), client, stop).await;
         }
         _ => {}
     }
@@ -201,7 +212,7 @@ async fn connection(
             .as_ref()
             .is_none_or(|https| streams.goes_before(https, &name))
     {
-        return told(streams::opened(&outbound(), &streams, &name, begun, client).await);
+        return told(streams::opened(&outbound(), &streams, &name, begun, (client, place)).await);
     }
     let Some(front) = front else { return };
     let shaken = tokio::select! {
@@ -210,7 +221,7 @@ async fn connection(
         shaken = tokio::time::timeout(inner.gateway.head_timeout, shaken(&front, &name, begun)) => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) => spoken(inner, Some(at(Some(name))), stream, client, stop).await,
+        Ok(Ok(stream)) => spoken(inner, at(Some(name)), stream, client, stop).await,
         Ok(Err(error)) => tracing::debug!(%client, %error, "a client and a listener do not agree"),
         Err(_) => tracing::debug!(%client, "a client is too slow to agree with a listener"),
     }
@@ -230,7 +241,7 @@ async fn shaken(
 
 async fn spoken(
     inner: Arc<Inner>,
-    at: Option<Placed>,
+    at: At,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     client: SocketAddr,
     stop: CancellationToken,
@@ -329,6 +340,14 @@ async fn spoken(
     }
 }
 
+/// Where a connection came in.
+struct At {
+    /// The node's end of it.
+    local: Option<SocketAddr>,
+    /// None at the node's one port.
+    own: Option<Placed>,
+}
+
 /// At which place of Gateways' own a connection came in.
 #[derive(Debug, Clone)]
 struct Placed {
@@ -366,16 +385,19 @@ struct Front {
     last_host: LastHost,
     /// A request has come.
     spoke: AtomicBool,
+    /// The node's end of it.
+    local: Option<SocketAddr>,
     at: Option<Placed>,
     /// What the connection became, once it is HTTP no longer.
     tunnel: Arc<Mutex<Option<Tunnel>>>,
 }
 
 impl Front {
-    fn new(inner: Arc<Inner>, at: Option<Placed>, client: SocketAddr) -> Self {
+    fn new(inner: Arc<Inner>, at: At, client: SocketAddr) -> Self {
         Self {
             inner,
-            at,
+            local: at.local,
+            at: at.own,
             tunnel: Arc::default(),
             client,
             client_line: HeaderValue::from_str(&client.ip().to_string()).ok(),
@@ -459,10 +481,15 @@ impl Front {
                 request.extensions_mut().insert(client);
             }
             if let CallWay::Routed(entry) = &way {
-                let client = self.client.ip().to_canonical();
+                let entered = Entered {
+                    client: self.client.ip().to_canonical(),
+                    at: self.local,
+                    sni: self.at.as_ref().and_then(|at| at.name.as_deref()),
+                };
                 let guards = inner.attached.guards();
-                let refused = guards.judge_at_gateways(&entry.gateways, client, &mut request);
+                let refused = guards.judge_at_gateways(&entry.gateways, entered, &mut request);
                 if let Some(refused) = refused {
+                    let refused = outbound::refused(inner, at, refused, seen.clone());
                     return Ok(ControlFlow::Break(refused));
                 }
             }
@@ -562,9 +589,7 @@ impl Front {
             lines.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             lines.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             let context = called_by(&inner, &caller, context, request.headers());
-            if let Some(trace) = &context.trace {
-                trace.write(request.headers_mut());
-            }
+            context.carry(request.headers_mut());
             let rule = exchange.as_ref().map(|exchange| exchange.rule());
             let limit = rule.and_then(|rule| rule.request_timeout);
             let limit = limit.and_then(|limit| at.checked_add(limit));

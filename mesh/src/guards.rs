@@ -7,7 +7,7 @@
 //! 3 tokens, where somebody's are taken (tokens.rs)  ─► 401, in Envoy's words
 //! 4 AuthorizationPolicies                           ─► 403 `RBAC: access denied`
 //! ```
-//! At a gateway, 3 and 4 are asked beforehand of what is attached to the Gateway or selects it ([`Guards::judge_at_gateways`]).
+//! At a gateway, 3 and 4 are asked beforehand of what is attached to the Gateway or selects it (gateways.rs).
 //!
 //! All of that is decided in [`weft_policy`]. What is handed in is known: the caller's identity by its certificate or its node, its address and
 //! labels by its node, which runs it. Where there are no policies, a call costs one look at an empty value.
@@ -15,6 +15,7 @@
 //! Invariants: what was refused was not shown to the workload; a verdict is told with the policy and the rule that it rests on, in logs and
 //! figures and never to the client; where the caller's node knows nothing of policies yet, the caller is nobody's pod.
 
+mod gateways;
 mod tokens;
 
 use std::{
@@ -40,6 +41,7 @@ use weft_policy::{
     Attributes, Because, End, Flow, Guard, Matched, Pod, Policies, Principal, Protocol, Verdict,
 };
 
+pub(crate) use gateways::Entered;
 pub use tokens::Keys;
 
 use crate::{
@@ -52,6 +54,8 @@ const DENIED: &str = "RBAC: access denied";
 const REVOKED: &str = "the ServiceAccount of its caller is gone";
 /// Of a connection to whoever is told claims of tokens in lines.
 const NO_BYTES: &str = "its requests are asked for tokens, so that it takes requests only";
+/// In the place of a method, of what is no HTTP.
+const BYTES: &str = "TCP";
 /// The label that a Gateway has by its name.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// A pod with more than that in its labels is told by its address alone.
@@ -387,75 +391,6 @@ impl Guards {
         }
     }
 
-    /// Judges a request of a client to these Gateways, one of which it is to: an answer in their place, where one of them may not have it.
-    pub(crate) fn judge_at_gateways(
-        &self,
-        gateways: &[NamespacedName],
-        client: IpAddr,
-        request: &mut Request<Body>,
-    ) -> Option<Response<Body>> {
-        let policies = self.policies.load();
-        if policies.is_empty {
-            return None;
-        }
-        let mut judged = gateways.iter();
-        judged.find_map(|gateway| self.judge_at_gateway(&policies, gateway, client, request))
-    }
-
-    fn judge_at_gateway(
-        &self,
-        policies: &InForce,
-        gateway: &NamespacedName,
-        client: IpAddr,
-        request: &mut Request<Body>,
-    ) -> Option<Response<Body>> {
-        let guard = policies.guard_of_gateway(gateway);
-        if guard.is_empty() {
-            return None;
-        }
-        tokens::strip(guard.issuers_of_gateway(), request);
-        let mut claims = None;
-        if !is_preflight(request) {
-            let keys = self.keys.load();
-            let keys = tokens::Known {
-                written: &policies.sets,
-                fetched: &keys,
-            };
-            match tokens::proven(guard.issuers_of_gateway(), &keys, request, seconds()) {
-                Ok(found) => claims = found,
-                Err(fault) => {
-                    self.counted.unauthenticated.fetch_add(1, Ordering::Relaxed);
-                    tracing::debug!(%gateway, reason = fault.sentence(), "a token is not taken");
-                    return Some(unauthenticated(request, fault.sentence()));
-                }
-            }
-        }
-        let uri = request.uri();
-        let scheme_port = if uri.scheme_str() == Some("https") {
-            443
-        } else {
-            80
-        };
-        let asked = Attributes {
-            principal: None,
-            source_ip: Some(client),
-            remote_ip: Some(client),
-            destination_ip: None,
-            destination_port: uri.port_u16().unwrap_or(scheme_port),
-            sni: None,
-            request: Some(weft_policy::Request {
-                method: request.method().as_str(),
-                host: uri.authority().map_or("", |host| host.as_str()),
-                path: uri.path(),
-                headers: request.headers(),
-                claims: claims.as_ref(),
-            }),
-        };
-        let verdict = guard.judge_at_gateway(&asked);
-        self.tell_of(&verdict, "", gateway, request);
-        (!verdict.allowed).then(|| forbidden(request))
-    }
-
     fn known(&self, policies: &InForce, to: &Attached) -> Arc<Known> {
         let pod = to.pod_ip.and_then(|ip| self.pods.load().get(&ip).cloned());
         let known = to.known.load_full();
@@ -483,7 +418,11 @@ impl Guards {
 
     fn tell(&self, verdict: &Verdict, to: &Attached, peer: Option<&Peer>, request: &Request<Body>) {
         let who = peer.map_or("", |peer| &*peer.spiffe_id);
-        self.tell_of(verdict, who, &to.spiffe_id, request);
+        let (method, path) = match request.extensions().get::<Raw>() {
+            None => (request.method().as_str(), request.uri().path()),
+            Some(_) => (BYTES, ""),
+        };
+        self.tell_of(verdict, who, &to.spiffe_id, method, path);
     }
 
     fn tell_of(
@@ -491,16 +430,16 @@ impl Guards {
         verdict: &Verdict,
         who: &str,
         to: &impl fmt::Display,
-        request: &Request<Body>,
+        method: &str,
+        path: &str,
     ) {
-        let (method, path) = (request.method(), request.uri().path());
         for Matched { policy, rule } in &verdict.audited {
             self.counted.audited.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(%policy, rule, from = who, %to, %method, path, "audited");
+            tracing::info!(%policy, rule, from = who, %to, method, path, "audited");
         }
         if let Some((false, because)) = &verdict.dry_run {
             self.counted.would_be_denied.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(%because, from = who, %to, %method, path, "would be denied by a policy that is tried out");
+            tracing::info!(%because, from = who, %to, method, path, "would be denied by a policy that is tried out");
         }
         if !verdict.allowed {
             self.counted.denied.fetch_add(1, Ordering::Relaxed);
@@ -510,28 +449,9 @@ impl Guards {
             };
             tracing::debug!(
                 details = %format_args!("rbac_access_denied_matched_policy[{because}]"),
-                from = who, %to, %method, path, "{}", verdict.explained()
+                from = who, %to, method, path, "{}", verdict.explained()
             );
         }
-    }
-}
-
-impl InForce {
-    /// What concerns a Gateway, made once a state of the policies.
-    fn guard_of_gateway(&self, gateway: &NamespacedName) -> Arc<Guard> {
-        let mut known = self.gateways.lock();
-        if let Some(guard) = known.get(gateway) {
-            return Arc::clone(guard);
-        }
-        let as_pod = Pod {
-            namespace: gateway.namespace.clone(),
-            name: gateway.name.clone(),
-            labels: [(GATEWAY_NAME.to_owned(), gateway.name.clone())].into(),
-            ..Pod::default()
-        };
-        let guard = Arc::new(self.policies.guard_of_gateway(&as_pod));
-        known.insert(gateway.clone(), Arc::clone(&guard));
-        guard
     }
 }
 

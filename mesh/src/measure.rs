@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::{
     Body, BoxError, Transport,
@@ -79,6 +79,20 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
+    /// Of what went to nobody.
+    pub(crate) fn of_nobody(edge: Arc<Edge>, started: Instant, seen: Option<Arc<Seen>>) -> Self {
+        Self {
+            edges: smallvec![edge],
+            started,
+            grpc: false,
+            request_bytes: RequestBytes::Known(0),
+            by_transport: None,
+            tcp: false,
+            seen,
+            activity: None,
+        }
+    }
+
     /// Charges the call. `grpc_status` is what headers or trailers said.
     pub(crate) fn settle(
         &self,

@@ -32,7 +32,6 @@ use std::{
 
 use http::{Request, Response, Uri, uri::Scheme};
 use http_body::Body as _;
-use smallvec::smallvec;
 use weft_call::{Failure, FailureKind};
 use weft_gateway::{BackendTls, Protocol, StreamProtocol};
 use weft_turns::Tenant;
@@ -210,9 +209,6 @@ impl Outbound {
             port: Some(address.port),
             ..called_by(inner, &self.caller, context, request.headers())
         };
-        if let Some(trace) = &context.trace {
-            trace.write(request.headers_mut());
-        }
         let deadline = context.deadline;
         let table = inner.table.load();
         let (generation, door) = (table.generation(), table.door(address.into()).cloned());
@@ -546,9 +542,7 @@ impl Proven {
                 weft_turns::request(tenant).await;
             }
             let context = called_by(&inner, &caller, context, request.headers());
-            if let Some(trace) = &context.trace {
-                trace.write(request.headers_mut());
-            }
+            context.carry(request.headers_mut());
             let after = |limit: Option<Duration>| limit.and_then(|limit| at.checked_add(limit));
             let deadline = earlier(context.deadline, after(self.timeouts.request));
             let deadline = earlier(deadline, after(self.timeouts.attempt));
@@ -629,20 +623,26 @@ pub(crate) fn charge_to_nobody(
     failure: &Failure,
     seen: Option<Arc<Seen>>,
 ) {
-    let charge = Charge {
-        edges: smallvec![caller.edge_to_nobody(inner, &BLACK_HOLE)],
-        started,
-        grpc: false,
-        request_bytes: RequestBytes::Known(0),
-        by_transport: None,
-        tcp: false,
-        seen,
-        activity: None,
-    };
+    let charge = Charge::of_nobody(caller.edge_to_nobody(inner, &BLACK_HOLE), started, seen);
     charge.settle(
         failure.status().as_u16(),
         None,
         failure::flag(failure.kind),
         0,
     );
+}
+
+/// What the gateway's policies answer, charged to nobody: no Service was chosen yet.
+pub(crate) fn refused(
+    inner: &Inner,
+    started: Instant,
+    response: Response<Body>,
+    seen: Option<Arc<Seen>>,
+) -> Response<Body> {
+    let edge = inner.gateway_caller.edge_to_nobody(inner, &NO_SERVICE);
+    let charge = Charge {
+        grpc: measure::is_grpc(response.headers()),
+        ..Charge::of_nobody(edge, started, seen)
+    };
+    measure::finish(response, charge, Holds::default(), Instant::now())
 }

@@ -3,7 +3,8 @@
 //! No call waits for another node. A node counts what it lets in by itself, and what others let in when it hears of it (`limit.rs`), as if it
 //! had been let in here: it may be in debt then, and lets nobody in until that is paid. So the rate holds over time; but what is let in between
 //! two tellings nobody else knows yet. Of N nodes with endpoints of the Service, callers may have up to N bursts at once, and one interval's
-//! rate for each node, and get that much less of what follows. A node that cannot be told, or cannot tell, counts for itself.
+//! rate for each node, and get that much less of what follows. A node that cannot be told, or cannot tell, counts for itself, and keeps no other
+//! from hearing.
 //!
 //! Invariants: only nodes are heard, which prove to be that at both ends; what is told, and what it may cost a caller, has a bound; a line that
 //! cannot be read is left out, and no other.
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use http::{HeaderName, HeaderValue, Request, Version};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -39,17 +41,54 @@ const TOLD_MAX: usize = 256;
 pub(crate) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut waiting = Waiting::default();
+    let mut tellings = FuturesUnordered::new();
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+            Some(node) = tellings.next() => waiting.told(node),
+            _ = ticks.tick() => {
+                for (node, lines) in messages(&inner.table.load()) {
+                    waiting.add(node, &lines);
+                }
+            }
         }
-        let messages = messages(&inner.table.load());
-        let tellings = messages
-            .into_iter()
-            .map(|(node, message)| tell(&inner, node, message));
-        futures::future::join_all(tellings).await;
+        for (node, message) in waiting.due() {
+            let inner = &inner;
+            tellings.push(async move {
+                tell(inner, node, message).await;
+                node
+            });
+        }
+    }
+}
+
+/// What nodes are yet to be told, and which of them are being told something: each has one message at a time, and waits for nobody else's.
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: BTreeMap<SocketAddr, String>,
+    busy: BTreeSet<SocketAddr>,
+}
+
+impl Waiting {
+    /// Whole messages alone: what does not fit with what waits already is not told.
+    fn add(&mut self, node: SocketAddr, lines: &str) {
+        let all = self.lines.entry(node).or_default();
+        if all.len() + lines.len() <= MESSAGE_BYTES_MAX {
+            all.push_str(lines);
+        }
+    }
+
+    fn told(&mut self, node: SocketAddr) {
+        self.busy.remove(&node);
+    }
+
+    /// Messages that can be sent, to nodes that are told nothing else now.
+    fn due(&mut self) -> Vec<(SocketAddr, String)> {
+        let Self { lines, busy } = self;
+        let due = lines.extract_if(.., |node, lines| !lines.is_empty() && busy.insert(*node));
+        due.collect()
     }
 }
 
@@ -132,4 +171,35 @@ fn heard(inner: &Inner, table: &Table, line: &str, now: u64) -> Option<()> {
         inner.metrics.acted(service.labels(), "limit-heard");
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_silent_is_told_less_and_others_all() {
+        let [one, cut_off] = [1, 2].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+        let mut waiting = Waiting::default();
+        let mut tick = |waiting: &mut Waiting, lines: &str| {
+            for node in [one, cut_off] {
+                waiting.add(node, lines);
+            }
+            waiting.due()
+        };
+        let both = tick(&mut waiting, "a\n");
+        assert_eq!(both, [(one, "a\n".to_owned()), (cut_off, "a\n".to_owned())]);
+        // The one has heard it, and the other says nothing yet.
+        waiting.told(one);
+        assert_eq!(tick(&mut waiting, "b\n"), [(one, "b\n".to_owned())]);
+        assert_eq!(tick(&mut waiting, "c\n"), [], "both are busy");
+        waiting.told(one);
+        assert_eq!(waiting.due(), [(one, "c\n".to_owned())]);
+        let long = "d".repeat(MESSAGE_BYTES_MAX - 4);
+        waiting.add(cut_off, &long);
+        waiting.add(cut_off, "e");
+        waiting.told(cut_off);
+        assert_eq!(waiting.due(), [(cut_off, format!("b\nc\n{long}"))]);
+        assert_eq!(waiting.due(), []);
+    }
 }

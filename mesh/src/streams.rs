@@ -13,7 +13,9 @@ use std::{
 };
 
 use rustls::ServerConfig;
-use weft_gateway::{BackendTarget, BackendTls, FrontTls, HostPattern, StreamFront, StreamProtocol};
+use weft_gateway::{
+    BackendTarget, BackendTls, FrontTls, HostPattern, NamespacedName, StreamFront, StreamProtocol,
+};
 
 use crate::front;
 pub(crate) use connection::{opened, plain};
@@ -52,6 +54,8 @@ pub(crate) struct Meant {
     pub(crate) name: String,
     pub(crate) port: u16,
     pub(crate) tls: Option<Arc<BackendTls>>,
+    /// Whose listener led there: who may come is asked of its policies.
+    pub(crate) gateway: Option<NamespacedName>,
 }
 
 impl Streams {
@@ -138,7 +142,8 @@ impl StreamPlace {
 
     /// The Service for a stream to `name`, by weight; `number` is any.
     pub(crate) fn meant(&self, name: &str, number: u64) -> Option<Meant> {
-        let backend = self.front.route(name)?.backend(number)?;
+        let route = self.front.route(name)?;
+        let backend = route.backend(number)?;
         match &backend.target {
             BackendTarget::Service {
                 namespace,
@@ -149,6 +154,7 @@ impl StreamPlace {
                 name: name.clone(),
                 port: *port,
                 tls: backend.tls.clone(),
+                gateway: route.gateway.clone(),
             }),
             BackendTarget::Invalid { .. } => None,
         }

@@ -1,5 +1,6 @@
 //! Secrets that are planted wherever a cluster takes one, and looked for in all that it tells: logs, access logs, events, objects, metrics, what `weft
-//! mesh` shows, and what lies on its disk. The host outside gets the one that is for it, and whoever calls it does not.
+//! mesh` shows, and what lies on its disk. The host outside gets the one that is for it, of the tenant that calls, and whoever calls it does not;
+//! one of the two tenants has its components in a process of their own.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -15,7 +16,9 @@ const PASSWORD: &str = "planted-password-9c1e44";
 const VARIABLE: &str = "planted-variable-51d0b7";
 const FILE: &str = "planted-file-88aa02";
 const SETTING: &str = "planted-setting-42bcde";
-const PLANTED: [&str; 5] = [TOKEN, PASSWORD, VARIABLE, FILE, SETTING];
+/// Of the other tenant.
+const TOKEN_APART: &str = "planted-apart-c05d73";
+const PLANTED: [&str; 6] = [TOKEN, PASSWORD, VARIABLE, FILE, SETTING, TOKEN_APART];
 
 /// A host outside that speaks TLS, its authority in PEM, and the heads of the requests that it got.
 fn outside() -> (u16, String, Arc<Mutex<Vec<String>>>) {
@@ -132,6 +135,58 @@ spec: {{selector: {{app: probe}}, ports: [{{port: 80, targetPort: 8080}}]}}
     )
 }
 
+/// The other tenant, with a rule that says the same as the first one's and a Secret of the same name.
+fn objects_apart(port: u16, roots: &str) -> String {
+    let roots: String = roots.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        r#"---
+apiVersion: v1
+kind: Namespace
+metadata: {{name: apart, labels: {{weft.dev/isolate-process: "true"}}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: planted, namespace: apart}}
+stringData: {{token: {TOKEN_APART}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: roots, namespace: apart}}
+data:
+  ca.crt: |
+{roots}---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: caller, namespace: apart}}
+---
+apiVersion: weft.dev/v1alpha1
+kind: CapabilityGrant
+metadata: {{name: planted, namespace: apart}}
+spec:
+  serviceAccountNames: [caller]
+  outgoingHTTP:
+  - hosts: [127.0.0.9]
+    scheme: HTTP
+    paths: [/proven]
+    addresses: [127.0.0.9/32]
+    tls: {{originate: true, port: {port}, caCertificates: {{configMapRef: {{name: roots}}}}}}
+    credentials: [{{bearer: {{secretRef: {{name: planted, key: token}}}}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: probe, namespace: apart, labels: {{app: probe}}}}
+spec:
+  serviceAccountName: caller
+  containers: [{{name: main, image: 'probe:1', ports: [{{containerPort: 8080}}]}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: probe, namespace: apart}}
+spec: {{selector: {{app: probe}}, ports: [{{port: 80, targetPort: 8080}}]}}
+"#
+    )
+}
+
 /// Files below a folder that hold one of the texts, but for those that are theirs to hold.
 fn found_in(folder: &Path, texts: &[String], found: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -169,17 +224,16 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
     let (port, roots, heads) = outside();
     cluster.push("probe", "probe:1").unwrap();
     let path = cluster.data_dir().parent().unwrap().join("planted.yaml");
-    std::fs::write(&path, objects(port, &roots)).unwrap();
+    let all = objects(port, &roots) + &objects_apart(port, &roots);
+    std::fs::write(&path, all).unwrap();
     let weft = |words: &[&str]| success(cluster.weft(words).unwrap()).unwrap();
     weft(&["apply", "-f", &path.display().to_string()]);
-    let call = |path: &str| {
+    let call_of = |namespace: &str, path: &str| {
+        let host = format!("probe.{namespace}.localhost");
         let asked = format!("/call?url=http://127.0.0.9{path}");
-        runtime.block_on(load::get(
-            &cluster.gateway,
-            "probe.default.localhost",
-            &asked,
-        ))
+        runtime.block_on(load::get(&cluster.gateway, &host, &asked))
     };
+    let call = |path: &str| call_of("default", path);
     eventually("the host outside is called", || {
         let (_, body) = call("/proven/a")?;
         Ok(body.contains("there").then_some(()))
@@ -190,7 +244,31 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
         sent.contains(&format!("authorization: Bearer {TOKEN}")),
         "{sent}"
     );
-    assert!(!sent.contains(PASSWORD));
+    assert!(!sent.contains(PASSWORD) && !sent.contains(TOKEN_APART));
+
+    // From a process of their own, with what is theirs: the same host, by a rule and a Secret of the same names.
+    eventually("the host outside is called by the other tenant", || {
+        let (_, body) = call_of("apart", "/proven/apart")?;
+        Ok(body.contains("there").then_some(()))
+    })
+    .unwrap();
+    let (_, body) = call("/proven/again").unwrap();
+    assert!(body.contains("there"), "{body}");
+    let heads_now = heads.lock().unwrap().clone();
+    let sent_to = |path: &str| {
+        let line = format!("GET {path} ");
+        heads_now.iter().rev().find(|head| head.starts_with(&line))
+    };
+    for (path, own, others) in [
+        ("/proven/apart", TOKEN_APART, TOKEN),
+        ("/proven/again", TOKEN, TOKEN_APART),
+    ] {
+        let head = sent_to(path).expect(path);
+        let bearer = format!("authorization: Bearer {own}");
+        assert!(head.contains(&bearer) && !head.contains(others), "{head}");
+    }
+    let (_, body) = call_of("apart", "/login/a").unwrap();
+    assert!(!body.contains("there"), "another's rule: {body}");
 
     // What fails is told, without what it would have sent: no certificate that is believed, nobody there, another path, a secret that went.
     let mut told = String::new();
@@ -220,6 +298,7 @@ fn what_is_planted_is_told_nowhere_and_sent_where_it_belongs() {
         &["get", "nodes", "-o", "json"],
         &["get", "--raw", "/metrics"],
         &["logs", "probe"],
+        &["logs", "probe", "-n", "apart"],
         &["mesh", "check", "-o", "json"],
         &["mesh", "stat", "-A", "-o", "json"],
         &["mesh", "edges", "-A", "-o", "json"],

@@ -12,6 +12,8 @@
 //! Invariants: guests run on cores only, control work on the runtime this is called on; when [`run`] returns, no thread,
 //! task or listener of the node is left.
 
+#[cfg(test)]
+mod lapsed;
 mod places;
 mod servers;
 

@@ -216,7 +216,8 @@ impl Asked {
     /// What the browser has shown, if it is somebody's.
     fn certificate(&self) -> Option<(Caller, &CertificateDer<'static>)> {
         let certificate = self.peer.0.first()?;
-        Some((certificate_subject(certificate)?, certificate))
+        let caller = certificate_subject(certificate, Timestamp::now())?;
+        Some((caller, certificate))
     }
 
     /// Writes down that somebody signed in or out, or would have. It is known who only when it is over.
@@ -388,8 +389,8 @@ async fn link(state: &AppState, asked: &Asked) -> Answered {
             "a link is of whoever asks, and cannot be made for somebody that he acts for: ask without impersonation",
         ));
     }
-    let credential =
-        presented(asked.headers(), &asked.peer).ok_or_else(StatusError::unauthorized)?;
+    let credential = presented(asked.headers(), &asked.peer, Timestamp::now())
+        .ok_or_else(StatusError::unauthorized)?;
     let caller = state.authenticator.of_credential(&credential).await?;
     let wanted = Wanted {
         user: caller.user(),

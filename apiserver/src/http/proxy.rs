@@ -19,6 +19,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
@@ -230,7 +231,8 @@ impl NodeClient {
             .map_err(connect)?;
         if let Some(node) = node {
             let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let caller = shown.first().and_then(certificate_subject);
+            let shown = shown.first();
+            let caller = shown.and_then(|shown| certificate_subject(shown, Timestamp::now()));
             if caller.as_ref().and_then(Caller::node_name) != Some(node) {
                 return Err(NodeError::AnotherNode {
                     address: address.to_owned(),

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use weft_api::status::StatusError;
-use weft_kinds::lens::{items, object, text};
+use weft_kinds::lens::{items, object, text, time};
 use weft_store::Snapshot;
 
 use super::Objects;
@@ -31,8 +32,17 @@ impl Objects {
         let facts = certificates::Facts {
             pods_of_caller,
             holder: &|node, name| self.holder_of_name(snapshot, node, name),
+            joined: &|node| self.joined(snapshot, node),
         };
         certificates::sign(authority, caller, request, &facts)
+    }
+
+    /// Since when there is a Node of that name.
+    fn joined(&self, snapshot: &Snapshot, node: &str) -> Option<Timestamp> {
+        let key = stored::key(&weft_kinds::NODE, None, node);
+        let entry = snapshot.get(&key)?;
+        let node = Stored::new(&self.inner.vault, &weft_kinds::NODE, entry).stored_value();
+        time(&node, "/metadata/creationTimestamp")
     }
 
     /// Whose a host name or an address is; see [`certificates::Facts`].

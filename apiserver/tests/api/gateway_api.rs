@@ -363,3 +363,114 @@ async fn a_policy_over_definitions_lets_those_of_the_cluster_be() {
     let now = world.get(ROUTES_OF).await.body;
     assert!(now["spec"]["names"]["shortNames"].is_null());
 }
+
+/// What Argo Rollouts' traffic router for the Gateway API asks, in the words of Go's typed clients: it reads a route, changes the weights of two
+/// backends it knows by name, marks the route, and puts all of it back; a rule for a header comes last and goes again, and which one that is it
+/// keeps in a ConfigMap.
+#[tokio::test]
+async fn a_traffic_router_reads_a_route_and_puts_it_back() {
+    let world = World::new().await;
+    world.define_gateway_api().await;
+    let one = format!("{ROUTES}/web");
+    let backend = |name: &str| json!({ "group": "", "kind": "Service", "name": name, "port": 80 });
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": { "name": "web" },
+        "spec": {
+            "parentRefs": [{ "name": "edge" }],
+            "rules": [{
+                "matches": [{ "path": { "type": "PathPrefix", "value": "/" } }],
+                "backendRefs": [backend("web-stable"), backend("web-canary")],
+            }],
+        },
+    });
+    assert_eq!(
+        world.ask(&format!("POST {ROUTES}"), route).await.status,
+        201
+    );
+    let put = async |change: &dyn Fn(&mut Value)| {
+        let mut read = world.get(&one).await.body;
+        change(&mut read);
+        // Go writes what it knows of a type, with a list that is none as null.
+        if read["status"].is_null() {
+            read["status"] = json!({ "parents": null });
+        }
+        world.ask(&format!("PUT {one}"), read).await
+    };
+    let weights = |route: &Value| {
+        let rules = route["spec"]["rules"].as_array().unwrap().iter();
+        let rules = rules.map(|rule| {
+            let backends = rule["backendRefs"].as_array().unwrap().iter();
+            let shares = backends.map(|one| format!("{}={}", one["name"], one["weight"]));
+            shares.collect::<Vec<_>>().join(" ").replace('"', "")
+        });
+        rules.collect::<Vec<_>>().join(" | ")
+    };
+    let read = world.get(&one).await.body;
+    assert_eq!(
+        weights(&read),
+        "web-stable=1 web-canary=1",
+        "as the definition has it"
+    );
+    for canary in [10, 50, 100] {
+        let answer = put(&|route| {
+            route["metadata"]["labels"] =
+                json!({ "rollouts.argoproj.io/gatewayapi-canary": "in-progress" });
+            let backends = &mut route["spec"]["rules"][0]["backendRefs"];
+            backends[1]["weight"] = canary.into();
+            backends[0]["weight"] = (100 - canary).into();
+        })
+        .await;
+        let expected = format!("web-stable={} web-canary={canary}", 100 - canary);
+        assert_eq!((answer.status, weights(&answer.body)), (200, expected));
+    }
+    let read = world.get(&one).await.body;
+    assert_eq!(read["metadata"]["generation"], 4);
+    assert_eq!(
+        read["status"],
+        Value::Null,
+        "a status is somebody else's to write"
+    );
+
+    // Who has read it before that is told so, and reads it again.
+    let mut stale = read.clone();
+    stale["metadata"]["resourceVersion"] = "1".into();
+    assert_eq!(world.ask(&format!("PUT {one}"), stale).await.status, 409);
+
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = format!("{maps}/argo-gatewayapi-configmap");
+    assert_eq!(world.get(&map).await.status, 404);
+    let made = json!({ "metadata": { "name": "argo-gatewayapi-configmap" } });
+    assert_eq!(world.ask(&format!("POST {maps}"), made).await.status, 201);
+    let header =
+        |kind: &str, value: &str| json!({ "name": "x-version", "type": kind, "value": value });
+    for header in [header("Exact", "v2"), header("RegularExpression", "v2.*")] {
+        let answer = put(&|route| {
+            let path = route["spec"]["rules"][0]["matches"][0]["path"].clone();
+            let rule = json!({
+                "matches": [{ "path": path, "headers": [header] }], "backendRefs": [backend("web-canary")],
+            });
+            route["spec"]["rules"].as_array_mut().unwrap().push(rule);
+        })
+        .await;
+        let told = weights(&answer.body);
+        assert_eq!(
+            (answer.status, &*told),
+            (200, "web-stable=0 web-canary=100 | web-canary=1")
+        );
+        let mut kept = world.get(&map).await.body;
+        kept["data"] = json!({ "httpManagedRoutes": r#"{"canary":{"web":1}}"# });
+        assert_eq!(world.ask(&format!("PUT {map}"), kept).await.status, 200);
+        let answer =
+            put(&|route| drop(route["spec"]["rules"].as_array_mut().unwrap().remove(1))).await;
+        assert_eq!(weights(&answer.body), "web-stable=0 web-canary=100");
+    }
+    let answer = put(&|route| {
+        let backends = &mut route["spec"]["rules"][0]["backendRefs"];
+        backends[0]["weight"] = 100.into();
+        backends[1]["weight"] = 0.into();
+        route["metadata"].as_object_mut().unwrap().remove("labels");
+    })
+    .await;
+    assert_eq!(weights(&answer.body), "web-stable=100 web-canary=0");
+    assert!(answer.body["metadata"].get("labels").is_none());
+}

@@ -338,6 +338,10 @@ fn served(compiled: &Compiled) -> String {
             for (host, route) in &what.hosts {
                 let backends: Vec<String> = route.backends.iter().map(leads).collect();
                 let backends = backends.join(" | ");
+                // Its policies are asked who may come.
+                let owner = route.gateway.as_ref().expect("a Gateway");
+                let mut own = compiled.gateways[owner].addresses.iter();
+                assert!(own.any(|own| *own == place.ip().to_string()), "{owner}");
                 let _ = writeln!(text, "    {host}: {} → {backends}", route.route);
             }
         }
@@ -368,6 +372,7 @@ fn served(compiled: &Compiled) -> String {
         let consumers = consumers.map(|(who, ports)| (who.as_str(), ports));
         for (who, ports) in std::iter::once(("all", &streams.producer)).chain(consumers) {
             for ((protocol, port), route) in ports {
+                assert_eq!(route.gateway, None);
                 let backends: Vec<String> = route.backends.iter().map(leads).collect();
                 let (name, backends) = (&route.route, backends.join(" | "));
                 let _ = writeln!(

@@ -402,3 +402,94 @@ async fn who_brings_a_wrong_token_is_told_for_what() {
     let found = heard(&to, request("GET", "/"), context("shop", "w")).await;
     assert_eq!(found, "200 ");
 }
+
+/// Whatever a client writes behind the host's name, a port is the one that it came to.
+#[test]
+fn at_a_gateway_a_port_is_the_listeners_and_a_name_the_handshakes() {
+    let about = |when: Value| {
+        json!({
+            "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge" }],
+            "action": "DENY", "rules": [when],
+        })
+    };
+    let ports = about(json!({ "to": [{ "operation": { "ports": ["443"] } }] }));
+    let sni = about(json!({ "when": [{ "key": "connection.sni", "values": ["a.example"] }] }));
+    let place = about(json!({ "when": [{ "key": "destination.ip", "values": ["192.0.2.7"] }] }));
+    let gateway = NamespacedName::new("shop", "edge");
+    for (spec, at, name, uri, is_refused) in [
+        (
+            &ports,
+            Some("192.0.2.7:443"),
+            Some("a.example"),
+            "https://a.example/",
+            true,
+        ),
+        (
+            &ports,
+            Some("192.0.2.7:443"),
+            Some("a.example"),
+            "https://a.example:80/",
+            true,
+        ),
+        (
+            &ports,
+            Some("192.0.2.7:80"),
+            None,
+            "http://a.example:443/",
+            false,
+        ),
+        (&ports, None, None, "https://a.example/", true),
+        (
+            &sni,
+            Some("192.0.2.7:443"),
+            Some("a.example"),
+            "https://b.example/",
+            true,
+        ),
+        (
+            &sni,
+            Some("192.0.2.7:443"),
+            Some("b.example"),
+            "https://a.example/",
+            false,
+        ),
+        (
+            &sni,
+            Some("192.0.2.7:443"),
+            Some(""),
+            "https://a.example/",
+            false,
+        ),
+        (&sni, Some("192.0.2.7:80"), None, "http://a.example/", false),
+        (
+            &place,
+            Some("192.0.2.7:80"),
+            None,
+            "http://a.example/",
+            true,
+        ),
+        (
+            &place,
+            Some("[::ffff:192.0.2.7]:80"),
+            None,
+            "http://a.example/",
+            true,
+        ),
+        (&place, None, None, "http://a.example/", false),
+    ] {
+        let guards = Guards::default();
+        guards.set_policies(policies(&[(
+            PolicyKind::Authorization,
+            "shop",
+            spec.clone(),
+        )]));
+        let entered = Entered {
+            client: [198, 51, 100, 1].into(),
+            at: at.map(|at| at.parse().expect("an address")),
+            sni: name,
+        };
+        let mut request = Request::get(uri).body(Body::empty()).expect("a request");
+        let refused = guards.judge_at_gateways(&[gateway.clone()], entered, &mut request);
+        assert_eq!(refused.is_some(), is_refused, "{uri} at {at:?}: {spec}");
+    }
+}

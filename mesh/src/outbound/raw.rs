@@ -6,20 +6,29 @@
 //!
 //! Invariant: a stream is opened once; what was sent is never sent to another.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
-use http::Request;
+use http::{Request, StatusCode};
 use tokio_rustls::client::TlsStream;
 use weft_call::{Failure, FailureKind};
-use weft_gateway::{BackendTls, StreamProtocol};
+use weft_gateway::{BackendTls, NamespacedName, StreamProtocol};
 
 use super::{Arrival, Begun, CallWay, OnlyHere, Outbound, filter, send, take_context};
 use crate::{
     Body, PodAddress,
+    caller::NO_SERVICE,
     dial::Dialed,
-    failure, ingress,
+    failure,
+    guards::Entered,
+    ingress,
+    measure::Charge,
     metrics::Origin,
     resolve::Target,
+    sighting::Seen,
     table::{Bound, Table},
 };
 
@@ -62,6 +71,33 @@ impl Outbound {
         let mut request = raw(authority, sent)?;
         request.extensions_mut().insert(client);
         self.open(request).await
+    }
+
+    /// Whether the policies of a Gateway let a connection in that is for `authority`. One that they do not is charged as one that began and
+    /// ended, to nobody.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unreachable`] when they do not.
+    pub(crate) fn admit(
+        &self,
+        gateway: &NamespacedName,
+        entered: Entered<'_>,
+        authority: &str,
+    ) -> Result<(), Failure> {
+        let (at, inner) = (Instant::now(), &self.mesh.inner);
+        let admitted = inner.attached.guards().admit_at_gateway(gateway, entered);
+        admitted.inspect_err(|_| {
+            let asked = raw(authority, Body::empty());
+            let asked = asked.as_ref().map(|asked| (asked.method(), asked.uri()));
+            let seen = asked.map(|asked| Seen::of(inner, asked, None, None, at));
+            let edge = self.caller.edge_to_nobody(inner, &NO_SERVICE);
+            edge.opened.fetch_add(1, Ordering::Relaxed);
+            let charge = Charge {
+                tcp: true,
+                ..Charge::of_nobody(edge, at, seen.unwrap_or_default())
+            };
+            charge.settle(StatusCode::FORBIDDEN.as_u16(), None, "-", 0);
+        })
     }
 
     /// Has the other end of a byte stream prove itself.

@@ -1,6 +1,7 @@
 //! A client's connection to a listener of a Gateway for TCP or TLS: taken as it comes or opened, and carried to the Service that it is for.
 //!
-//! Invariant: who asks for what no listener has, or for a share that leads to nobody, is reset before anything is answered.
+//! Invariant: who asks for what no listener has, or for a share that leads to nobody, and who is not let in by the policies of the Gateway, is
+//! reset before anything is answered.
 
 use std::{io, net::SocketAddr};
 
@@ -13,9 +14,13 @@ use crate::{
     Outbound,
     carry::{CONNECT_MAX, Way, carry, reset_at_end},
     front::Front,
+    guards::Entered,
     hello::Begun,
     outbound::Client,
 };
+
+/// A client, and the place that it came to.
+type Ends = (SocketAddr, SocketAddr);
 
 /// A connection to a listener of TCP.
 ///
@@ -25,10 +30,11 @@ pub(crate) async fn plain(
     outbound: &Outbound,
     place: &StreamPlace,
     stream: TcpStream,
-    client: SocketAddr,
+    ends: Ends,
 ) -> Result<(), Failure> {
     let meant = reset_unless(place.meant("", rand::random()), &stream)?;
-    carry(outbound, way(meant, client), Begun::new(stream)).await
+    let way = let_in(outbound, meant, ends, None, &stream)?;
+    carry(outbound, way, Begun::new(stream)).await
 }
 
 /// A connection to a listener of TLS, of which was read which name it asks for.
@@ -40,16 +46,17 @@ pub(crate) async fn opened(
     place: &StreamPlace,
     name: &str,
     begun: Begun,
-    client: SocketAddr,
+    ends: Ends,
 ) -> Result<(), Failure> {
     let taken = reset_unless(place.taken(name), begun.stream())?;
     let meant = reset_unless(place.meant(name, rand::random()), begun.stream())?;
+    let way = let_in(outbound, meant, ends, Some(name), begun.stream())?;
     match taken {
-        Taken::Whole => carry(outbound, way(meant, client), begun).await,
+        Taken::Whole => carry(outbound, way, begun).await,
         Taken::Opened(config) => {
             let shaken = timeout(CONNECT_MAX, TlsAcceptor::from(config).accept(begun)).await;
             let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            carry(outbound, way(meant, client), shaken.map_err(unheard)?).await
+            carry(outbound, way, shaken.map_err(unheard)?).await
         }
     }
 }
@@ -62,21 +69,40 @@ impl StreamPlace {
     }
 }
 
-fn way(meant: Meant, client: SocketAddr) -> Way {
+/// How a connection goes on, if the policies of its Gateway let it in; else it is reset when it is dropped.
+fn let_in(
+    outbound: &Outbound,
+    meant: Meant,
+    (client, place): Ends,
+    sni: Option<&str>,
+    stream: &TcpStream,
+) -> Result<Way, Failure> {
     let Meant {
         namespace,
         name,
         port,
         tls,
+        gateway,
     } = meant;
-    Way {
-        authority: format!("{name}.{namespace}.svc:{port}"),
+    let authority = format!("{name}.{namespace}.svc:{port}");
+    let ip = client.ip().to_canonical();
+    if let Some(gateway) = gateway {
+        let entered = Entered {
+            client: ip,
+            at: Some(place),
+            sni,
+        };
+        let admitted = outbound.admit(&gateway, entered, &authority);
+        admitted.inspect_err(|_| reset_at_end(stream))?;
+    }
+    Ok(Way {
+        authority,
         client: Client {
-            ip: client.ip().to_canonical(),
+            ip,
             only_here: false,
         },
         tls,
-    }
+    })
 }
 
 /// A client that does not speak TLS, or not ours.

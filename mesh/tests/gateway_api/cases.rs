@@ -686,3 +686,72 @@ async fn mirrors_have_their_share_and_nobody_hears_them() {
     let expected = ["v1 GET /all", "v1 GET /none", "v2 GET /all", "v3 GET /all"];
     assert_eq!(heard, expected);
 }
+
+/// Routes as a traffic router leaves them that shifts weights between two Services and puts a rule for a header behind the others: a share of
+/// nothing gets nothing, and who says the header is led by it, wherever the rule stands.
+#[tokio::test]
+async fn weights_and_headers_of_a_traffic_router_are_followed() {
+    let route = |stable: u32, canary: u32, more: &str| {
+        format!(
+            r"
+- kind: HTTPRoute
+  metadata: {{name: r, namespace: infra, labels: {{rollouts.argoproj.io/gatewayapi-canary: in-progress}}}}
+  spec:
+    parentRefs: [{{name: same}}]
+    rules:
+    - matches: [{{path: {{type: PathPrefix, value: /}}}}]
+      backendRefs:
+      - {{group: '', kind: Service, name: v1, port: 8080, weight: {stable}}}
+      - {{group: '', kind: Service, name: v2, port: 8080, weight: {canary}}}
+{more}"
+        )
+    };
+    let header = |kind: &str, value: &str| {
+        format!(
+            r"    - matches: [{{path: {{type: PathPrefix, value: /}}, headers: [{{name: x-version, type: {kind}, value: '{value}'}}]}}]
+      backendRefs: [{{group: '', kind: Service, name: v2, port: 8080}}]
+"
+        )
+    };
+    for (manifests, asks) in [
+        (
+            route(100, 0, ""),
+            [
+                ("GET a.test/", "200 v1"),
+                ("GET a.test/ x-version:v2", "200 v1"),
+            ],
+        ),
+        (
+            route(0, 100, ""),
+            [
+                ("GET a.test/", "200 v2"),
+                ("GET a.test/ x-version:v2", "200 v2"),
+            ],
+        ),
+        (
+            route(100, 0, &header("Exact", "v2")),
+            [
+                ("GET a.test/", "200 v1"),
+                ("GET a.test/ x-version:v2", "200 v2"),
+            ],
+        ),
+        (
+            route(100, 0, &header("RegularExpression", "v.*")),
+            [
+                ("GET a.test/ x-version:w2", "200 v1"),
+                ("GET a.test/ x-version:v22", "200 v2"),
+            ],
+        ),
+    ] {
+        let world = World::of(&manifests).await;
+        for (ask, wanted) in asks {
+            for _ in 0..8 {
+                let answer = world.ask("same", 80, ask).await;
+                assert!(
+                    is_met(&answer, wanted),
+                    "{ask}: {wanted}, not {answer:?}: {manifests}"
+                );
+            }
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! Listeners of Gateways for TCP, TLS and UDP, to pods here and on the other node: many bytes both ways, ends and breaks told apart, and
-//! clients of datagrams that are led elsewhere when their route is.
+//! Listeners of Gateways for TCP, TLS and UDP, to pods here and on the other node: many bytes both ways, ends and breaks told apart, who is
+//! let in by policies, and clients of datagrams that are led elsewhere when their route is.
 
 use std::{
     collections::BTreeMap,
@@ -15,22 +15,25 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
 };
 use tokio_rustls::TlsConnector;
 use weft_gateway::{
-    Backend, BackendTarget, FrontTls, HostPattern, Served, StreamFront, StreamListener,
-    StreamProtocol, StreamRoute, api::Secret,
+    Backend, BackendTarget, FrontTls, HostPattern, NamespacedName, Served, StreamFront,
+    StreamListener, StreamProtocol, StreamRoute, api::Secret,
 };
 use weft_mesh::{
-    Body, BoxError, FailureKind, LocalWorkload, Protocol, Raw, ServicePortSpec, ServiceSpec, Spawn,
-    Table,
+    Body, BoxError, FailureKind, Interest, LocalWorkload, Protocol, QUEUE_USUAL, Raw,
+    ServicePortSpec, ServiceSpec, Spawn, Table,
 };
+use weft_policy::PolicyKind;
 
 use super::{
     exposed::{answerer, door, free_port, speaker},
+    policies::policies,
     world::*,
 };
 
@@ -83,6 +86,7 @@ impl Listeners {
         let route = StreamRoute {
             route: "vote/route".to_owned(),
             created: 0,
+            gateway: Some(NamespacedName::new("vote", "shop")),
             backends: backends.collect(),
         };
         let host = HostPattern::parse(host);
@@ -277,6 +281,132 @@ async fn tls_is_opened_or_passed_on_to_the_other_node() {
         let all = expected(&[&greeting[..], &bytes].concat());
         assert!(heard.expect("an answer") == all, "{pieces} pieces");
     }
+}
+
+/// As Istio's documentation has it of what is no HTTP: an ALLOW that asks for what only HTTP says lets nobody in, and a DENY is met without it.
+#[tokio::test]
+async fn a_gateways_policies_are_asked_of_bytes() {
+    let world = attached();
+    let (plain, tls_port) = (free_port(), free_port());
+    let (shown, client) = certificate("open.test");
+    let tls = StreamProtocol::Tls;
+    let listeners = Listeners::default()
+        .with(StreamProtocol::Tcp, plain, ("*", None), &[("local", 1)])
+        .with(tls, tls_port, ("open.test", Some(&shown)), &[("local", 1)])
+        .with(tls, tls_port, ("*.whole.test", None), &[("local", 1)]);
+    publish(&world, 1, &listeners);
+    serve(&world, plain);
+    serve(&world, tls_port);
+    let by_name = |name: &'static str| {
+        let client = Arc::clone(&client);
+        async move {
+            let name = ServerName::try_from(name).expect("a name");
+            let stream = connected(tls_port).await;
+            let connecting = TlsConnector::from(client).connect(name, stream);
+            let connecting = tokio::time::timeout(DEADLINE, connecting).await;
+            match connecting.expect("in time") {
+                Ok(opened) => said(opened, b"!").await.is_ok(),
+                // Whoever is behind it speaks no TLS, and has said so.
+                Err(error) => error.kind() == io::ErrorKind::InvalidData,
+            }
+        }
+    };
+    let about = |name: &str, action: &str, rules: Value| {
+        let target =
+            json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name });
+        json!({ "targetRefs": [target], "action": action, "rules": rules })
+    };
+    let from = |blocks: &str| json!([{ "from": [{ "source": { "ipBlocks": [blocks] } }] }]);
+    let to = |operation: Value| json!([{ "to": [{ "operation": operation }] }]);
+    let sni =
+        |field: &str| json!([{ "when": [{ "key": "connection.sni", field: ["open.test"] }] }]);
+    let mut refused = 0;
+    let mut seen = world.a.watch_calls(Interest::default(), QUEUE_USUAL);
+    for (spec, expected) in [
+        (about("other", "DENY", json!([{}])), [true, true, true]),
+        (
+            about("shop", "ALLOW", from("127.0.0.0/8")),
+            [true, true, true],
+        ),
+        (
+            about("shop", "ALLOW", from("10.0.0.0/8")),
+            [false, false, false],
+        ),
+        (
+            about("shop", "DENY", from("127.0.0.0/8")),
+            [false, false, false],
+        ),
+        (
+            about("shop", "DENY", to(json!({ "ports": [plain.to_string()] }))),
+            [false, true, true],
+        ),
+        (
+            about(
+                "shop",
+                "ALLOW",
+                to(json!({ "ports": [tls_port.to_string()] })),
+            ),
+            [false, true, true],
+        ),
+        (about("shop", "DENY", sni("values")), [true, false, true]),
+        (about("shop", "ALLOW", sni("values")), [false, true, false]),
+        // Who names nobody does not name this one.
+        (
+            about("shop", "ALLOW", sni("notValues")),
+            [true, false, true],
+        ),
+        (
+            about("shop", "ALLOW", to(json!({ "methods": ["GET"] }))),
+            [false, false, false],
+        ),
+        (
+            about("shop", "DENY", to(json!({ "methods": ["GET"] }))),
+            [false, false, false],
+        ),
+        (
+            about(
+                "shop",
+                "DENY",
+                to(json!({ "methods": ["GET"], "ports": [plain.to_string()] })),
+            ),
+            [false, true, true],
+        ),
+        (about("shop", "AUDIT", json!([{}])), [true, true, true]),
+    ] {
+        let all = policies(&[(PolicyKind::Authorization, spec.clone())]);
+        world.a.set_policies(all);
+        let found = [
+            said(connected(plain).await, b"!").await.is_ok(),
+            by_name("open.test").await,
+            by_name("a.whole.test").await,
+        ];
+        assert_eq!(found, expected, "{spec}");
+        refused += expected.iter().filter(|is_in| !**is_in).count();
+    }
+    let mut told = String::new();
+    world.a.render_metrics(&mut told);
+    for line in [
+        format!("weft_mesh_policy_verdicts_total{{verdict=\"denied\"}} {refused}"),
+        "weft_mesh_policy_verdicts_total{verdict=\"audited\"} 3".to_owned(),
+    ] {
+        assert!(told.contains(&line), "{line} in {told}");
+    }
+    // They began and ended, and went to nobody.
+    let nobody = told.lines().filter(|line| {
+        line.contains("destination_service_name=\"unknown\"")
+            && line.contains("source_workload=\"gateway\"")
+    });
+    let ends = nobody.filter(|line| line.starts_with("istio_tcp_connections_"));
+    let ends: Vec<_> = ends.filter_map(|line| line.rsplit_once(' ')).collect();
+    assert_eq!(ends.len(), 2, "{told}");
+    assert!(
+        ends.iter().all(|(_, count)| *count == refused.to_string()),
+        "{ends:?}"
+    );
+    let seen = seen.as_mut().expect("room");
+    let seen = std::iter::from_fn(|| seen.try_next()).filter(|call| call.code == 403);
+    let seen: Vec<_> = seen.map(|call| call.authority().to_owned()).collect();
+    assert_eq!(seen, vec!["local.vote.svc:80".to_owned(); refused]);
 }
 
 /// What a datagram of a client is answered with, asked until it is.

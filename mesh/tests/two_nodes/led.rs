@@ -73,6 +73,7 @@ fn led(shares: &[(&str, u32)]) -> StreamRoute {
     StreamRoute {
         route: "vote/route".to_owned(),
         created: 0,
+        gateway: None,
         backends: backends.collect(),
     }
 }

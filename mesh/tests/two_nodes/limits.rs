@@ -177,6 +177,87 @@ async fn a_limit_over_the_cluster_is_one_for_all_nodes() {
     telling.await.expect("it ends");
 }
 
+/// A node that nobody reaches gives each caller a share of its own; others go on as one, and it does so again once it is back.
+#[tokio::test]
+async fn a_node_that_is_cut_off_counts_for_itself_and_holds_nobody_up() {
+    let world = world();
+    let cut_off = Mesh::builder("c", DOMAIN).build();
+    // Connections come to nothing there: nobody takes them yet.
+    let (listener, cut_off_address) = listen();
+    for mesh in [&world.b, &cut_off] {
+        let gateway = mesh.gateway_identity();
+        let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
+        let identities = mesh.identities();
+        identities.set(gateway, chain, key).expect("a certificate");
+    }
+    for mesh in [&world.a, &world.b, &cut_off] {
+        for account in ["web", "other"] {
+            world.authority.give(mesh, account);
+        }
+    }
+    world.a.attach(pod(1), workload("web", describe));
+    world.b.attach(pod(2), workload("voting", describe));
+    cut_off.attach(pod(3), workload("third", describe));
+    let spec = || {
+        let endpoints = vec![
+            endpoint("web", 1, "a", world.b_address),
+            endpoint("voting", 2, "b", world.b_address),
+            endpoint("third", 3, "c", cut_off_address),
+        ];
+        service("all", endpoints)
+    };
+    let mut policy = two_an_hour(LimitedBy::ServiceAccount);
+    policy.rate_limits[0].across = Across::Cluster;
+    let served = asked([("all", policy)]);
+    for mesh in [&world.a, &world.b, &cut_off] {
+        publish(mesh, 1, vec![spec()], &served);
+    }
+    let call = async |mesh: &Mesh, account: &str| of(mesh, account).call(get("http://all/")).await;
+    let share = async |mesh: &Mesh, account: &str| {
+        for _ in 0..2 {
+            let answer = call(mesh, account).await;
+            assert!(answer.is_ok(), "its share: {answer:?}");
+        }
+    };
+    let heard = async |mesh: &Mesh, times: u64| {
+        while acted(mesh, "limit-heard") < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let telling = tokio::spawn(world.a.clone().share_limits(world.stop.clone()));
+    share(&world.a, "web").await;
+    heard(&world.b, 1).await;
+    assert!(is_limited(&call(&world.b, "web").await));
+    // While one is silent the other hears of what comes next.
+    share(&world.a, "other").await;
+    heard(&world.b, 2).await;
+    assert!(is_limited(&call(&world.b, "other").await));
+    // The one that heard nothing gives what it has, and no more.
+    share(&cut_off, "web").await;
+    assert!(is_limited(&call(&cut_off, "web").await));
+
+    let serving = (cut_off.clone(), world.stop.clone());
+    tokio::spawn(async move { serving.0.serve_inbound(listener, serving.1).await });
+    // What it hears first may be of before.
+    let mut known = false;
+    for number in 0..8 {
+        let account = format!("later-{number}");
+        for mesh in [&world.a, &cut_off] {
+            world.authority.give(mesh, &account);
+        }
+        let before = acted(&cut_off, "limit-heard");
+        share(&world.a, &account).await;
+        heard(&cut_off, before + 1).await;
+        known = is_limited(&call(&cut_off, &account).await);
+        if known {
+            break;
+        }
+    }
+    assert!(known, "it counts with the others again");
+    world.stop.cancel();
+    telling.await.expect("it ends");
+}
+
 #[tokio::test]
 async fn who_comes_from_outside_is_limited_as_its_gateway() {
     let world = world();

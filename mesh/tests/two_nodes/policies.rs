@@ -11,7 +11,7 @@ use super::world::*;
 
 const DENIED: &str = "RBAC: access denied";
 
-fn policies(objects: &[(PolicyKind, Value)]) -> Arc<Policies> {
+pub fn policies(objects: &[(PolicyKind, Value)]) -> Arc<Policies> {
     let mut policies = Policies::new(DOMAIN);
     for (at, (kind, spec)) in objects.iter().enumerate() {
         let (_, faults) = policies.apply(&Object {

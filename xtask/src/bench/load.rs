@@ -115,10 +115,13 @@ pub fn measure(cases: &[Case], effort: &Effort) -> Result<Value> {
                     let pairs = own.iter().zip(&rounds[peer]);
                     median(pairs.map(|(own, peer)| pick(own) / pick(peer)).collect())
                 };
+                let cpu = own.iter().zip(&rounds[peer]);
+                let cpu = cpu.map(|(own, peer)| Some(own.cpu? / peer.cpu?));
                 json!({
                     "with": cases[peer].name,
                     "ratio_requests_per_second": ratio(|round| round.rate),
                     "ratio_p99": ratio(|round| round.p99),
+                    "ratio_cpu": cpu.collect::<Option<Vec<f64>>>().map(median),
                 })
             })
             .collect();
