@@ -13,12 +13,13 @@
 //!
 //! Invariants: init containers run in order, each to success, before any main container starts; a container is never
 //! started twice without having ended in between; after `Draining` begins nothing is started any more; `Delete` is asked
-//! for once, when no container runs.
+//! for once, when no container runs; a sidecar is stopped when the main containers have ended, and the sidecars after it.
 //!
 //! Left to others: doing it (`execute`), saying it (`status`), counting probe results (`probes`).
 
 use crate::pod_state::{
-    ContainerState, Ended, Exit, Phase, PodState, Stage, StartFailure, StopReason, later, restarts,
+    ContainerState, Ended, Exit, Leaving, Phase, PodState, Stage, StartFailure, StopReason, later,
+    restarts,
 };
 use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
@@ -30,6 +31,8 @@ pub const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A run at least this long forgets the crashes before it; as the kubelet (twice the longest pause).
 pub const BACKOFF_RESET: Duration = Duration::from_secs(600);
+/// What a container has that is stopped when the grace of its pod is over, unless there was none; the kubelet's minimum.
+const GRACE_LEAST: Duration = Duration::from_secs(2);
 /// First pause after a missing ConfigMap or Secret. Short, because the cure is usually a second `kubectl apply`.
 pub const CONFIG_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause after a missing ConfigMap or Secret.
@@ -330,7 +333,14 @@ fn advance(state: &mut PodState, wanted: &Wanted, now: Timestamp, actions: &mut 
             reason: "DeadlineExceeded",
             message,
         };
-        stop_all(state, wanted.grace, StopReason::DeadlineExceeded, actions);
+        leave(
+            state,
+            wanted,
+            wanted.grace,
+            StopReason::DeadlineExceeded,
+            now,
+            actions,
+        );
     }
     match &state.stage {
         Stage::Active => advance_containers(state, wanted, now, actions),
@@ -341,13 +351,19 @@ fn advance(state: &mut PodState, wanted: &Wanted, now: Timestamp, actions: &mut 
                 StopReason::NodeDrain
             };
             state.stage = Stage::Stopping;
-            stop_all(state, remaining_grace(wanted, now), reason, actions);
+            leave(
+                state,
+                wanted,
+                remaining_grace(wanted, now),
+                reason,
+                now,
+                actions,
+            );
         }
-        Stage::Draining { .. }
-        | Stage::Stopping
-        | Stage::Failing { .. }
-        | Stage::Failed { .. }
-        | Stage::Finished => {}
+        Stage::Stopping | Stage::Failing { .. } => {
+            stop_next_sidecar(state, wanted, now, actions);
+        }
+        Stage::Draining { .. } | Stage::Failed { .. } | Stage::Finished => {}
     }
     settle(state);
     // A pod stopped by a node drain stays in the API until its owner or the node lifecycle deletes it.
@@ -408,21 +424,14 @@ fn advance_containers(
         };
     }
     if mains_done {
-        // Sidecars leave last and in reverse order; they share one grace.
-        let all = wanted.containers.iter().zip(&mut state.containers);
-        let helpers = all
-            .enumerate()
-            .rev()
-            .filter(|(_, (wish, _))| matches!(wish.role, Role::Sidecar | Role::Ephemeral));
-        for (index, (_, container)) in helpers {
-            stop(
-                container,
-                index,
-                wanted.grace,
-                StopReason::MainsDone,
-                actions,
-            );
-        }
+        leave(
+            state,
+            wanted,
+            wanted.grace,
+            StopReason::MainsDone,
+            now,
+            actions,
+        );
     }
 }
 
@@ -474,10 +483,62 @@ fn start_if_due(
     });
 }
 
-fn stop_all(state: &mut PodState, grace: Duration, reason: StopReason, actions: &mut Vec<Action>) {
-    for (index, container) in state.containers.iter_mut().enumerate().rev() {
-        stop(container, index, grace, reason, actions);
+/// Has everything end: what is no sidecar at once, then one sidecar after the other, the last first; they share one grace.
+fn leave(
+    state: &mut PodState,
+    wanted: &Wanted,
+    grace: Duration,
+    reason: StopReason,
+    now: Timestamp,
+    actions: &mut Vec<Action>,
+) {
+    let begun = state.leaving.filter(|leaving| leaving.reason == reason);
+    state.leaving = begun.or(Some(Leaving {
+        until: later(now, grace),
+        least: GRACE_LEAST.min(grace),
+        reason,
+    }));
+    let all = wanted.containers.iter().zip(&mut state.containers);
+    for (index, (wish, container)) in all.enumerate().rev() {
+        // One that only waits to run is not waited for.
+        if wish.role != Role::Sidecar || !container.busy() {
+            stop(container, index, grace, reason, actions);
+        }
     }
+    stop_next_sidecar(state, wanted, now, actions);
+}
+
+/// Has the last sidecar end that runs yet, once all that it is there for have ended: the main containers, and the sidecars after it.
+fn stop_next_sidecar(
+    state: &mut PodState,
+    wanted: &Wanted,
+    now: Timestamp,
+    actions: &mut Vec<Action>,
+) {
+    let Some(Leaving {
+        until,
+        least,
+        reason,
+    }) = state.leaving
+    else {
+        return;
+    };
+    let all = wanted.containers.iter().zip(&mut state.containers);
+    let mut busy = all
+        .enumerate()
+        .rev()
+        .filter(|(_, (wish, container))| container.busy() && wish.role != Role::Ephemeral);
+    // Sidecars stand before the main containers, so that any of those would be first.
+    let Some((index, (wish, container))) = busy.next() else {
+        return;
+    };
+    let others = busy.any(|(_, (wish, _))| wish.role != Role::Sidecar);
+    if wish.role != Role::Sidecar || others || matches!(container.phase, Phase::Stopping { .. }) {
+        return;
+    }
+    let until = wanted.kill_at.map_or(until, |kill_at| kill_at.min(until));
+    let left = Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO);
+    stop(container, index, left.max(least), reason, actions);
 }
 
 fn stop(

@@ -200,8 +200,20 @@ pub struct PodState {
     pub started_at: Timestamp,
     /// One for each of [`Wanted::containers`], in that order.
     pub containers: Vec<ContainerState>,
+    /// Set once all of it is to end.
+    pub leaving: Option<Leaving>,
     /// Whether [`Action::Delete`] has been given out.
     pub delete_asked: bool,
+}
+
+/// How a pod ends of which one container ends after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// When its grace is over.
+    pub until: Timestamp,
+    /// What the last ones have in any case.
+    pub least: Duration,
+    pub reason: StopReason,
 }
 
 impl PodState {
@@ -215,6 +227,7 @@ impl PodState {
                 .iter()
                 .map(|wanted| ContainerState::new(wanted.role))
                 .collect(),
+            leaving: None,
             delete_asked: false,
         }
     }

@@ -181,7 +181,7 @@ mod tests {
     fn who_is_silent_is_told_less_and_others_all() {
         let [one, cut_off] = [1, 2].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
         let mut waiting = Waiting::default();
-        let mut tick = |waiting: &mut Waiting, lines: &str| {
+        let tick = |waiting: &mut Waiting, lines: &str| {
             for node in [one, cut_off] {
                 waiting.add(node, lines);
             }

@@ -221,6 +221,54 @@ fn a_deleted_pod_serves_on_then_stops_then_goes() {
     );
 }
 
+/// All were stopped at once: what a main container asked of a sidecar in its preStop hook found nobody there, now and then.
+#[test]
+fn sidecars_outlive_what_they_are_there_for() {
+    let sidecar = |name| WantedContainer {
+        role: Role::Sidecar,
+        ..main(name)
+    };
+    let containers = vec![sidecar("proxy"), sidecar("logs"), main("web"), main("job")];
+    let begun = |kill_at: i64| {
+        let mut wanted = wanted(RestartPolicy::Always, containers.clone());
+        let mut state = PodState::new(&wanted, at(0));
+        step(&mut state, &wanted, Event::Tick, at(0));
+        for container in 0..4 {
+            step(&mut state, &wanted, started(container, false), at(1));
+        }
+        wanted.kill_at = Some(at(kill_at));
+        (wanted, state)
+    };
+    let stopped = |actions: Vec<Action>| -> Vec<(usize, u64)> {
+        let stop = |action: &Action| match action {
+            Action::Stop {
+                container, grace, ..
+            } => (*container, grace.as_secs()),
+            other => panic!("{other:?}"),
+        };
+        actions.iter().map(stop).collect()
+    };
+    let (wanted, mut state) = begun(40);
+    let mut told = |event, second| step(&mut state, &wanted, event, at(second));
+    assert_eq!(stopped(told(Event::Tick, 10)), [(3, 30), (2, 30)]);
+    assert_eq!(stopped(told(Event::Tick, 11)), []);
+    assert_eq!(stopped(told(completed(2), 12)), []);
+    // The last is stopped with what is left, and the first with the least there is.
+    assert_eq!(stopped(told(crashed(3), 20)), [(1, 20)]);
+    assert_eq!(stopped(told(Event::Tick, 21)), []);
+    assert_eq!(stopped(told(crashed(1), 40)), [(0, 2)]);
+    assert_eq!(told(completed(0), 41), [Action::Delete]);
+
+    // One that ended before its turn is not waited for, nor is anything where there is no grace.
+    let (wanted, mut state) = begun(10);
+    let mut told = |event, second| step(&mut state, &wanted, event, at(second));
+    assert_eq!(stopped(told(Event::Tick, 10)), [(3, 0), (2, 0)]);
+    told(crashed(1), 10);
+    told(crashed(2), 10);
+    assert_eq!(stopped(told(crashed(3), 10)), [(0, 0)]);
+    assert_eq!(told(crashed(0), 10), [Action::Delete]);
+}
+
 #[test]
 fn a_deleted_pod_that_serves_nothing_goes_at_once() {
     let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);

@@ -489,7 +489,8 @@ fn at_a_gateway_a_port_is_the_listeners_and_a_name_the_handshakes() {
             sni: name,
         };
         let mut request = Request::get(uri).body(Body::empty()).expect("a request");
-        let refused = guards.judge_at_gateways(&[gateway.clone()], entered, &mut request);
+        let refused =
+            guards.judge_at_gateways(std::slice::from_ref(&gateway), entered, &mut request);
         assert_eq!(refused.is_some(), is_refused, "{uri} at {at:?}: {spec}");
     }
 }
