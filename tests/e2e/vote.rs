@@ -115,8 +115,8 @@ fn the_vote_app_announces_where_a_setting_says_to_and_a_grant_lets_it() {
     let demo = ["demo", "apply", "vote", "--components", &components];
     let told = cluster.weft(&[&demo[..], &["--load", "3", "-o", "json"]].concat());
     let told: Value = serde_json::from_str(&success(told.unwrap()).unwrap()).unwrap();
-    let port = cluster.gateway.rsplit_once(':').unwrap().1;
-    assert_eq!(told["page"], format!("http://{HOST}:{port}"));
+    let at = cluster.gateway.rsplit_once(':').unwrap().1;
+    assert_eq!(told["page"], format!("http://{HOST}:{at}"));
     let link = told["dashboard"].as_str().unwrap();
     assert!(
         link.ends_with("&to=%2Fdashboard%2Ftraffic%3Fns%3Dvote"),
