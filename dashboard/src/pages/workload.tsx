@@ -28,6 +28,7 @@ import { EdgeTable, figuresOf } from "../ui/figures";
 import { useAnswer, useFigures, useObjects, useTitle } from "../ui/hooks";
 import { history, link, meshPath, snapshot } from "../ui/live";
 import { PodTable } from "../ui/pods";
+import { Usage } from "../ui/usage";
 import { asked, go, href } from "../ui/route";
 import { Table, type Col } from "../ui/table";
 import { doing, soon } from "../ui/toast";
@@ -190,7 +191,7 @@ function Now({ resource, object }: { resource: Resource; object: Item }): JSX.El
   const { namespace: where = "", name } = object.metadata;
   const selector = selectorOf(object);
   const pods = useObjects(Object.keys(selector).length > 0 ? { resource: PODS, namespace: where, labels: selectorText(selector) } : undefined);
-  const own = resource.kind === "CronJob" || resource.kind === "Job" ? pods.rows : pods.rows;
+  const own = pods.rows.map((row) => row.object);
   const inbound = snapshot.value.seen.filter(({ edge }) => edge.destination.namespace === where && edge.destination.workload === name);
   const outbound = snapshot.value.seen.filter(({ edge }) => edge.source.namespace === where && edge.source.workload === name);
   const figures = figuresOf(snapshot.value, "destination", where, name);
@@ -207,8 +208,9 @@ function Now({ resource, object }: { resource: Resource; object: Item }): JSX.El
         </>
       )}
       <Section title="Pods" aside={`${pods.rows.length}`}>
-        {instead(pods, "pods", "Nothing runs of it.") ?? <PodTable label={`Pods of ${name}`} pods={own.map((row) => row.object)} short={pods.rows.length <= 50} />}
+        {instead(pods, "pods", "Nothing runs of it.") ?? <PodTable label={`Pods of ${name}`} pods={own} short={pods.rows.length <= 50} />}
       </Section>
+      <Usage pods={own} />
       {link.value === "refused" ? null : (
         <>
           <Section title="Who calls it">{inbound.length === 0 ? <Empty title="Nobody, lately" /> : <EdgeTable label={`Calls to ${name}`} seen={inbound} />}</Section>

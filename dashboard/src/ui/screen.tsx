@@ -37,7 +37,6 @@ class Line extends Component<LineProps> {
             {text}
           </span>
         ))}
-        {"\n"}
       </div>
     );
   }
@@ -109,7 +108,7 @@ export function Screen({ pod, container, words, turn, runs, ends, leave }: Sessi
         open: () => {
           open.value = true;
           own.size(fresh.cols, fresh.rows);
-          field.current?.focus();
+          field.current?.focus({ preventScroll: true });
         },
         said: (text) => {
           const answers = fresh.write(text);
