@@ -185,9 +185,6 @@ describe("the dashboard", { skip: why ?? false }, () => {
     await page.keyboard.press("Backspace");
     await page.keyboard.press("Enter");
     await screen.getByText("42 is said", { exact: true }).waitFor({ timeout: 30_000 });
-    // It knows how large it is, and hears of it when that changes.
-    await page.keyboard.type("stty size; tput cols");
-    await page.keyboard.press("Control+u");
     await page.keyboard.type("clear");
     await page.keyboard.press("Enter");
     await until("the screen is erased", async () => !/42 is said/.test((await screen.textContent()) ?? ""));
