@@ -142,14 +142,15 @@ export function Screen({ pod, container, words, turn, runs, ends, leave }: Sessi
       return;
     }
     // What is marked is copied; what is pasted comes as text.
-    if ((control || event.metaKey) && letter === "c" && (event.shiftKey || event.metaKey || !document.getSelection()?.isCollapsed)) {
+    if ((control || event.metaKey) && letter === "c") {
       const marked = document.getSelection()?.toString() ?? "";
       if (marked !== "") {
         event.preventDefault();
         void navigator.clipboard?.writeText(marked).catch(() => undefined);
         document.getSelection()?.removeAllRanges();
+        return;
       }
-      return;
+      if (event.shiftKey || event.metaKey) return;
     }
     if (((control || event.metaKey) && letter === "v") || event.metaKey) return;
     if (event.shiftKey && (event.key === "PageUp" || event.key === "PageDown")) {
