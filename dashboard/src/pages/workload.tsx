@@ -111,7 +111,7 @@ export function Workload(): JSX.Element {
       ) : tab === "events" ? (
         <Events namespace={where} name={name} uid={object.metadata.uid} />
       ) : (
-        <Now resource={resource} object={object} />
+        <Now object={object} />
       )}
     </>
   );
@@ -187,7 +187,7 @@ function Scale({ resource, object, done }: { resource: Resource; object: Item; d
   );
 }
 
-function Now({ resource, object }: { resource: Resource; object: Item }): JSX.Element {
+function Now({ object }: { object: Item }): JSX.Element {
   useFigures();
   const { namespace: where = "", name } = object.metadata;
   const selector = selectorOf(object);
