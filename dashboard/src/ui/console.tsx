@@ -50,6 +50,8 @@ export function Console({ pod }: { pod: Item }): JSX.Element {
   const end = useRef<() => void>(() => undefined);
   const leave = useRef<HTMLButtonElement>(null);
   const choose = (to: Mode) => {
+    // The other one begins when it is asked to.
+    turn.value = 0;
     mode.value = to;
     try {
       localStorage.setItem(REMEMBERED, to);

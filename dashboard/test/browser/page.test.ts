@@ -137,7 +137,7 @@ describe("the dashboard", { skip: why ?? false }, () => {
     };
     await remove();
     await watched.page.getByRole("button", { name: "Undo" }).click();
-    await watched.page.clock.fastForward(60_000);
+    await watched.page.clock.fastForward(7000);
     await watched.page.getByText("Taken back").waitFor({ state: "detached" });
     assert.equal((await world.ask("GET", `${configs}/short-lived`)).status, 200);
     await remove();
