@@ -10,7 +10,7 @@
 import { spawn } from "node:child_process";
 import { resolve } from "node:path";
 
-import type { Page } from "playwright-core";
+import type { CDPSession } from "playwright-core";
 
 import { missing, place, until, World } from "./world";
 
@@ -30,11 +30,8 @@ if (why !== undefined) {
 }
 
 /** Seconds that the page's thread has spent, by what on. */
-async function spent(page: Page): Promise<Record<string, number>> {
-  const session = await page.context().newCDPSession(page);
-  await session.send("Performance.enable");
+async function spent(session: CDPSession): Promise<Record<string, number>> {
   const { metrics } = await session.send("Performance.getMetrics");
-  await session.detach();
   return Object.fromEntries(metrics.filter(({ name }) => /^(?:Script|Layout|RecalcStyle|Task)Duration$/.test(name)).map(({ name, value }) => [name, value]));
 }
 
@@ -112,7 +109,9 @@ try {
     const table = page.locator("main .table").first();
     if (name === "pods" || name === "workloads") {
       if (name === "pods") await page.waitForFunction((pods) => Number(document.querySelector(".count")?.textContent) >= pods, PODS, { timeout: 60_000 });
-      const before = await spent(page);
+      const session = await watched.context.newCDPSession(page);
+      await session.send("Performance.enable");
+      const before = await spent(session);
       measured["frames_a_second"] = await table.evaluate(
         (element, seconds) =>
           new Promise<number>((done) => {
@@ -129,7 +128,8 @@ try {
           }),
         SCROLLED_SECONDS,
       );
-      const after = await spent(page);
+      const after = await spent(session);
+      await session.detach();
       // What the page's own thread did meanwhile; drawing itself is on others.
       measured["percent_of_thread"] = Object.fromEntries(Object.entries(after).map(([name, seconds]) => [name, Math.round(((seconds - (before[name] ?? 0)) / SCROLLED_SECONDS) * 100)]));
     }
