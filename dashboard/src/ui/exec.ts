@@ -1,13 +1,17 @@
 /**
  * A command that runs in a container, over one WebSocket: what it says, what is said to it, how large its terminal is, how it ends.
  *
- * Invariants: it is ended by whoever began it; of what it says nothing is kept here.
+ * Invariants: it is ended by whoever began it; of what it says nothing is kept here, of what is said to it before it is open at most
+ * `WAITING_MAX` pieces.
  */
 
 import { url } from "../kube/http";
 import type { Item } from "../kube/read";
 import { pathOf, PODS } from "../kube/resource";
 import { closing, ended, ERROR, frame, PROTOCOLS, RESIZE, STDERR, STDIN, STDOUT } from "../model/channels";
+
+/** Keys of somebody who types faster than a connection is made. */
+const WAITING_MAX = 200;
 
 export interface Command {
   readonly container: string;
@@ -26,6 +30,7 @@ export class Exec {
   readonly #socket: WebSocket;
   #open = false;
   #how = "";
+  #waiting: Uint8Array<ArrayBuffer>[] = [];
 
   constructor(pod: Item, command: Command, heard: Heard) {
     const { container, words, terminal } = command;
@@ -39,6 +44,8 @@ export class Exec {
     socket.onopen = () => {
       this.#open = true;
       heard.open();
+      for (const bytes of this.#waiting) socket.send(bytes);
+      this.#waiting = [];
     };
     socket.onmessage = (event: MessageEvent<ArrayBuffer | string>) => {
       if (typeof event.data === "string") return;
@@ -60,8 +67,10 @@ export class Exec {
   }
 
   #send(bytes: Uint8Array<ArrayBuffer>): boolean {
-    if (this.#socket.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(bytes);
+    const { readyState } = this.#socket;
+    if (readyState === WebSocket.CONNECTING && this.#waiting.length < WAITING_MAX) this.#waiting.push(bytes);
+    else if (readyState === WebSocket.OPEN) this.#socket.send(bytes);
+    else return false;
     return true;
   }
 

@@ -105,11 +105,7 @@ export function Screen({ pod, container, words, turn, runs, ends, leave }: Sessi
       pod,
       { container, words, terminal: true },
       {
-        open: () => {
-          open.value = true;
-          own.size(fresh.cols, fresh.rows);
-          field.current?.focus({ preventScroll: true });
-        },
+        open: () => own.size(fresh.cols, fresh.rows),
         said: (text) => {
           const answers = fresh.write(text);
           if (answers !== "") own.say(answers);
@@ -123,6 +119,9 @@ export function Screen({ pod, container, words, turn, runs, ends, leave }: Sessi
       },
     );
     exec.current = own;
+    open.value = true;
+    // At once, so that no key that is meant for it is taken for one of the page.
+    field.current?.focus({ preventScroll: true });
     ends(() => own.close());
     draw();
     return () => own.close();

@@ -31,6 +31,8 @@ export function Usage({ pods }: { pods: readonly Item[] }): JSX.Element | null {
   const past = pasts.of(pods.map(keyOf));
   const times = past.map((one) => one.at / 1000);
   const curve = (name: string, colour: string, of: (one: Used) => number): Curve => ({ name, colour, values: past.map(of) });
+  // Of what is counted, parts are none.
+  const counted = (value: number) => (Number.isInteger(value) ? whole(value) : "");
   const limit = (of: number | undefined): Curve[] => (of === undefined ? [] : [{ name: "limit", colour: "busy", values: past.map(() => of) }]);
   const line = (name: string, used: string, most: number | undefined, share: number | undefined) => (
     <div class="tile">
@@ -41,7 +43,7 @@ export function Usage({ pods }: { pods: readonly Item[] }): JSX.Element | null {
   );
   return (
     <Section title="Use" aside="since this page was opened, a quarter of an hour at most">
-      <div class="tiles">
+      <div class="tiles use">
         {line("Memory", bytes(now.bytes), memory, memory === undefined ? undefined : now.bytes / memory)}
         {line("CPU", cores(now.milliCores), cpu, cpu === undefined ? undefined : now.milliCores / (cpu * 1000))}
         <div class="tile">
@@ -56,7 +58,7 @@ export function Usage({ pods }: { pods: readonly Item[] }): JSX.Element | null {
         <div class="columns">
           <Chart title="Memory" times={times} curves={[curve("used", "accent", (one) => one.bytes), ...limit(memory)]} shown={bytes} height={120} />
           <Chart title="CPU" times={times} curves={[curve("used", "accent", (one) => one.milliCores), ...limit(cpu === undefined ? undefined : cpu * 1000)]} shown={cores} height={120} />
-          <Chart title="Instances" times={times} curves={[curve("instances", "accent", (one) => one.instances)]} shown={whole} height={120} />
+          <Chart title="Instances" times={times} curves={[curve("instances", "accent", (one) => one.instances)]} shown={counted} height={120} />
           <Chart title="Instances started a second" times={times} curves={[curve("started", "busy", (one) => one.starts)]} shown={rate} height={120} />
         </div>
       )}

@@ -68,6 +68,7 @@ try {
         await watched.page.getByRole("button", { name: "Start" }).click();
         await watched.page.keyboard.type("ls -l / && echo $COLUMNS columns");
         await watched.page.keyboard.press("Enter");
+        await watched.page.locator(".t-lines").getByText(/^\d+ columns$/).waitFor();
       }
       await watched.page.waitForTimeout(name.startsWith("traffic") || name === "workload" || name === "tap" ? 5000 : 2500);
       await watched.page.screenshot({ path: join(FOLDER, `${name}-${width}.png`) });
