@@ -123,7 +123,13 @@ fn the_vote_app_announces_where_a_setting_says_to_and_a_grant_lets_it() {
         "{link}"
     );
     let rate = [
-        "get", "deploy", "bot", "-n", "vote", "-o", "jsonpath={.spec.template.spec.containers[0].env[?(@.name==\"RATE\")].value}",
+        "get",
+        "deploy",
+        "bot",
+        "-n",
+        "vote",
+        "-o",
+        "jsonpath={.spec.template.spec.containers[0].env[?(@.name==\"RATE\")].value}",
     ];
     assert_eq!(success(cluster.weft(&rate).unwrap()).unwrap().trim(), "3");
     let manifest = repository().join("sample-apps/vote/weft.yaml");

@@ -192,7 +192,8 @@ pub(super) async fn objects(client: &kube::Client, objects: &[Object]) -> anyhow
     check(&writing, &steps).await?;
     let mut unchanged = 0;
     for step in &steps {
-        let failed = |error: kube::Error| api_failure(format!("cannot apply {}", step.shown), &error);
+        let failed =
+            |error: kube::Error| api_failure(format!("cannot apply {}", step.shown), &error);
         let outcome = writing.apply(step, false).await.map_err(failed)?;
         unchanged += usize::from(outcome.word == "unchanged");
     }

@@ -193,9 +193,8 @@ impl Demo {
         })?;
         let (deployment, variable) = self.load;
         if let Some(load) = load {
-            let of_load = |object: &&mut Object| {
-                object.kind() == "Deployment" && object.name() == deployment
-            };
+            let of_load =
+                |object: &&mut Object| object.kind() == "Deployment" && object.name() == deployment;
             for object in objects.iter_mut().filter(of_load) {
                 let containers = object
                     .as_value_mut()
@@ -225,7 +224,10 @@ impl Demo {
                 }
                 None if component.bytes.is_empty() => {
                     return Err(Failure::new(
-                        format!("this weft was built without the components of {}", self.name),
+                        format!(
+                            "this weft was built without the components of {}",
+                            self.name
+                        ),
                         "they were not there when it was built",
                         "build them with `cargo xtask guests`, and name their folder: --components target/guests",
                     ));
@@ -317,7 +319,9 @@ impl Demo {
         let namespaces = ApiResource::erase::<Namespace>(&());
         let api = kube::Api::<DynamicObject>::all_with(client, &namespaces);
         let shown = format!("namespace/{}", self.namespace);
-        let deleted = api.delete(self.namespace, &DeleteParams::background()).await;
+        let deleted = api
+            .delete(self.namespace, &DeleteParams::background())
+            .await;
         let deleted =
             deleted.map_err(|error| api_failure(format!("cannot delete {shown}"), &error))?;
         if let Some(left) = deleted.left() {
@@ -385,14 +389,20 @@ mod tests {
             let (_, variable) = demo.load;
             let load = json!({"name": variable, "value": "77"});
             let of_load = objects.iter().filter_map(|one| {
-                one.as_value().pointer("/spec/template/spec/containers/0/env")
+                one.as_value()
+                    .pointer("/spec/template/spec/containers/0/env")
             });
             let of_load = of_load.filter_map(Value::as_array).flatten();
             assert_eq!(of_load.filter(|one| **one == load).count(), 1);
             // In one namespace, which is all that goes with it.
             let inside = objects.iter().filter(|one| one.kind() != "Namespace");
             for object in inside {
-                assert_eq!(object.namespace(), Some(demo.namespace), "{}", object.name());
+                assert_eq!(
+                    object.namespace(),
+                    Some(demo.namespace),
+                    "{}",
+                    object.name()
+                );
             }
         }
         assert!(named("vote").is_ok());
@@ -405,7 +415,8 @@ mod tests {
     #[test]
     fn what_does_not_run_yet_is_told() {
         let wanted = |name: &str| {
-            let value = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}});
+            let value =
+                json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}});
             Object::from_value(value).unwrap()
         };
         let live = |name: &str, generation: i64, status: Value| -> DynamicObject {
