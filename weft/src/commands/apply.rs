@@ -176,12 +176,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Applies objects that the program brings along, as `weft apply -f` would, and says how many of them were there already and as they are
-/// wanted.
+/// Applies objects that the program brings along, as `weft apply -f` would.
 ///
 /// # Errors
 /// As of [`run`].
-pub(super) async fn objects(client: &kube::Client, objects: &[Object]) -> anyhow::Result<usize> {
+pub(super) async fn objects(client: &kube::Client, objects: &[Object]) -> anyhow::Result<()> {
     let steps = steps(client, objects, None).await?;
     let writing = Writing {
         server_side: false,
@@ -190,14 +189,12 @@ pub(super) async fn objects(client: &kube::Client, objects: &[Object]) -> anyhow
         validate: Validate::Strict,
     };
     check(&writing, &steps).await?;
-    let mut unchanged = 0;
     for step in &steps {
         let failed =
             |error: kube::Error| api_failure(format!("cannot apply {}", step.shown), &error);
-        let outcome = writing.apply(step, false).await.map_err(failed)?;
-        unchanged += usize::from(outcome.word == "unchanged");
+        writing.apply(step, false).await.map_err(failed)?;
     }
-    Ok(unchanged)
+    Ok(())
 }
 
 /// What a write would do, as far as it can be told without asking whether the server takes it.
