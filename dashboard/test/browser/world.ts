@@ -11,7 +11,7 @@
  */
 
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
-import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { request as httpsRequest } from "node:https";
 import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -215,14 +215,15 @@ export class World {
     const up = this.#up;
     if (up?.pid !== undefined && up.exitCode === null) {
       const ended = new Promise<void>((done) => up.on("exit", () => done()));
-      process.kill(up.pid, "SIGTERM");
-      await Promise.race([ended, new Promise((done) => setTimeout(done, 20_000))]);
-      // What it started is of its group.
-      try {
-        process.kill(-up.pid, "SIGKILL");
-      } catch {
-        // All of it is gone.
+      // Nothing of it is to last, so nobody is waited for.
+      for (const pid of [up.pid, ...descendants(up.pid)]) {
+        try {
+          process.kill(pid, "SIGKILL");
+        } catch {
+          // It has ended.
+        }
       }
+      await ended;
     }
     rmSync(this.folder, { recursive: true, force: true });
   }
@@ -306,6 +307,23 @@ export class Wire {
     this.cut();
     this.#server.close();
   }
+}
+
+/** What a process has started, and what that has. */
+function descendants(of: number): number[] {
+  const parents = readdirSync("/proc").flatMap((name): [number, number][] => {
+    if (!/^\d+$/.test(name)) return [];
+    try {
+      // The program's name, which may have anything in it, ends with the last parenthesis; its state comes next, then its parent.
+      const stat = readFileSync(`/proc/${name}/stat`, "utf8");
+      return [[Number(name), Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1])]];
+    } catch {
+      return [];
+    }
+  });
+  const found = [of];
+  for (const one of found) found.push(...parents.filter(([, parent]) => parent === one).map(([pid]) => pid));
+  return found.slice(1);
 }
 
 /** Waits until something is so. */
