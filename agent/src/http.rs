@@ -511,6 +511,21 @@ fn calls(node: &Node) -> NodeCalls {
     }
 }
 
+/// What the kubelet's summary has no name of its own for, where there is any: how many instances there are of a container's component, and how
+/// many were ever started.
+fn instances(out: &mut String, now: &str, used: &weft_runtime::Usage) {
+    if used.instances_started == 0 {
+        return;
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(
+        out,
+        ",\"userDefinedMetrics\":[{{\"name\":\"instances\",\"type\":\"gauge\",\"units\":\"\",\"time\":\"{now}\",\"value\":{}}},\
+         {{\"name\":\"instances_started\",\"type\":\"cumulative\",\"units\":\"\",\"time\":\"{now}\",\"value\":{}}}]",
+        used.instances, used.instances_started
+    );
+}
+
 /// Usage by pod as the kubelet's `/stats/summary` has it, and of this process as the node's. Written as it is read: a tree of
 /// ten thousand pods would cost more than the answer.
 fn summary(node: &Node) -> String {
@@ -550,6 +565,7 @@ fn summary(node: &Node) -> String {
             memory += used.memory_bytes;
             let _ = write!(out, "{between}{{\"name\":\"{}\",", container.name);
             usage(&mut out, used.cpu_nanos, used.memory_bytes);
+            instances(&mut out, &now, &used);
             out.push('}');
             between = ",";
         }

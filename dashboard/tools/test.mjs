@@ -1,5 +1,7 @@
 /**
  * Runs tests by Node's own runner: `test.mjs unit|browser [name…]`. They are TypeScript, and are bundled into `.built-tests/` first.
+ *
+ * Invariant: it ends, after `MINUTES_MAX` at the latest; what tests have started ends with them.
  */
 
 import { build } from "esbuild";
@@ -7,6 +9,9 @@ import { readdir, rm } from "node:fs/promises";
 import { spawn } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+
+/** Far above what they take, on a machine that does other things meanwhile. */
+const MINUTES_MAX = process.env.DASHBOARD_WHOLE === undefined ? 8 : 20;
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const [kind = "unit", ...names] = process.argv.slice(2);
@@ -37,4 +42,9 @@ await build({
 });
 const files = found.map((name) => join(built, name.replace(/\.ts$/, ".mjs")));
 const child = spawn(process.execPath, ["--enable-source-maps", "--test", "--test-concurrency=1", ...files], { cwd: root, stdio: "inherit" });
+setTimeout(() => {
+  console.error(`error: the tests were not through after ${MINUTES_MAX} minutes`);
+  child.kill("SIGKILL");
+  process.exit(1);
+}, MINUTES_MAX * 60_000).unref();
 child.on("exit", (code, signal) => process.exit(signal === null ? (code ?? 1) : 1));

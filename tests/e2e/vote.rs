@@ -1,5 +1,5 @@
 //! The vote app's call to a host outside of the cluster, as its manifest has it: none by itself, one where a setting says where to and
-//! its CapabilityGrant has a rule for that, and otherwise a vote that counts all the same.
+//! its CapabilityGrant has a rule for that, and otherwise a vote that counts all the same. `weft demo` brings the app out and takes it away.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
-use weft_tests::cluster::{Cluster, eventually, repository, success};
+use weft_tests::cluster::{Cluster, eventually, guest, repository, success};
 
 use crate::load;
 
@@ -110,12 +110,30 @@ fn the_vote_app_announces_where_a_setting_says_to_and_a_grant_lets_it() {
         )
         .unwrap();
     };
-    for guest in ["web", "emoji", "voting", "bot"] {
-        cluster.push(guest, &format!("vote/{guest}:0.1")).unwrap();
-    }
+    let components = guest("web");
+    let components = components.parent().unwrap().display().to_string();
+    let demo = ["demo", "apply", "vote", "--components", &components];
+    let told = cluster.weft(&[&demo[..], &["--load", "3", "-o", "json"]].concat());
+    let told: Value = serde_json::from_str(&success(told.unwrap()).unwrap()).unwrap();
+    let at = cluster.gateway.rsplit_once(':').unwrap().1;
+    assert_eq!(told["page"], format!("http://{HOST}:{at}"));
+    let link = told["dashboard"].as_str().unwrap();
+    assert!(
+        link.ends_with("&to=%2Fdashboard%2Ftraffic%3Fns%3Dvote"),
+        "{link}"
+    );
+    let rate = [
+        "get",
+        "deploy",
+        "bot",
+        "-n",
+        "vote",
+        "-o",
+        "jsonpath={.spec.template.spec.containers[0].env[?(@.name==\"RATE\")].value}",
+    ];
+    assert_eq!(success(cluster.weft(&rate).unwrap()).unwrap().trim(), "3");
     let manifest = repository().join("sample-apps/vote/weft.yaml");
     let manifest = std::fs::read_to_string(manifest).unwrap();
-    apply(&manifest);
     eventually("the page is there, and what it asks", || {
         let board = load::get(&cluster.gateway, HOST, "/api/leaderboard");
         let (status, _) = runtime.block_on(board)?;
@@ -166,4 +184,9 @@ fn the_vote_app_announces_where_a_setting_says_to_and_a_grant_lets_it() {
     let votes = body["votes"].as_u64().unwrap();
     assert!(votes > 1, "{body}");
     assert_eq!(body["text"], format!(":tada: has {votes} votes"));
+
+    let deleted = success(cluster.weft(&["demo", "delete", "vote"]).unwrap());
+    assert_eq!(deleted.unwrap(), "namespace/vote deleted\n");
+    let gone = cluster.weft(&["get", "namespace", "vote"]).unwrap();
+    assert!(!gone.status.success(), "waited for");
 }

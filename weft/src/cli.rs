@@ -63,6 +63,8 @@ enum Command {
     Push(commands::push::Args),
     /// Show what is in the cluster's registry, or remove images from it
     Images(commands::images::Args),
+    /// Run an application that shows what there is, which is in this program
+    Demo(commands::demo::Args),
     /// Print a link that signs a browser in to the dashboard
     Dash(commands::dash::Args),
     /// Print the kubeconfig of the cluster on this machine
@@ -131,6 +133,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Fault(args) => control(commands::fault::run(args)),
         Command::Push(args) => control(commands::push::run(args)),
         Command::Images(args) => control(commands::images::run(args)),
+        Command::Demo(args) => control(commands::demo::run(args)),
         Command::Dash(args) => control(commands::dash::run(args)),
         Command::Kubeconfig(args) => commands::kubeconfig::run(args),
         Command::Load(args) => control(commands::load::run(args)),

@@ -5,14 +5,15 @@
 //! test          tests of its parts under `node --test`; the page in Chromium, at a real cluster with the sample application
 //! bench         how long pages take with 5,000 pods and 200 Services, and how smoothly they scroll
 //! screenshots   every page at 1440 and 390 pixels, into docs/dashboard
+//! record        from nothing to the living graph: `weft up`, `weft demo apply vote`, a click; how long each took
 //! ```
-//! Needs Node; the last three Debian's `chromium` too. What is not there is said, and is a failure only where it was asked for by name.
+//! Needs Node; the last four Debian's `chromium` too. What is not there is said, and is a failure only where it was asked for by name.
 //!
 //! Left to others: all that the page does (`dashboard/`), what it costs the server (`bench dashboard`).
 
 use std::env;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -42,6 +43,8 @@ enum Task {
     Bench,
     /// Take pictures of every page
     Screenshots,
+    /// Go from nothing to the living graph, as a newcomer does, and say how long each step took
+    Record,
 }
 
 const FOLDER: &str = "dashboard";
@@ -85,6 +88,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         Task::Bench => tool("bench.mjs"),
         Task::Screenshots => tool("screenshots.mjs"),
+        Task::Record => tool("record.mjs"),
     }
 }
 
@@ -99,15 +103,26 @@ pub fn built_if_possible() -> Result<()> {
     }
 }
 
-/// The tests of its parts, where Node is there. Those in a browser are asked for by name: they take minutes.
-pub fn tested_if_possible() -> Result<Told> {
-    match no_node() {
-        Some(why) => {
-            eprintln!("      skipped: tests of the dashboard: {why}");
-            Ok(Told::default())
-        }
-        None => tests("unit", &[], false),
+/// Its tests, where Node is there, and those in a browser, where one is there: all but what takes minutes, and bounded in time
+/// (`dashboard/tools/test.mjs`). What is missing is said, here and in `skipped`, which is shown at the end.
+pub fn tested_if_possible(skipped: &Path) -> Result<Told> {
+    let missing = |what: &str, why: &str| {
+        let line = format!("SKIPPED: {what}: {why}\n");
+        eprint!("{line}");
+        let file = fs::File::options().create(true).append(true).open(skipped);
+        // It was said above.
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    };
+    if let Some(why) = no_node() {
+        missing("tests of the dashboard", &why);
+        return Ok(Told::default());
     }
+    let mut told = tests("unit", &[], false)?;
+    match no_browser() {
+        Some(why) => missing("tests of the dashboard in a browser", &why),
+        None => told.add(tests("browser", &[], false)?),
+    }
+    Ok(told)
 }
 
 fn build() -> Result<()> {

@@ -101,13 +101,39 @@ struct ContainerSummary {
     name: String,
     #[serde(flatten)]
     used: Used,
+    /// What the summary has no name of its own for.
+    #[serde(default, rename = "userDefinedMetrics")]
+    others: Vec<OtherMetric>,
 }
 
-/// CPU time so far, and memory.
+#[derive(Deserialize)]
+struct OtherMetric {
+    name: String,
+    value: f64,
+}
+
+impl ContainerSummary {
+    fn sample(&self) -> Sample {
+        let other = |name: &str| {
+            let found = self.others.iter().find(|other| other.name == name);
+            // A count, which is none where it is negative or no number.
+            found.map_or(0, |other| other.value as u64)
+        };
+        Sample {
+            instances: other("instances"),
+            started: other("instances_started"),
+            ..Sample::from(&self.used)
+        }
+    }
+}
+
+/// CPU time so far, and memory; of a container instances of its component, too, those that there are and all that were started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sample {
     cpu_nanos: u64,
     memory_bytes: u64,
+    instances: u64,
+    started: u64,
 }
 
 impl From<&Used> for Sample {
@@ -115,6 +141,8 @@ impl From<&Used> for Sample {
         Self {
             cpu_nanos: used.cpu.usage_core_nano_seconds,
             memory_bytes: used.memory.working_set_bytes,
+            instances: 0,
+            started: 0,
         }
     }
 }
@@ -140,7 +168,10 @@ impl From<Summary> for Reading {
     fn from(summary: Summary) -> Self {
         let containers = |pod: PodSummary| {
             let containers = pod.containers.into_iter();
-            let samples = containers.map(|one| (one.name, Sample::from(&one.used)));
+            let samples = containers.map(|one| {
+                let sample = one.sample();
+                (one.name, sample)
+            });
             let reading = PodReading {
                 uid: pod.pod_ref.uid,
                 containers: samples.collect(),
@@ -162,6 +193,9 @@ pub struct Rate {
     pub nano_cores: u64,
     /// At its end.
     pub memory_bytes: u64,
+    /// Instances of a container's component at its end, and how many were started within it, in thousandths a second.
+    pub instances: u64,
+    pub started_milli: u64,
 }
 
 /// What a pod uses, for who runs in the server's own process.
@@ -224,8 +258,9 @@ impl UsageReader {
     }
 }
 
-/// Of a pod: namespace, name, thousand-millionths of a core and bytes summed over its containers, and calls a second.
-pub(super) type PodInUse = (String, String, u64, u64, f64);
+/// Of a pod: namespace, name, thousand-millionths of a core and bytes summed over its containers, calls a second, instances, and how many of
+/// these were started a second.
+pub(super) type PodInUse = (String, String, u64, u64, f64, u64, f64);
 
 /// What all nodes and pods use, in the order of their names, for who shows all of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -257,6 +292,8 @@ pub(super) async fn used(
             sum(|rate| rate.nano_cores),
             sum(|rate| rate.memory_bytes),
             called as f64 / 1000.0,
+            sum(|rate| rate.instances),
+            sum(|rate| rate.started_milli) as f64 / 1000.0,
         )
     });
     Ok(InUse {
@@ -296,12 +333,17 @@ impl Rates {
         };
         // What is new since, or began anew, has used all of it in the window.
         let rate = |before: Option<&Sample>, now: &Sample| {
-            let before = before.map_or(0, |before| before.cpu_nanos);
-            let used = now.cpu_nanos.checked_sub(before).unwrap_or(now.cpu_nanos);
-            let rate = u128::from(used) * 1_000_000_000 / nanos;
+            let rate = |of: fn(&Sample) -> u64, unit: u128| {
+                let now = of(now);
+                let new = now.checked_sub(before.map_or(0, of)).unwrap_or(now);
+                let rate = u128::from(new) * unit / nanos;
+                u64::try_from(rate).unwrap_or(u64::MAX)
+            };
             Rate {
-                nano_cores: u64::try_from(rate).unwrap_or(u64::MAX),
+                nano_cores: rate(|sample| sample.cpu_nanos, 1_000_000_000),
                 memory_bytes: now.memory_bytes,
+                instances: now.instances,
+                started_milli: rate(|sample| sample.started, 1_000_000_000_000),
             }
         };
         let node = rate(Some(&earlier.node), &later.node);
@@ -588,6 +630,29 @@ mod tests {
         let head = head("NodeMetrics", json!({"name": "n"}), span);
         assert_eq!(head["window"], "4.000s");
         assert_eq!(head["timestamp"], "2026-01-02T03:04:09Z");
+    }
+
+    #[test]
+    fn instances_are_told_with_how_many_were_started() {
+        let at = |second: u64, instances: u64, started: u64| {
+            let now = format!("2026-01-02T03:04:0{second}Z");
+            let used = json!({"cpu": {"time": now, "usageCoreNanoSeconds": 1}, "memory": {"time": now, "workingSetBytes": 1}});
+            let mut one = used.clone();
+            one["name"] = json!("web");
+            one["userDefinedMetrics"] = json!([
+                {"name": "instances", "type": "gauge", "units": "", "time": now, "value": instances},
+                {"name": "instances_started", "type": "cumulative", "units": "", "time": now, "value": started},
+                {"name": "others", "value": -1.5},
+            ]);
+            let pod = json!({"name": "a", "namespace": "n", "uid": "u"});
+            let summary = json!({"node": used, "pods": [{"podRef": pod, "containers": [one]}]});
+            super::reading(summary.to_string().as_bytes()).unwrap()
+        };
+        let mut rates = Rates::default();
+        rates.add("n", &at(1, 9, 100), &at(5, 3, 110));
+        let (_, containers) = &rates.pods[&("n".to_owned(), "a".to_owned())];
+        let web = containers["web"];
+        assert_eq!((web.instances, web.started_milli), (3, 2500));
     }
 
     #[test]

@@ -179,6 +179,10 @@ async fn frames_have_what_changes_each_second() {
             (&frame["pods"][0][0], &frame["pods"][0][1]),
             (&json!("default"), &json!("p"))
         );
+        assert_eq!(
+            (&frame["pods"][0][5], &frame["pods"][0][6]),
+            (&json!(4), &json!(0.0))
+        );
 
         // An edge is of the namespaces of its ends, a policy of that of its Service alone.
         let shop = format!("{GROUP}/namespaces/shop/frames?watch=true");

@@ -270,6 +270,8 @@ fn summary(asked: u64) -> serde_json::Value {
     });
     let mut container = used.clone();
     container["name"] = json!("c");
+    container["userDefinedMetrics"] =
+        json!([{"name": "instances", "type": "gauge", "units": "", "time": now, "value": 4}]);
     let pod = json!({"name": "p", "namespace": "default", "uid": "u"});
     json!({"node": used, "pods": [{"podRef": pod, "containers": [container]}]})
 }

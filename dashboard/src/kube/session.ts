@@ -5,7 +5,7 @@
  * script can read; a link leaves the address bar before anything else is done; one of another's making does not replace a session unasked.
  */
 
-import { signal } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 
 import * as access from "./access";
 import { forgetAll } from "./collection";
@@ -24,8 +24,36 @@ export interface Session {
   readonly issuers: readonly { readonly url: string; readonly path: string }[];
 }
 
-/** Undefined until the server has said. */
-export const session = signal<Session | undefined>(undefined);
+/** Who was here a moment ago, by what this tab remembers: pages begin to ask as him while the server says who it is. */
+const REMEMBERED = "weft.session";
+
+function remembered(): Session | undefined {
+  // Who comes with a link may become another one.
+  if (new URLSearchParams(location.hash.slice(1)).has("link")) return undefined;
+  try {
+    const said: unknown = JSON.parse(sessionStorage.getItem(REMEMBERED) ?? "null");
+    const user = text(said, "user");
+    if (user === "" || !(Date.parse(text(said, "expires")) > Date.now())) return undefined;
+    const groups = list(said, "groups").filter((group): group is string => typeof group === "string");
+    return { user, groups, expires: text(said, "expires"), by: text(said, "by"), certificate: "", issuers: [] };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Undefined until it is known. */
+export const session = signal<Session | undefined>(remembered());
+
+effect(() => {
+  const here = session.value;
+  try {
+    if (here === undefined || here.user === "") sessionStorage.removeItem(REMEMBERED);
+    else sessionStorage.setItem(REMEMBERED, JSON.stringify({ user: here.user, groups: here.groups, expires: here.expires, by: here.by }));
+  } catch {
+    // Then the next page waits for the server.
+  }
+});
+
 export const problem = signal("");
 /** A link that came while another user is here: what he has to be asked about. */
 export const offered = signal<{ readonly link: string; readonly to: string } | undefined>(undefined);
@@ -64,6 +92,10 @@ export async function begin(): Promise<void> {
   const given = handed();
   try {
     const here = read(await json(SESSION));
+    if (session.peek() !== undefined && session.peek()?.user !== here.user) {
+      access.forget();
+      forgetAll();
+    }
     if (given !== undefined && here.user !== "") offered.value = given;
     else if (given !== undefined) {
       await signIn({ link: given.link });

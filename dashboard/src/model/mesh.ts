@@ -7,6 +7,7 @@
 
 import { at, count, flag, list, number, text } from "../kube/read";
 import { Ring } from "./ring";
+import { NO_USAGE, type Usage } from "./usage";
 
 /** Seconds of which the sums over all edges are kept, for the curves beside the figures. */
 export const TOTALS_KEPT = 300;
@@ -215,12 +216,6 @@ interface Known {
   readonly recent: { calls: number; failures: number }[];
 }
 
-export interface Usage {
-  readonly milliCores: number;
-  readonly bytes: number;
-  readonly calls: number;
-}
-
 /** What frames come to. */
 export class Mesh {
   readonly totals = new Ring<Total>(TOTALS_KEPT);
@@ -277,7 +272,7 @@ export class Mesh {
     if (nodes.length > 0) this.nodes.clear();
     // Of pods, only those are told again that changed.
     if (flag(frame, "whole")) this.pods.clear();
-    for (const row of nodes) this.nodes.set(text(row, 0), { milliCores: count(row, 1) / 1e6, bytes: count(row, 2), calls: 0 });
-    for (const row of list(frame, "pods")) this.pods.set(`${text(row, 0)}/${text(row, 1)}`, { milliCores: count(row, 2) / 1e6, bytes: count(row, 3), calls: count(row, 4) });
+    for (const row of nodes) this.nodes.set(text(row, 0), { ...NO_USAGE, milliCores: count(row, 1) / 1e6, bytes: count(row, 2) });
+    for (const row of list(frame, "pods")) this.pods.set(`${text(row, 0)}/${text(row, 1)}`, { milliCores: count(row, 2) / 1e6, bytes: count(row, 3), calls: count(row, 4), instances: count(row, 5), starts: count(row, 6) });
   }
 }

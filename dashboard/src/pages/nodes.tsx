@@ -7,14 +7,15 @@ import { json } from "../kube/http";
 import { at, conditions, list, text, type Item } from "../kube/read";
 import { NODES, nameOf, objectPath, PODS } from "../kube/resource";
 import { cordon, evict } from "../kube/write";
-import { bytes, cores, many, quantity } from "../model/format";
+import { bytes, cores, many, quantity, rate, whole } from "../model/format";
+import { together } from "../model/usage";
 import { limitsOf, nodeWord } from "../model/workload";
 import { Act } from "../ui/act";
 import { confirm } from "../ui/dialog";
 import { Events } from "../ui/events";
 import { useAnswer, useFigures, useObjects, useTitle } from "../ui/hooks";
 import { mesh, snapshot } from "../ui/live";
-import { PodTable } from "../ui/pods";
+import { PodTable, usedBy } from "../ui/pods";
 import { asked, go, href } from "../ui/route";
 import { Table, type Col } from "../ui/table";
 import { doing, say } from "../ui/toast";
@@ -93,6 +94,8 @@ export function Node(): JSX.Element {
   const sum = (resource: string) => promised.reduce((sum, one) => sum + (one[resource] ?? 0), 0);
   const there = (resource: string) => quantity(at(node, "status", "allocatable", resource)) ?? 0;
   const now = used(node);
+  const known = running.flatMap((pod) => usedBy(pod) ?? []);
+  const instances = known.length === 0 ? undefined : together(known);
   const mine = running.filter((pod) => !(pod.metadata.ownerReferences ?? []).some((owner) => owner.kind === "DaemonSet"));
   return (
     <>
@@ -132,6 +135,7 @@ export function Node(): JSX.Element {
             ["CPU promised", <Meter share={sum("cpu") / there("cpu")} text={`${cores(sum("cpu") * 1000)} of ${cores(there("cpu") * 1000)}`} />],
             ["Memory in use", now === undefined ? "" : <Meter share={now.bytes / there("memory")} text={`${bytes(now.bytes)} of ${bytes(there("memory"))}`} />],
             ["Memory promised", <Meter share={sum("memory") / there("memory")} text={`${bytes(sum("memory"))} of ${bytes(there("memory"))}`} />],
+            ["Instances", instances === undefined ? "" : `${whole(instances.instances)}, ${rate(instances.starts)} started`],
             ["Pods", <Meter share={running.length / (there("pods") || 1)} text={`${running.length} of ${there("pods")}`} />],
             ["Version", <Said text={text(node, "status", "nodeInfo", "kubeletVersion")} />],
             ["Runtime", <Said text={text(node, "status", "nodeInfo", "containerRuntimeVersion")} />],

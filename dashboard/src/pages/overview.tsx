@@ -11,6 +11,7 @@ import { at, count, list, text, type Item } from "../kube/read";
 import { DEPLOYMENTS, EVENTS, knownKind, listPath, nameOf, NODES, PODS, ROLLOUTS, STATEFUL_SETS, type Resource } from "../kube/resource";
 import { bytes, many, micros, percent, quantity, rate, whole } from "../model/format";
 import { failed, health, type Total } from "../model/mesh";
+import { together } from "../model/usage";
 import { lastSeen, nodeWord, podWord, workloadWord } from "../model/workload";
 import { useAnswer, useFigures, useObjects, useTitle } from "../ui/hooks";
 import { link, mesh, snapshot, totals } from "../ui/live";
@@ -207,7 +208,8 @@ function MemoryTile({ nodes }: { nodes: readonly Item[] }): JSX.Element | null {
   if (used === 0) return null;
   const there = nodes.reduce((sum, node) => sum + (quantity(at(node, "status", "allocatable", "memory")) ?? 0), 0);
   const pods = [...mesh.pods.values()];
-  const mean = pods.reduce((sum, pod) => sum + pod.bytes, 0) / (pods.length || 1);
+  const all = together(pods);
+  const mean = all.bytes / (pods.length || 1);
   return (
     <Tile name="Memory" page="nodes">
       {bytes(used)}
@@ -215,6 +217,11 @@ function MemoryTile({ nodes }: { nodes: readonly Item[] }): JSX.Element | null {
         of {bytes(there)}
         {pods.length === 0 ? "" : `, ${bytes(mean)} a pod`}
       </small>
+      {all.instances === 0 ? null : (
+        <small>
+          {many(all.instances, "instance")}, {rate(all.starts)} started
+        </small>
+      )}
     </Tile>
   );
 }

@@ -7,7 +7,7 @@ import { json } from "../kube/http";
 import { at, conditions, controllerOf, count, flag, list, text, type Item } from "../kube/read";
 import { knownKind, nameOf, objectPath, pathOf, PODS } from "../kube/resource";
 import { evict, remove } from "../kube/write";
-import { bytes, cores, quantity } from "../model/format";
+import { bytes, cores, quantity, whole } from "../model/format";
 import { obstacles, placement, podWord } from "../model/workload";
 import { Act } from "../ui/act";
 import { confirm } from "../ui/dialog";
@@ -15,6 +15,7 @@ import { Events, useEvents } from "../ui/events";
 import { useAnswer, useFigures, useTitle } from "../ui/hooks";
 import { lazy } from "../ui/lazy";
 import { usedBy } from "../ui/pods";
+import { Usage } from "../ui/usage";
 import { asked, href } from "../ui/route";
 import { doing, soon } from "../ui/toast";
 import { Ago, Empty, Facts, Failure, Link, Loading, Meter, Said, Section, Standing, Tabs } from "../ui/words";
@@ -102,6 +103,7 @@ export function Pod(): JSX.Element {
               <Container key={text(container, "name")} pod={pod} container={container} />
             ))}
           </Section>
+          <Usage pods={[pod]} />
           <Section title="About it">
             <Facts
               of={[
@@ -196,8 +198,10 @@ function Container({ pod, container }: { pod: Item; container: unknown }): JSX.E
   const status = list(pod, "status", "containerStatuses").find((one) => text(one, "name") === name);
   const used = list(pod, "spec", "containers").length === 1 ? usedBy(pod) : undefined;
   const memory = quantity(at(container, "resources", "limits", "memory"));
+  const cpu = quantity(at(container, "resources", "limits", "cpu"));
   const state = at(status, "state", "running") !== undefined ? "Running" : text(status, "state", "waiting", "reason") || text(status, "state", "terminated", "reason") || "not there yet";
   const usedMemory = used === undefined ? "" : memory === undefined ? bytes(used.bytes) : <Meter share={used.bytes / memory} text={`${bytes(used.bytes)} of ${bytes(memory)}`} />;
+  const usedCpu = used === undefined ? "" : cpu === undefined ? cores(used.milliCores) : <Meter share={used.milliCores / (cpu * 1000)} text={`${cores(used.milliCores)} of ${cores(cpu * 1000)}`} />;
   return (
     <Facts
       of={[
@@ -205,7 +209,8 @@ function Container({ pod, container }: { pod: Item; container: unknown }): JSX.E
         ["State", <Standing is={flag(status, "ready") ? "ok" : state === "Running" ? "busy" : state === "Completed" ? "off" : "busy"} word={state} />],
         ["Image", <Said text={text(container, "image")} class="mono" />],
         ["Memory", usedMemory],
-        ["CPU", used === undefined ? "" : cores(used.milliCores)],
+        ["CPU", usedCpu],
+        ["Instances", used === undefined ? "" : used.instances === 0 ? "none now; the next call starts one" : whole(used.instances)],
         ["Ports", list(container, "ports").map((port) => `${text(port, "name")} ${count(port, "containerPort")}`.trim()).join(", ")],
         ["Restarts", count(status, "restartCount") > 0 ? String(count(status, "restartCount")) : ""],
       ]}

@@ -15,7 +15,7 @@ import { bytes, clock, micros, percent, rate } from "../model/format";
 import { around, byNamespace, graphOf, NODES_MAX, only, type Arrow, type Graph, type Mode, type Node } from "../model/graph";
 import { failed, NOTHING_SEEN, snapshotOf, type Snapshot } from "../model/mesh";
 import { Act } from "../ui/act";
-import { EdgeTable, way } from "../ui/figures";
+import { Badges, EdgeTable, way } from "../ui/figures";
 import { useAnswer, useFigures, useTitle } from "../ui/hooks";
 import { Sign } from "../ui/icons";
 import { on } from "../ui/keys";
@@ -297,19 +297,6 @@ function PanelHead({ title, kind }: { title: string; kind: string }): JSX.Elemen
         &#x2715;
       </button>
     </header>
-  );
-}
-
-function Badges({ of }: { of: readonly { readonly kind: string; readonly text: string }[] }): JSX.Element | null {
-  if (of.length === 0) return null;
-  return (
-    <ul class="badges">
-      {of.map((badge) => (
-        <li key={badge.text} class={`badge badge-${badge.kind}`}>
-          <Said text={badge.text} />
-        </li>
-      ))}
-    </ul>
   );
 }
 

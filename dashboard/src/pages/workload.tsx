@@ -10,12 +10,13 @@ import { useEffect, useMemo } from "preact/hooks";
 
 import { action } from "../kube/access";
 import { json, lines, url } from "../kube/http";
-import { at, conditions, count, entries, list, number, selects, text, texts, type Item } from "../kube/read";
+import { at, conditions, count, entries, keyOf, list, number, selects, text, texts, type Item } from "../kube/read";
 import {
   AUTOSCALERS, CONTROLLER_REVISIONS, GRANTS, HTTP_ROUTES, MESH_POLICIES, FAULTS, nameOf, objectPath, pathOf, PODS, REPLICA_SETS, SERVICES, WORKLOADS, type Resource,
 } from "../kube/resource";
 import { bringBack, remove, restart, scale } from "../kube/write";
 import { micros, percent, quantity, rate } from "../model/format";
+import { badgesOf } from "../model/graph";
 import { failed, sum } from "../model/mesh";
 import { images, revisionsOf, type Revision } from "../model/revision";
 import { selectorOf, selectorText, servicesOf, workloadWord } from "../model/workload";
@@ -24,10 +25,11 @@ import { Chart } from "../ui/chart";
 import { confirm, show } from "../ui/dialog";
 import { Difference } from "../ui/difference";
 import { Events } from "../ui/events";
-import { EdgeTable, figuresOf } from "../ui/figures";
+import { Badges, EdgeTable, figuresOf } from "../ui/figures";
 import { useAnswer, useFigures, useObjects, useTitle } from "../ui/hooks";
 import { history, link, meshPath, snapshot } from "../ui/live";
 import { PodTable } from "../ui/pods";
+import { Usage } from "../ui/usage";
 import { asked, go, href } from "../ui/route";
 import { Table, type Col } from "../ui/table";
 import { doing, soon } from "../ui/toast";
@@ -109,7 +111,7 @@ export function Workload(): JSX.Element {
       ) : tab === "events" ? (
         <Events namespace={where} name={name} uid={object.metadata.uid} />
       ) : (
-        <Now resource={resource} object={object} />
+        <Now object={object} />
       )}
     </>
   );
@@ -185,12 +187,12 @@ function Scale({ resource, object, done }: { resource: Resource; object: Item; d
   );
 }
 
-function Now({ resource, object }: { resource: Resource; object: Item }): JSX.Element {
+function Now({ object }: { object: Item }): JSX.Element {
   useFigures();
   const { namespace: where = "", name } = object.metadata;
   const selector = selectorOf(object);
   const pods = useObjects(Object.keys(selector).length > 0 ? { resource: PODS, namespace: where, labels: selectorText(selector) } : undefined);
-  const own = resource.kind === "CronJob" || resource.kind === "Job" ? pods.rows : pods.rows;
+  const own = pods.rows.map((row) => row.object);
   const inbound = snapshot.value.seen.filter(({ edge }) => edge.destination.namespace === where && edge.destination.workload === name);
   const outbound = snapshot.value.seen.filter(({ edge }) => edge.source.namespace === where && edge.source.workload === name);
   const figures = figuresOf(snapshot.value, "destination", where, name);
@@ -207,8 +209,9 @@ function Now({ resource, object }: { resource: Resource; object: Item }): JSX.El
         </>
       )}
       <Section title="Pods" aside={`${pods.rows.length}`}>
-        {instead(pods, "pods", "Nothing runs of it.") ?? <PodTable label={`Pods of ${name}`} pods={own.map((row) => row.object)} short={pods.rows.length <= 50} />}
+        {instead(pods, "pods", "Nothing runs of it.") ?? <PodTable label={`Pods of ${name}`} pods={own} short={pods.rows.length <= 50} />}
       </Section>
+      <Usage pods={own} />
       {link.value === "refused" ? null : (
         <>
           <Section title="Who calls it">{inbound.length === 0 ? <Empty title="Nobody, lately" /> : <EdgeTable label={`Calls to ${name}`} seen={inbound} />}</Section>
@@ -398,6 +401,7 @@ async function compare(object: Item, revision: Revision): Promise<void> {
 
 /** What is at work on it: Services that lead here, policies of these, grants of its account, autoscalers. */
 function Applied({ object }: { object: Item }): JSX.Element {
+  useFigures();
   const { namespace: where = "", name } = object.metadata;
   const services = useObjects({ resource: SERVICES, namespace: where, every: EVERY_MILLIS });
   const routes = useObjects({ resource: HTTP_ROUTES, namespace: where, every: EVERY_MILLIS });
@@ -448,6 +452,22 @@ function Applied({ object }: { object: Item }): JSX.Element {
           )}
         </Section>
       ))}
+      {link.value === "refused" ? null : (
+        <Section title="In force" aside="what nodes do now with calls to these Services">
+          {own.map((service) => {
+            const said = badgesOf(snapshot.value.policies.get(keyOf(service)));
+            return (
+              <div key={service.metadata.uid} class="in-force">
+                <h3>
+                  <Said text={service.metadata.name} />
+                </h3>
+                {said.length === 0 ? <p class="muted">handed on as they come</p> : <Badges of={said} />}
+              </div>
+            );
+          })}
+          {own.length === 0 ? <p class="muted">none</p> : null}
+        </Section>
+      )}
       <Section title="What it may" aside={<>as ServiceAccount <Said text={account} /></>}>
         {granted.length === 0 ? (
           <p class="muted">No capability is granted: it can serve, call Services, and do nothing else.</p>

@@ -1,7 +1,8 @@
 /**
- * A console into a container: what it says above, a line to say below. No terminal is played: a shell without one says what it has to say.
+ * A console into a container. On a terminal, as programs expect it that draw their own screen; or plain, what it says above and a line to say
+ * below, which is read aloud as it comes and needs no keys but those of a form.
  *
- * Invariants: the session ends with the page; the last `KEPT_CHARACTERS` are kept; nothing that is said can do more than be shown.
+ * Invariants: the session ends with the page; the last `KEPT_CHARACTERS` of a plain one are kept; nothing that is said can do more than be shown.
  */
 
 import { useSignal } from "@preact/signals";
@@ -10,76 +11,159 @@ import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 
 import { action, refusedBecause } from "../kube/access";
 import { list, text, type Item } from "../kube/read";
-import { pathOf, PODS } from "../kube/resource";
-import { closing, ended, ERROR, frame, PROTOCOLS, STDERR, STDIN, STDOUT } from "../model/channels";
+import { PODS } from "../kube/resource";
 import { plainLines, withoutSequences } from "../model/text";
+import { Exec } from "./exec";
+import { Screen } from "./screen";
 import { Said } from "./words";
 
 const KEPT_CHARACTERS = 200_000;
 const HISTORY_MAX = 100;
+const REMEMBERED = "weft.console";
+
+type Mode = "terminal" | "plain";
 
 interface Piece {
   readonly from: "in" | "out" | "err" | "note";
   readonly text: string;
 }
 
+function remembered(): Mode {
+  try {
+    return localStorage.getItem(REMEMBERED) === "plain" ? "plain" : "terminal";
+  } catch {
+    return "terminal";
+  }
+}
+
 export function Console({ pod }: { pod: Item }): JSX.Element {
-  const containers = list(pod, "spec", "containers").map((one) => text(one, "name"));
+  // Those that were added to look into it, too.
+  const containers = [...list(pod, "spec", "containers"), ...list(pod, "spec", "ephemeralContainers")].map((one) => text(one, "name"));
   const container = useSignal(containers[0] ?? "");
   const command = useSignal("sh");
+  const mode = useSignal<Mode>(remembered());
+  /** Counts sessions; 0 before the first. */
+  const turn = useSignal(0);
+  const runs = useSignal(false);
+  const why = refusedBecause(action("create", PODS, pod.metadata.namespace, pod.metadata.name, "exec"));
+  const words = command.value.trim().split(/\s+/).filter(Boolean);
+  const end = useRef<() => void>(() => undefined);
+  const leave = useRef<HTMLButtonElement>(null);
+  const choose = (to: Mode) => {
+    // The other one begins when it is asked to.
+    turn.value = 0;
+    mode.value = to;
+    try {
+      localStorage.setItem(REMEMBERED, to);
+    } catch {
+      // Then it is asked for anew.
+    }
+  };
+  const session: SessionProps = {
+    pod,
+    container: container.value,
+    words: words.length === 0 ? ["sh"] : words,
+    turn: turn.value,
+    runs: (now) => (runs.value = now),
+    ends: (how) => (end.current = how),
+  };
+  return (
+    <div class="console-page">
+      <div class="tools">
+        <label>
+          <span>Container</span>
+          <select value={container.value} disabled={runs.value} onChange={(event) => (container.value = event.currentTarget.value)}>
+            {containers.map((name) => (
+              <option key={name}>{name}</option>
+            ))}
+          </select>
+        </label>
+        <label>
+          <span>Command</span>
+          <input value={command.value} disabled={runs.value} spellcheck={false} autocapitalize="off" onInput={(event) => (command.value = event.currentTarget.value)} />
+        </label>
+        <div class="choice" role="group" aria-label="Console is">
+          {(
+            [
+              ["terminal", "Terminal"],
+              ["plain", "Plain"],
+            ] as const
+          ).map(([id, title]) => (
+            <button key={id} type="button" aria-pressed={mode.value === id} disabled={runs.value} onClick={() => choose(id)}>
+              {title}
+            </button>
+          ))}
+        </div>
+        {runs.value ? (
+          <button key="end" ref={leave} type="button" class="button" onClick={() => end.current()}>
+            End
+          </button>
+        ) : (
+          <button key="start" type="button" class="button button-primary" disabled={why !== ""} title={why || undefined} onClick={() => (turn.value += 1)}>
+            Start
+          </button>
+        )}
+        {why === "" ? null : <span class="note">{why}</span>}
+      </div>
+      {mode.value === "terminal" ? <Screen key="terminal" {...session} leave={() => leave.current?.focus()} /> : <Plain key="plain" {...session} />}
+    </div>
+  );
+}
+
+export interface SessionProps {
+  readonly pod: Item;
+  readonly container: string;
+  readonly words: readonly string[];
+  /** A session begins when it is counted up. */
+  readonly turn: number;
+  readonly runs: (now: boolean) => void;
+  /** Takes what ends it. */
+  readonly ends: (how: () => void) => void;
+}
+
+function Plain({ pod, container, words, turn, runs, ends }: SessionProps): JSX.Element {
   const line = useSignal("");
   const said = useSignal<readonly Piece[]>([]);
   const open = useSignal(false);
-  const socket = useRef<WebSocket | undefined>(undefined);
+  const exec = useRef<Exec | undefined>(undefined);
   const before = useRef<{ lines: string[]; at: number }>({ lines: [], at: 0 });
   const box = useRef<HTMLDivElement>(null);
   const field = useRef<HTMLInputElement>(null);
-  const why = refusedBecause(action("create", PODS, pod.metadata.namespace, pod.metadata.name, "exec"));
   const put = (from: Piece["from"], text: string) => {
     const all = [...said.value, { from, text }];
     let size = all.reduce((sum, piece) => sum + piece.text.length, 0);
     while (size > KEPT_CHARACTERS && all.length > 1) size -= all.shift()?.text.length ?? 0;
     said.value = all;
   };
-  const start = () => {
-    const words = command.value.trim().split(/\s+/).filter(Boolean);
-    if (words.length === 0) return;
-    const query = new URLSearchParams({ container: container.value, stdin: "true", stdout: "true", stderr: "true", tty: "false" });
-    for (const word of words) query.append("command", word);
-    const made = new WebSocket(`${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}${pathOf(PODS, pod, "exec")}?${query.toString()}`, [...PROTOCOLS]);
-    made.binaryType = "arraybuffer";
-    socket.current = made;
-    const decoders = { [STDOUT]: new TextDecoder(), [STDERR]: new TextDecoder() };
-    made.onopen = () => {
-      open.value = true;
-      put("note", `${words.join(" ")} in ${container.value}\n`);
-      field.current?.focus();
-    };
-    made.onmessage = (event: MessageEvent<ArrayBuffer | string>) => {
-      if (typeof event.data === "string") return;
-      const bytes = new Uint8Array(event.data);
-      const channel = bytes[0];
-      const rest = bytes.subarray(1);
-      if (channel === STDOUT || channel === STDERR) {
-        const text = decoders[channel]?.decode(rest, { stream: true }) ?? "";
-        if (text !== "") put(channel === STDOUT ? "out" : "err", withoutSequences(text));
-      } else if (channel === ERROR) {
-        const end = ended(new TextDecoder().decode(rest));
-        put("note", end.ok ? "it ended\n" : end.code > 0 ? `it ended with code ${end.code}\n` : `${end.message}\n`);
-      }
-    };
-    made.onclose = (event) => {
-      if (!open.value) put("note", event.reason === "" ? "the console was refused, or the server cannot be reached\n" : `${event.reason}\n`);
-      open.value = false;
-    };
-  };
-  useEffect(() => () => socket.current?.close(), []);
+  useEffect(() => {
+    if (turn === 0) return undefined;
+    runs(true);
+    const own = new Exec(
+      pod,
+      { container, words, terminal: false },
+      {
+        open: () => {
+          open.value = true;
+          put("note", `${words.join(" ")} in ${container}\n`);
+          field.current?.focus();
+        },
+        said: (text, from) => put(from, withoutSequences(text)),
+        over: (how) => {
+          open.value = false;
+          put("note", `${how}\n`);
+          runs(false);
+        },
+      },
+    );
+    exec.current = own;
+    ends(() => own.close());
+    return () => own.close();
+  }, [turn]);
   useLayoutEffect(() => {
     if (box.current !== null) box.current.scrollTop = box.current.scrollHeight;
   }, [said.value]);
   const speak = () => {
-    if (socket.current?.readyState !== WebSocket.OPEN) return;
-    socket.current.send(frame(STDIN, `${line.value}\n`));
+    if (exec.current?.say(`${line.value}\n`) !== true) return;
     put("in", `${line.value}\n`);
     const known = before.current;
     known.lines = [...known.lines, line.value].slice(-HISTORY_MAX);
@@ -92,36 +176,12 @@ export function Console({ pod }: { pod: Item }): JSX.Element {
     else if (event.key === "ArrowUp" || event.key === "ArrowDown") {
       known.at = Math.max(0, Math.min(known.lines.length, known.at + (event.key === "ArrowUp" ? -1 : 1)));
       line.value = known.lines[known.at] ?? "";
-    } else if (event.ctrlKey && event.key === "d" && line.value === "") socket.current?.send(closing(STDIN));
+    } else if (event.ctrlKey && event.key === "d" && line.value === "") exec.current?.finish();
     else return;
     event.preventDefault();
   };
   return (
-    <div class="console-page">
-      <div class="tools">
-        <label>
-          <span>Container</span>
-          <select value={container.value} disabled={open.value} onChange={(event) => (container.value = event.currentTarget.value)}>
-            {containers.map((name) => (
-              <option key={name}>{name}</option>
-            ))}
-          </select>
-        </label>
-        <label>
-          <span>Command</span>
-          <input value={command.value} disabled={open.value} spellcheck={false} onInput={(event) => (command.value = event.currentTarget.value)} />
-        </label>
-        {open.value ? (
-          <button type="button" class="button" onClick={() => socket.current?.close()}>
-            End
-          </button>
-        ) : (
-          <button type="button" class="button button-primary" disabled={why !== ""} title={why || undefined} onClick={start}>
-            Start
-          </button>
-        )}
-        {why === "" ? null : <span class="note">{why}</span>}
-      </div>
+    <>
       <div ref={box} class="console" role="log" aria-label="What it says" tabIndex={0}>
         <pre>
           {said.value.map((piece, index) => (
@@ -138,8 +198,8 @@ export function Console({ pod }: { pod: Item }): JSX.Element {
         <input ref={field} value={line.value} disabled={!open.value} spellcheck={false} autocomplete="off" autocapitalize="off" placeholder={open.value ? "" : "start it first"} onInput={(event) => (line.value = event.currentTarget.value)} onKeyDown={press} />
       </label>
       <p class="muted">
-        A shell of <Said text={container.value} />, without a terminal; Ctrl-D on an empty line ends what it reads.
+        A shell of <Said text={container} />, without a terminal; Ctrl-D on an empty line ends what it reads.
       </p>
-    </div>
+    </>
   );
 }

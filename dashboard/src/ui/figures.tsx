@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 
+import type { Badge } from "../model/graph";
 import { failed, health, NO_FIGURES, sum, type Figures, type Seen, type Snapshot } from "../model/mesh";
 import { micros, NOTHING, percent, rate } from "../model/format";
 import { HealthWord, Link, Said } from "./words";
@@ -35,6 +36,20 @@ export function figuresOf(snapshot: Snapshot, end: "source" | "destination", nam
   if (told !== undefined) return told;
   const own = snapshot.seen.filter(({ edge }) => edge[end].namespace === namespace && edge[end].workload === name);
   return own.length === 0 ? NO_FIGURES : sum(own.map((one) => one.figures));
+}
+
+/** What policies do, each as a sentence. */
+export function Badges({ of }: { of: readonly Badge[] }): JSX.Element | null {
+  if (of.length === 0) return null;
+  return (
+    <ul class="badges">
+      {of.map((badge) => (
+        <li key={badge.text} class={`badge badge-${badge.kind}`}>
+          <Said text={badge.text} />
+        </li>
+      ))}
+    </ul>
+  );
 }
 
 const WAYS: Readonly<Record<string, string>> = { mutual_tls: "mTLS", in_process: "same node", none: "nobody reached", mixed: "mTLS, same node" };

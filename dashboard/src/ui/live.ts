@@ -8,9 +8,11 @@
 import { effect, signal } from "@preact/signals";
 
 import { Mesh, NOTHING_SEEN, type Snapshot, type Total } from "../model/mesh";
+import { Pasts } from "../model/usage";
 import { namespace } from "./route";
 import { aborted, ApiError, json, lines, told, url } from "../kube/http";
-import { list } from "../kube/read";
+import { at, list } from "../kube/read";
+import { session } from "../kube/session";
 
 const SILENCE_MILLIS = 6000;
 const PAUSE_MILLIS_MIN = 500;
@@ -25,6 +27,8 @@ export const snapshot = signal<Snapshot>(NOTHING_SEEN);
 /** Sums of the last minutes, oldest first. */
 export const totals = signal<readonly Total[]>([]);
 export let mesh = new Mesh();
+/** What pods used since the page was opened. */
+export const pasts = new Pasts();
 
 export function meshPath(resource: string, of: string): string {
   return of === "" ? `${GROUP}/${resource}` : `${GROUP}/namespaces/${encodeURIComponent(of)}/${resource}`;
@@ -70,6 +74,12 @@ function begin(): void {
 }
 
 effect(() => {
+  // Another user is there.
+  void session.value?.user;
+  pasts.clear();
+});
+
+effect(() => {
   void namespace.value;
   if (users > 0) begin();
 });
@@ -93,6 +103,7 @@ async function run(own: AbortController, of: string): Promise<void> {
           pause = PAUSE_MILLIS_MIN;
           link.value = "live";
           refusal.value = "";
+          if (at(object, "pods") !== undefined) pasts.push(mesh.snapshot.at, mesh.pods);
           snapshot.value = mesh.snapshot;
           totals.value = mesh.totals.last(mesh.totals.size);
         },

@@ -7,6 +7,7 @@ import { text, type Item } from "../kube/read";
 import { nameOf, pathOf, PODS } from "../kube/resource";
 import { remove } from "../kube/write";
 import { bytes, cores } from "../model/format";
+import type { Usage } from "../model/usage";
 import { limitsOf, podWord } from "../model/workload";
 import { mesh, snapshot } from "./live";
 import { go, href } from "./route";
@@ -20,7 +21,7 @@ export function deletePod(pod: Item): void {
 }
 
 /** What a pod uses, as the stream of figures tells it. */
-export function usedBy(pod: Item): { milliCores: number; bytes: number; calls: number } | undefined {
+export function usedBy(pod: Item): Usage | undefined {
   void snapshot.value;
   return mesh.pods.get(`${pod.metadata.namespace ?? ""}/${pod.metadata.name}`);
 }

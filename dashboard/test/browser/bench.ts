@@ -3,11 +3,14 @@
  * tables, how many frames a second they are scrolled at.
  *
  * A page can be used when its rows are drawn and it answers: two frames have been drawn after that. Time begins with the navigation, so it has the page's
- * own code in it. Prints one JSON document, and ends with an error where a bound is missed.
+ * own code in it; beside it stand when the code had come, when the API was first asked, and when its last answer was there. Prints one JSON document, and ends with
+ * an error where a bound is missed.
  */
 
 import { spawn } from "node:child_process";
 import { resolve } from "node:path";
+
+import type { CDPSession } from "playwright-core";
 
 import { missing, place, until, World } from "./world";
 
@@ -17,12 +20,19 @@ const NODES = 50;
 const INTERACTIVE_MILLIS_MAX = 1000;
 const FRAMES_A_SECOND_MIN = 50;
 const ROUNDS = 5;
+const SCROLLED_SECONDS = 3;
 const SIDE_BY_SIDE = 16;
 
 const why = missing();
 if (why !== undefined) {
   console.error(`error: ${why}`);
   process.exit(1);
+}
+
+/** Seconds that the page's thread has spent, by what on. */
+async function spent(session: CDPSession): Promise<Record<string, number>> {
+  const { metrics } = await session.send("Performance.getMetrics");
+  return Object.fromEntries(metrics.filter(({ name }) => /^(?:Script|Layout|RecalcStyle|Task)Duration$/.test(name)).map(({ name, value }) => [name, value]));
 }
 
 function median(values: readonly number[]): number {
@@ -78,19 +88,32 @@ try {
     ["kinds", place("kinds", { ns: "" }), ".kinds li"],
   ] as const) {
     const times: number[] = [];
+    const parts: { code: number; asked: number; answered: number }[] = [];
     for (let round = 0; round < ROUNDS; round += 1) {
       const began = Date.now();
       await page.goto(`${world.api}/dashboard/${at}`, { waitUntil: "commit" });
       await page.waitForSelector(`main ${ready}`, { state: "attached", timeout: 30_000 });
       await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
       times.push(Date.now() - began);
+      parts.push(
+        await page.evaluate(() => {
+          const [whole] = performance.getEntriesByType("navigation") as PerformanceNavigationTiming[];
+          const asked = (performance.getEntriesByType("resource") as PerformanceResourceTiming[]).filter(({ name }) => /^\/(?:api|apis|dashboard\/session)\b/.test(new URL(name).pathname));
+          const ended = asked.filter(({ responseEnd }) => responseEnd > 0);
+          return { code: whole?.domContentLoadedEventStart ?? 0, asked: Math.min(...asked.map(({ startTime }) => startTime)), answered: Math.max(...ended.map(({ responseEnd }) => responseEnd)) };
+        }),
+      );
     }
     const measured: Record<string, unknown> = { page: name, interactive_millis: { median: median(times), most: Math.max(...times) } };
+    for (const part of ["code", "asked", "answered"] as const) measured[`${part}_millis`] = Math.round(median(parts.map((one) => one[part])));
     const table = page.locator("main .table").first();
     if (name === "pods" || name === "workloads") {
       if (name === "pods") await page.waitForFunction((pods) => Number(document.querySelector(".count")?.textContent) >= pods, PODS, { timeout: 60_000 });
+      const session = await watched.context.newCDPSession(page);
+      await session.send("Performance.enable");
+      const before = await spent(session);
       measured["frames_a_second"] = await table.evaluate(
-        (element) =>
+        (element, seconds) =>
           new Promise<number>((done) => {
             const began = performance.now();
             let frames = 0;
@@ -98,12 +121,17 @@ try {
               frames += 1;
               element.scrollTop = (element.scrollTop + 120) % Math.max(1, element.scrollHeight - element.clientHeight);
               const took = performance.now() - began;
-              if (took < 3000) requestAnimationFrame(step);
+              if (took < seconds * 1000) requestAnimationFrame(step);
               else done(Math.round((frames / took) * 1000));
             };
             requestAnimationFrame(step);
           }),
+        SCROLLED_SECONDS,
       );
+      const after = await spent(session);
+      await session.detach();
+      // What the page's own thread did meanwhile; drawing itself is on others.
+      measured["percent_of_thread"] = Object.fromEntries(Object.entries(after).map(([name, seconds]) => [name, Math.round(((seconds - (before[name] ?? 0)) / SCROLLED_SECONDS) * 100)]));
     }
     told.push(measured);
   }

@@ -2,19 +2,21 @@
 
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
 import { missing, place, until, World, type Watched } from "./world";
 
 const why = missing() ?? (process.env["DASHBOARD_WHOLE"] === undefined ? "only with everything (`--whole`)" : undefined);
 
-/** The process whose arguments name a port that a server listens at. */
-function processOf(folder: string, number: number): number | undefined {
+/** The process of a server, which is told its folder: the first has the cluster's own. */
+function processOf(folder: string, id: number): number | undefined {
+  const own = id === 1 ? join(folder, "data") : join(folder, "data", "servers", `server-${id}`);
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue;
     try {
       const words = readFileSync(`/proc/${name}/cmdline`, "utf8").split("\0");
-      if (words.includes("server") && words.some((word) => word.startsWith(folder) && word.includes(`server-${number}`))) return Number(name);
+      if (words[1] === "server" && words.includes(own)) return Number(name);
     } catch {
       // It has ended.
     }
@@ -34,12 +36,13 @@ describe("a leader that is killed", { skip: why ?? false }, () => {
   after(async () => world.end(), { timeout: 60_000 });
 
   test("breaks no page of another server", { timeout: 180_000 }, async () => {
-    const told = (await world.ask("GET", "/weft/v1/servers")).body as { leader?: number; servers: { id: number; address?: string }[] };
-    const leader = told.leader ?? 1;
+    const { servers } = (await world.ask("GET", "/weft/v1/servers")).body as { servers: { id: number; leader: boolean; url?: string }[] };
+    const leader = servers.find((server) => server.leader)?.id ?? 0;
     const process_ = processOf(world.folder, leader);
     assert.ok(process_ !== undefined, "the leader is a process");
     // A server that does not lead.
-    const other = world.servers.find((_, index) => index + 1 !== leader) ?? world.api;
+    const other = servers.find((server) => !server.leader && server.url !== undefined)?.url;
+    assert.ok(other !== undefined, "another one serves");
     world.api = other;
     own = await world.page();
     await own.go(place("traffic", { ns: "vote" }));

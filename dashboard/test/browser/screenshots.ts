@@ -45,11 +45,15 @@ try {
   } as never);
   await world.apply("/apis/weft.dev/v1alpha1/namespaces/vote/faultinjections", { apiVersion: "weft.dev/v1alpha1", kind: "FaultInjection", metadata: { name: "voting-fault" }, spec: { targetRefs: [{ group: "", kind: "Service", name: "voting" }], duration: "15m", abort: { httpStatus: 503, percent: 20 } } } as never);
   mkdirSync(FOLDER, { recursive: true });
-  for (const name of readdirSync(FOLDER)) if (name.endsWith(".png")) rmSync(join(FOLDER, name));
-  const sign = await (await world.context()).newPage();
-  await sign.goto(`${world.api}/dashboard/`);
-  await sign.waitForSelector(".sign-in");
-  await sign.screenshot({ path: join(FOLDER, "sign-in-1440.png") });
+  for (const name of readdirSync(FOLDER)) if (/-\d+\.png$/.test(name)) rmSync(join(FOLDER, name));
+  for (const [width, height, colorScheme] of [[1440, 900, "light"], [390, 844, "dark"]] as const) {
+    const context = await world.context({ viewport: { width, height }, colorScheme });
+    const sign = await context.newPage();
+    await sign.goto(`${world.api}/dashboard/`);
+    await sign.waitForSelector(".sign-in");
+    await sign.screenshot({ path: join(FOLDER, `sign-in-${width}.png`) });
+    await context.close();
+  }
   for (const [width, height, colorScheme] of [[1440, 900, "light"], [390, 844, "dark"]] as const) {
     const watched = await world.page({ viewport: { width, height }, colorScheme });
     // Whatever looks has traces sampled.
@@ -59,16 +63,22 @@ try {
     const more: [string, string][] = [["pod-waiting", `pod?in=vote&name=${waiting.items[0]?.metadata.name ?? ""}`]];
     for (const [name, at] of [...(await places(world)), ...more]) {
       await watched.go(at);
+      await watched.settled();
+      if (name === "console") {
+        await watched.page.getByRole("button", { name: "Start" }).click();
+        await watched.page.keyboard.type("ls -l / && echo $COLUMNS columns");
+        await watched.page.keyboard.press("Enter");
+        await watched.page.locator(".t-lines").getByText(/^\d+ columns$/).waitFor();
+      }
       await watched.page.waitForTimeout(name.startsWith("traffic") || name === "workload" || name === "tap" ? 5000 : 2500);
       await watched.page.screenshot({ path: join(FOLDER, `${name}-${width}.png`) });
     }
     await watched.go("traces?ns=");
-    const trace = watched.page.locator('main a[href*="id="]').first();
-    if ((await trace.count()) > 0) {
-      await trace.click();
-      await watched.page.waitForTimeout(2500);
-      await watched.page.screenshot({ path: join(FOLDER, `trace-${width}.png`) });
-    }
+    const trace = watched.page.locator('main a[href*="traces?"][href*="id="]').first();
+    await trace.waitFor({ timeout: 60_000 });
+    await trace.click();
+    await watched.page.getByRole("tree", { name: "Spans" }).getByRole("treeitem").nth(1).waitFor();
+    await watched.page.screenshot({ path: join(FOLDER, `trace-${width}.png`) });
     for (const complaint of watched.complaints) console.error(`the page complains: ${complaint}`);
     await watched.context.close();
   }

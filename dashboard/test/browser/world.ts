@@ -4,23 +4,28 @@
  * ```text
  * WEFT_PROGRAM   the program                       ../target/debug/weft
  * WEFT_GUESTS    where the samples' components are  ../target/guests
+ * WEFT_PAGE      a folder whose page is shown        the one in the program
  * CHROMIUM       the browser                       of PATH: chromium, chromium-browser, google-chrome
  * ```
  * Invariants: everything that is started is ended; ports are the system's choice; nothing but this machine is reached.
  */
 
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
-import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { request as httpsRequest } from "node:https";
 import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
-import { delimiter, join, resolve } from "node:path";
+import { delimiter, extname, join, resolve } from "node:path";
 
 import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from "playwright-core";
 
 const PROGRAM = resolve(process.env["WEFT_PROGRAM"] ?? "../target/debug/weft");
 const GUESTS = resolve(process.env["WEFT_GUESTS"] ?? "../target/guests");
+const PAGE = process.env["WEFT_PAGE"];
 const READY_MILLIS_MAX = 120_000;
+/** How long a page may take until nothing of it is awaited. */
+const SETTLED_MILLIS_MAX = 20_000;
+const TYPES: Readonly<Record<string, string>> = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 
 /** The browser's program, or why there is none. */
 export function browserProgram(): { path: string } | { missing: string } {
@@ -62,7 +67,7 @@ interface Credentials {
 }
 
 export class World {
-  browser!: Browser;
+  browser: Browser | undefined;
   api = "";
   servers: string[] = [];
   kubeconfig = "";
@@ -73,7 +78,7 @@ export class World {
   /** A cluster of so many servers and nodes, ready to be asked. */
   async start(servers: number, nodes: number): Promise<void> {
     const data = join(this.folder, "data");
-    const up = spawn(PROGRAM, ["up", "--output", "json", "--servers", `${servers}`, "--nodes", `${nodes}`, "--data-dir", data, "--api-port", "0", "--gateway-port", "0"], { stdio: ["ignore", "pipe", "pipe"], detached: true });
+    const up = spawn(PROGRAM, ["up", "--output", "json", "--servers", `${servers}`, "--nodes", `${nodes}`, "--data-dir", data, "--api-port", "0", "--gateway-port", "0", "--exit-with-parent"], { stdio: ["pipe", "pipe", "pipe"], detached: true });
     this.#up = up;
     let said = "";
     let complained = "";
@@ -96,9 +101,17 @@ export class World {
     const config = readFileSync(this.kubeconfig, "utf8");
     const part = (name: string) => Buffer.from(new RegExp(`${name}: *"?([A-Za-z0-9+/=]+)`).exec(config)?.[1] ?? "", "base64");
     this.#credentials = { ca: part("certificate-authority-data"), cert: part("client-certificate-data"), key: part("client-key-data") };
+    await this.open();
+  }
+
+  /** The browser, if it is not open yet. */
+  async open(): Promise<void> {
+    if (this.browser !== undefined) return;
     const browser = browserProgram();
     if ("missing" in browser) throw new Error(browser.missing);
     const quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+    // A page that did not come from this machine's own address may not reach it, as far as the browser sees.
+    if (PAGE !== undefined) quiet.push("--disable-features=LocalNetworkAccessChecks");
     this.browser = await chromium.launch({ executablePath: browser.path, args: quiet });
   }
 
@@ -172,8 +185,19 @@ export class World {
     return (answer.body as { status: { token: string } }).status.token;
   }
 
-  context(options: BrowserContextOptions = {}): Promise<BrowserContext> {
-    return this.browser.newContext({ viewport: { width: 1440, height: 900 }, ignoreHTTPSErrors: true, ...options });
+  async context(options: BrowserContextOptions = {}): Promise<BrowserContext> {
+    if (this.browser === undefined) throw new Error("the browser is not open");
+    const context = await this.browser.newContext({ viewport: { width: 1440, height: 900 }, ignoreHTTPSErrors: true, ...options });
+    if (PAGE !== undefined) {
+      // The program's own answers tell what a page may do; only what is in them is another one's.
+      await context.route(/\/dashboard\/(?!session|links|oidc)/, async (route) => {
+        const path = new URL(route.request().url()).pathname.slice("/dashboard/".length);
+        const file = join(PAGE, extname(path) === "" ? "index.html" : path);
+        const headers = { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'" };
+        await route.fulfill({ path: file, headers });
+      });
+    }
+    return context;
   }
 
   /** A page of its own, signed in as the administrator. */
@@ -191,14 +215,15 @@ export class World {
     const up = this.#up;
     if (up?.pid !== undefined && up.exitCode === null) {
       const ended = new Promise<void>((done) => up.on("exit", () => done()));
-      process.kill(up.pid, "SIGTERM");
-      await Promise.race([ended, new Promise((done) => setTimeout(done, 20_000))]);
-      // What it started is of its group.
-      try {
-        process.kill(-up.pid, "SIGKILL");
-      } catch {
-        // All of it is gone.
+      // Nothing of it is to last, so nobody is waited for.
+      for (const pid of [up.pid, ...descendants(up.pid)]) {
+        try {
+          process.kill(pid, "SIGKILL");
+        } catch {
+          // It has ended.
+        }
       }
+      await ended;
     }
     rmSync(this.folder, { recursive: true, force: true });
   }
@@ -226,6 +251,12 @@ export class Watched {
   async go(place: string): Promise<void> {
     await this.page.goto(`${this.world.api}/dashboard/${place}`);
     await this.page.waitForSelector("main h1", { state: "attached" });
+  }
+
+  /** Waits until the page has all that it asked for at first, and has drawn it. */
+  async settled(): Promise<void> {
+    await this.page.waitForFunction(() => document.querySelector("main h1") !== null && document.querySelector("main .loading") === null, undefined, { timeout: SETTLED_MILLIS_MAX });
+    await this.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
   }
 
   arrow(from: string, to: string) {
@@ -276,6 +307,23 @@ export class Wire {
     this.cut();
     this.#server.close();
   }
+}
+
+/** What a process has started, and what that has. */
+function descendants(of: number): number[] {
+  const parents = readdirSync("/proc").flatMap((name): [number, number][] => {
+    if (!/^\d+$/.test(name)) return [];
+    try {
+      // The program's name, which may have anything in it, ends with the last parenthesis; its state comes next, then its parent.
+      const stat = readFileSync(`/proc/${name}/stat`, "utf8");
+      return [[Number(name), Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1])]];
+    } catch {
+      return [];
+    }
+  });
+  const found = [of];
+  for (const one of found) found.push(...parents.filter(([, parent]) => parent === one).map(([pid]) => pid));
+  return found.slice(1);
 }
 
 /** Waits until something is so. */

@@ -176,6 +176,27 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Applies objects that the program brings along, as `weft apply -f` would.
+///
+/// # Errors
+/// As of [`run`].
+pub(super) async fn objects(client: &kube::Client, objects: &[Object]) -> anyhow::Result<()> {
+    let steps = steps(client, objects, None).await?;
+    let writing = Writing {
+        server_side: false,
+        force: false,
+        manager: CLIENT_SIDE.to_owned(),
+        validate: Validate::Strict,
+    };
+    check(&writing, &steps).await?;
+    for step in &steps {
+        let failed =
+            |error: kube::Error| api_failure(format!("cannot apply {}", step.shown), &error);
+        writing.apply(step, false).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// What a write would do, as far as it can be told without asking whether the server takes it.
 async fn compare(step: &Step<'_>) -> kube::Result<Outcome> {
     let live = step.api.get_opt(step.object.name()).await?;

@@ -90,7 +90,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// What has the page go on to a place once it has signed in.
-fn to(place: &str) -> String {
+pub(super) fn to(place: &str) -> String {
     let place = place.trim_start_matches('/');
     let place = place.strip_prefix("dashboard/").unwrap_or(place);
     let place: String =

@@ -272,7 +272,11 @@ async fn targets(args: &Args) -> anyhow::Result<Vec<Target>> {
     Ok(targets)
 }
 
-async fn wait(
+/// Waits until an object is gone.
+///
+/// # Errors
+/// When it is still there after that time, or the server does not say.
+pub(super) async fn wait(
     api: &kube::Api<DynamicObject>,
     shown: &str,
     name: &str,

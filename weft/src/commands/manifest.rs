@@ -95,7 +95,11 @@ fn load(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn parse(text: &str, objects: &mut Vec<Object>) -> Result<(), String> {
+/// Reads every object in a text.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn parse(text: &str, objects: &mut Vec<Object>) -> Result<(), String> {
     // What programs write is JSON, and may be larger than anybody's YAML.
     if text.trim_start().starts_with('{')
         && let Ok(document) = serde_json::from_str(text)

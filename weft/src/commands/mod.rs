@@ -7,6 +7,7 @@ pub mod cp;
 pub mod dash;
 pub mod debug;
 pub mod delete;
+pub mod demo;
 pub mod exec;
 pub mod fault;
 pub mod get;

@@ -58,32 +58,86 @@ const SPINNER_TICK: Duration = Duration::from_millis(100);
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let component = read_component(&args.file)?;
     let files = args.files.as_deref().map(archive).transpose()?;
-    let target = match args.name.parse() {
+    let target = target(&args.name)?;
+    let client = args.client.client().await?;
+    let progress = ProgressBar::new_spinner().with_style(
+        ProgressStyle::with_template("{spinner} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    progress.enable_steady_tick(SPINNER_TICK);
+    progress.set_message(format!("pushing {} KiB", component.len() / 1024));
+    let pushed = put(client, &target, component, files).await;
+    progress.finish_and_clear();
+    let Pushed {
+        name,
+        digest,
+        before,
+    } = pushed?;
+    if let Some(before) = before.filter(|before| *before != digest)
+        && target.tag != "latest"
+    {
+        eprintln!(
+            "note: {name} was {before}, and nodes that have it go on with that unless imagePullPolicy is Always; push a new tag for them"
+        );
+    }
+    if args.output == Some(Output::Json) {
+        stdout::line(json!({"image": name, "digest": digest}))?;
+    } else {
+        stdout::line(format_args!("pushed {name} {digest}"))?;
+    }
+    Ok(())
+}
+
+/// Where in the cluster's own registry.
+pub(super) struct Target {
+    repository: String,
+    tag: String,
+}
+
+/// What is in the registry now.
+pub(super) struct Pushed {
+    /// With its tag.
+    name: String,
+    digest: String,
+    /// What the tag stood for, if it was there.
+    before: Option<String>,
+}
+
+/// A name in the cluster's own registry.
+///
+/// # Errors
+/// When it is none, or one of another registry.
+pub(super) fn target(name: &str) -> Result<Target, Failure> {
+    let cannot = |why: &dyn std::fmt::Display| {
+        let next = "use a name such as vote/web:0.1";
+        Failure::new(format!("cannot push to {name}"), why, next).usage()
+    };
+    match name.parse() {
         Ok(ImageReference::Registry(target))
             if target.host.is_none() && target.digest.is_none() =>
         {
-            target
+            Ok(Target {
+                tag: target.reference().to_owned(),
+                repository: target.repository,
+            })
         }
-        Ok(_) => {
-            return Err(Failure::new(
-                format!("cannot push to {}", args.name),
-                "weft push fills the cluster's own registry, which has no host and no digest in its names",
-                "use a name such as vote/web:0.1",
-            )
-            .usage()
-            .into());
-        }
-        Err(error) => {
-            return Err(Failure::new(
-                format!("cannot push to {}", args.name),
-                error,
-                "use a name such as vote/web:0.1",
-            )
-            .usage()
-            .into());
-        }
-    };
-    let client = args.client.client().await?;
+        Ok(_) => Err(cannot(
+            &"weft push fills the cluster's own registry, which has no host and no digest in its names",
+        )),
+        Err(error) => Err(cannot(&error)),
+    }
+}
+
+/// Puts a component under a name, with an archive of files besides it, if there is one.
+///
+/// # Errors
+/// What the registry refuses.
+pub(super) async fn put(
+    client: kube::Client,
+    target: &Target,
+    component: Vec<u8>,
+    files: Option<Vec<u8>>,
+) -> anyhow::Result<Pushed> {
     let registry = Registry {
         client,
         repository: target.repository.clone(),
@@ -110,40 +164,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .layers(layers)
         .build()?;
     let manifest = serde_json::to_vec(&manifest)?;
-    let manifest_digest = digest(&manifest)?.to_string();
-    let progress = ProgressBar::new_spinner().with_style(
-        ProgressStyle::with_template("{spinner} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    progress.enable_steady_tick(SPINNER_TICK);
-    progress.set_message(format!("pushing {} KiB", component.len() / 1024));
-    let pushed = async {
-        let before = registry.digest_of(target.reference()).await?;
-        registry.put_blob(layer.digest(), component).await?;
-        if let Some((layer, bytes)) = files {
-            registry.put_blob(layer.digest(), bytes).await?;
-        }
-        registry.put_blob(about_config.digest(), config).await?;
-        registry.put_manifest(target.reference(), manifest).await?;
-        Ok::<_, Failure>(before)
+    let digest = digest(&manifest)?.to_string();
+    let before = registry.digest_of(&target.tag).await?;
+    registry.put_blob(layer.digest(), component).await?;
+    if let Some((layer, bytes)) = files {
+        registry.put_blob(layer.digest(), bytes).await?;
     }
-    .await;
-    progress.finish_and_clear();
-    let before = pushed?;
-    let name = format!("{}:{}", target.repository, target.reference());
-    if let Some(before) = before.filter(|before| *before != manifest_digest)
-        && target.reference() != "latest"
-    {
-        eprintln!(
-            "note: {name} was {before}, and nodes that have it go on with that unless imagePullPolicy is Always; push a new tag for them"
-        );
-    }
-    if args.output == Some(Output::Json) {
-        stdout::line(json!({"image": name, "digest": manifest_digest}))?;
-    } else {
-        stdout::line(format_args!("pushed {name} {manifest_digest}"))?;
-    }
-    Ok(())
+    registry.put_blob(about_config.digest(), config).await?;
+    registry.put_manifest(&target.tag, manifest).await?;
+    Ok(Pushed {
+        name: format!("{}:{}", target.repository, target.tag),
+        digest,
+        before,
+    })
 }
 
 /// The first eight bytes of a component: magic, version 13, layer 1.
@@ -151,7 +184,7 @@ const COMPONENT_HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
 /// The first eight bytes of a core module.
 const MODULE_HEADER: &[u8] = b"\0asm\x01\0\0\0";
 
-fn read_component(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_component(path: &Path) -> Result<Vec<u8>, Failure> {
     let what = || format!("cannot push {}", path.display());
     let metadata = std::fs::metadata(path).map_err(|error| {
         Failure::new(what(), error, "name the file that your build wrote").usage()

@@ -415,8 +415,9 @@ impl Scope {
 /// Equal where nothing is new of a pod.
 fn order(old: &PodInUse, new: &PodInUse) -> std::cmp::Ordering {
     let names = (&old.0, &old.1).cmp(&(&new.0, &new.1));
-    let numbers = (old.2, old.3).cmp(&(new.2, new.3));
-    names.then(numbers).then(old.4.total_cmp(&new.4))
+    let numbers = (old.2, old.3, old.5).cmp(&(new.2, new.3, new.5));
+    let rates = old.4.total_cmp(&new.4).then(old.6.total_cmp(&new.6));
+    names.then(numbers).then(rates)
 }
 
 fn figures(
