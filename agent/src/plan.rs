@@ -31,7 +31,8 @@ pub const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A run at least this long forgets the crashes before it; as the kubelet (twice the longest pause).
 pub const BACKOFF_RESET: Duration = Duration::from_secs(600);
-/// What a container has that is stopped when the grace of its pod is over, unless there was none; the kubelet's minimum.
+/// What a sidecar has whose turn comes when the grace of its pod is over; the kubelet's minimum. Not where all of it has less, such as pods
+/// that a fence stops, of which by a certain time nothing may run.
 const GRACE_LEAST: Duration = Duration::from_secs(2);
 /// First pause after a missing ConfigMap or Secret. Short, because the cure is usually a second `kubectl apply`.
 pub const CONFIG_RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -495,7 +496,10 @@ fn leave(
     let begun = state.leaving.filter(|leaving| leaving.reason == reason);
     state.leaving = begun.or(Some(Leaving {
         until: later(now, grace),
-        least: GRACE_LEAST.min(grace),
+        least: match grace > GRACE_LEAST {
+            true => GRACE_LEAST,
+            false => Duration::ZERO,
+        },
         reason,
     }));
     let all = wanted.containers.iter().zip(&mut state.containers);

@@ -267,6 +267,15 @@ fn sidecars_outlive_what_they_are_there_for() {
     told(crashed(2), 10);
     assert_eq!(stopped(told(crashed(3), 10)), [(0, 0)]);
     assert_eq!(told(crashed(0), 10), [Action::Delete]);
+
+    // By the time that a fence promises nothing runs, sidecars or not.
+    let (mut wanted, mut state) = begun(40);
+    (wanted.kill_at, wanted.grace) = (None, Duration::from_millis(1500));
+    let mut told = |event, second| step(&mut state, &wanted, event, at(second));
+    assert_eq!(stopped(told(Event::NodeFenced, 10)), [(3, 1), (2, 1)]);
+    told(crashed(2), 12);
+    assert_eq!(stopped(told(crashed(3), 12)), [(1, 0)]);
+    assert_eq!(stopped(told(crashed(1), 12)), [(0, 0)]);
 }
 
 #[test]
